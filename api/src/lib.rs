@@ -1,0 +1,22 @@
+//! The contracts between the parts of Signet, generated from `proto/`. Messages only: conversions live with the type they build.
+
+/// The published contracts that we speak and do not own.
+pub mod istio {
+    include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));
+}
+pub mod xds {
+    include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
+}
+/// Our resource types and reports.
+pub mod v1 {
+    include!(concat!(env!("OUT_DIR"), "/signet.v1.rs"));
+}
+/// Payloads of the native wire.
+pub mod wire {
+    include!(concat!(env!("OUT_DIR"), "/signet.wire.v1.rs"));
+}
+
+/// Type URLs of our resources on the delta xDS stream.
+pub const ADDRESS: &str = "type.googleapis.com/signet.v1.Address";
+pub const WORKLOAD_SETTINGS: &str = "type.googleapis.com/signet.v1.WorkloadSettings";
+pub const TRUST_BUNDLE: &str = "type.googleapis.com/signet.v1.TrustBundle";

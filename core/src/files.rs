@@ -1,0 +1,62 @@
+//! Files that survive kill -9 at any point, and that only we can read when they hold a secret.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+/// For keys, tokens and state.
+pub const PRIVATE: u32 = 0o600;
+/// For trust bundles and logs without secrets.
+pub const PUBLIC: u32 = 0o644;
+
+/// Replaces `path` as a whole: temporary file beside it, fsync, rename, fsync of the directory. A reader sees the old or
+/// the new content, never a part; after a crash too. A left-over temporary file is overwritten by the next write.
+pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let temporary = temporary(path)?;
+    let _ = fs::remove_file(&temporary); // a crashed writer's; create_new below takes care that the mode is ours
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    fs::rename(&temporary, path)?;
+    match path.parent() {
+        Some(directory) if !directory.as_os_str().is_empty() => File::open(directory)?.sync_all(),
+        _ => File::open(".")?.sync_all(),
+    }
+}
+
+/// Creates a directory that only we can enter; an existing one keeps its mode.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+fn temporary(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut temporary = std::ffi::OsString::from(".");
+    temporary.push(name);
+    temporary.push(".new");
+    Ok(path.with_file_name(temporary))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_secret_is_replaced_whole_and_readable_by_its_owner_only() {
+        let directory = std::env::temp_dir().join(format!("signet-files-{}", std::process::id()));
+        create_private_dir(&directory).unwrap();
+        let path = directory.join("secret");
+        fs::write(directory.join(".secret.new"), "left by a crash").unwrap();
+        for content in [&b"first"[..], b"second"] {
+            write_atomic(&path, content, PRIVATE).unwrap();
+            assert_eq!(fs::read(&path).unwrap(), content);
+        }
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, PRIVATE);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 1);
+        fs::remove_dir_all(directory).unwrap();
+    }
+}

@@ -1,0 +1,19 @@
+//! What every part of Signet stands on: who someone is ([`identity`], [`svid`]), whom we believe ([`bundle`], [`trust`]),
+//! how we speak ([`tls`], [`verifier`]), and how a process lives ([`telemetry`], [`drain`], [`files`], [`schedule`]).
+//!
+//! Not here: HTTP, Kubernetes, protobuf.
+
+pub mod bundle;
+pub mod clock;
+pub mod drain;
+pub mod files;
+pub mod identity;
+pub mod schedule;
+pub mod svid;
+pub mod telemetry;
+pub mod tls;
+pub mod trust;
+pub mod verifier;
+
+/// The version that every binary reports.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");

@@ -1,0 +1,245 @@
+//! Mesh TLS: 1.3 only, AES-128-GCM first, X25519MLKEM768 first, no SNI, no resumption, no 0-RTT (docs/design.md section 4).
+//!
+//! Configs are built once per certificate generation ([`Generation`]) and shared by every connection made with it. A
+//! connection keeps the configs it began with, so a renewal touches none that lives.
+
+use std::sync::Arc;
+
+use rustls::{
+    CipherSuite, ClientConfig, CommonState, Error, NamedGroup, ServerConfig,
+    client::Resumption,
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, ServerName},
+    server::NoServerSessionStorage,
+    sign::{CertifiedKey, SingleCertAndKey},
+    version::TLS13,
+};
+use spiffe::SpiffeId;
+
+use crate::{
+    svid::{Leaf, NotAnSvid},
+    trust::Trust,
+    verifier::MeshVerifier,
+};
+
+/// The native wire from sidecar to sidecar (docs/wire.md).
+pub const ALPN_WIRE: &[u8] = b"signet/1";
+/// gRPC to the CA and the controller.
+pub const ALPN_GRPC: &[u8] = b"h2";
+
+/// The crypto that we ship. The only line that names it: FIPS and other providers come in here.
+pub fn default_provider() -> CryptoProvider {
+    rustls::crypto::aws_lc_rs::default_provider()
+}
+
+/// `base` narrowed to what the mesh speaks, in our order of preference.
+pub fn mesh_provider(base: CryptoProvider) -> Arc<CryptoProvider> {
+    let CryptoProvider { cipher_suites, kx_groups, .. } = &base;
+    let cipher_suites =
+        SUITES.iter().filter_map(|want| cipher_suites.iter().find(|s| s.suite() == *want).copied());
+    let kx_groups = GROUPS.iter().filter_map(|want| kx_groups.iter().find(|g| g.name() == *want).copied());
+    let (cipher_suites, kx_groups) = (cipher_suites.collect(), kx_groups.collect());
+    Arc::new(CryptoProvider { cipher_suites, kx_groups, ..base })
+}
+
+/// One leaf with its key, and the four configs that use it.
+#[derive(Debug)]
+pub struct Generation {
+    /// Counts this process's leaves from 1; pools are keyed by it.
+    pub number: u64,
+    pub leaf: Leaf,
+    /// Leaf first, then intermediates.
+    pub chain: Vec<CertificateDer<'static>>,
+    pub wire: Configs,
+    pub grpc: Configs,
+}
+
+/// Both ends for one ALPN.
+#[derive(Clone, Debug)]
+pub struct Configs {
+    pub server: Arc<ServerConfig>,
+    pub client: Arc<ClientConfig>,
+}
+
+impl Generation {
+    /// Checks that `key` belongs to the leaf and that the leaf keeps the SVID rules, then builds the configs.
+    pub fn new(
+        number: u64,
+        chain: Vec<CertificateDer<'static>>,
+        key: PrivateKeyDer<'static>,
+        provider: &Arc<CryptoProvider>,
+        trust: &Arc<Trust>,
+    ) -> Result<Self, Error> {
+        let certified = Arc::new(CertifiedKey::from_der(chain.clone(), key, provider)?);
+        let leaf = Leaf::parse(chain.first().ok_or(Error::NoCertificatesPresented)?)
+            .map_err(|rule| Error::General(format!("our own leaf: {rule}")))?;
+        let configs = |alpn| configs(alpn, &certified, provider, trust);
+        let (wire, grpc) = (configs(ALPN_WIRE)?, configs(ALPN_GRPC)?);
+        Ok(Self { number, leaf, chain, wire, grpc })
+    }
+}
+
+fn configs(
+    alpn: &[u8],
+    certified: &Arc<CertifiedKey>,
+    provider: &Arc<CryptoProvider>,
+    trust: &Arc<Trust>,
+) -> Result<Configs, Error> {
+    let verifier = MeshVerifier::new(Arc::clone(trust), provider.signature_verification_algorithms);
+    let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(certified)));
+
+    let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(Arc::clone(&verifier) as _)
+        .with_cert_resolver(Arc::clone(&resolver) as _);
+    server.alpn_protocols = vec![alpn.to_vec()];
+    // A resumed session skips the verifier: an expired or distrusted peer would stay in.
+    server.send_tls13_tickets = 0;
+    server.session_storage = Arc::new(NoServerSessionStorage {});
+
+    let mut client = client_builder(provider, verifier)?.with_client_cert_resolver(resolver);
+    client.alpn_protocols = vec![alpn.to_vec()];
+    client.resumption = Resumption::disabled();
+    client.enable_sni = false;
+    Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
+}
+
+/// gRPC client without a certificate, for the request that fetches the first one. Verifies the server like any other peer.
+pub fn anonymous_client(
+    provider: &Arc<CryptoProvider>,
+    trust: &Arc<Trust>,
+) -> Result<Arc<ClientConfig>, Error> {
+    let verifier = MeshVerifier::new(Arc::clone(trust), provider.signature_verification_algorithms);
+    let mut client = client_builder(provider, verifier)?.with_no_client_auth();
+    client.alpn_protocols = vec![ALPN_GRPC.to_vec()];
+    client.resumption = Resumption::disabled();
+    client.enable_sni = false;
+    Ok(Arc::new(client))
+}
+
+fn client_builder(
+    provider: &Arc<CryptoProvider>,
+    verifier: Arc<MeshVerifier>,
+) -> Result<rustls::ConfigBuilder<ClientConfig, rustls::client::WantsClientCert>, Error> {
+    Ok(ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_protocol_versions(&[&TLS13])?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier))
+}
+
+/// rustls wants a server name; mesh peers have none, and SNI is off.
+pub fn no_name() -> ServerName<'static> {
+    ServerName::IpAddress(IpAddr::V4(Ipv4Addr::from([0, 0, 0, 0])))
+}
+
+/// Who is at the other end of a finished handshake, and how we speak.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub leaf: Leaf,
+    /// Leaf first, as presented; looked at again when a root is distrusted.
+    pub chain: Arc<[CertificateDer<'static>]>,
+    pub facts: TlsFacts,
+}
+
+/// Names of what was negotiated, as they appear in logs, tables and reports.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Serialize)]
+pub struct TlsFacts {
+    /// "TLSv1.3"
+    pub version: &'static str,
+    /// "X25519MLKEM768"
+    pub key_exchange: &'static str,
+    /// "TLS13_AES_128_GCM_SHA256"
+    pub cipher: &'static str,
+}
+
+impl Peer {
+    /// Reads the peer off a finished handshake. Refuses a connection whose ALPN is not exactly `alpn`: rustls goes on when
+    /// the other side offered none.
+    pub fn of(connection: &CommonState, alpn: &[u8]) -> Result<Self, NotOurPeer> {
+        if connection.alpn_protocol() != Some(alpn) {
+            let got = connection.alpn_protocol().map(|p| String::from_utf8_lossy(p).into_owned());
+            return Err(NotOurPeer::Alpn { want: String::from_utf8_lossy(alpn).into_owned(), got });
+        }
+        let chain = connection
+            .peer_certificates()
+            .filter(|chain| !chain.is_empty())
+            .ok_or(NotOurPeer::NoCertificate)?;
+        let leaf = peer_leaf(&chain[0])?;
+        Ok(Self { leaf, chain: chain.into(), facts: TlsFacts::of(connection) })
+    }
+
+    pub fn id(&self) -> &SpiffeId {
+        &self.leaf.id
+    }
+
+    /// The client's check that it reached who it wanted: `expected` is what the controller says runs behind the address.
+    pub fn expect(&self, expected: &SpiffeId) -> Result<(), NotOurPeer> {
+        if self.id() == expected {
+            return Ok(());
+        }
+        Err(NotOurPeer::Identity { expected: expected.clone(), got: self.id().clone() })
+    }
+}
+
+#[cfg(not(feature = "mutant-no-san-check"))]
+fn peer_leaf(der: &[u8]) -> Result<Leaf, NotOurPeer> {
+    Ok(Leaf::parse(der)?)
+}
+
+/// The mutant believes any certificate to be a workload called mutant.
+#[cfg(feature = "mutant-no-san-check")]
+fn peer_leaf(der: &[u8]) -> Result<Leaf, NotOurPeer> {
+    Ok(Leaf::parse(der).unwrap_or_else(|_| Leaf {
+        id: SpiffeId::new("spiffe://cluster.local/ns/mutant/sa/mutant").expect("valid"),
+        not_before: 0,
+        not_after: i64::MAX,
+        serial: "mutant".into(),
+    }))
+}
+
+impl TlsFacts {
+    fn of(connection: &CommonState) -> Self {
+        Self {
+            version: connection.protocol_version().and_then(|v| v.as_str()).unwrap_or("unknown"),
+            key_exchange: connection
+                .negotiated_key_exchange_group()
+                .and_then(|group| group.name().as_str())
+                .unwrap_or("unknown"),
+            cipher: connection
+                .negotiated_cipher_suite()
+                .and_then(|s| s.suite().as_str())
+                .unwrap_or("unknown"),
+        }
+    }
+}
+
+/// The handshake succeeded, and still this is not who we want to talk to.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum NotOurPeer {
+    #[error("negotiated ALPN {got:?} instead of {want:?}")]
+    Alpn { want: String, got: Option<String> },
+    #[error("presented no certificate")]
+    NoCertificate,
+    #[error(transparent)]
+    Rule(#[from] NotAnSvid),
+    #[error("is {got}, expected {expected}: the address may have changed hands")]
+    Identity { expected: SpiffeId, got: SpiffeId },
+}
+
+/// AES-128 is enough for a mesh and faster; ChaCha for machines without AES instructions.
+const SUITES: [CipherSuite; 2] =
+    [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256];
+/// Post-quantum first (+12 % of a handshake, ../shared/crates.md 1), X25519 accepted.
+const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519MLKEM768, NamedGroup::X25519];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_mesh_offers_post_quantum_and_aes_128_first_and_nothing_else() {
+        let provider = mesh_provider(default_provider());
+        assert_eq!(provider.kx_groups.iter().map(|g| g.name()).collect::<Vec<_>>(), GROUPS);
+        assert_eq!(provider.cipher_suites.iter().map(|s| s.suite()).collect::<Vec<_>>(), SUITES);
+    }
+}
