@@ -50,6 +50,7 @@ pub struct Generation {
     pub leaf: Leaf,
     /// Leaf first, then intermediates.
     pub chain: Vec<CertificateDer<'static>>,
+    certified: Arc<CertifiedKey>,
     pub wire: Configs,
     pub grpc: Configs,
 }
@@ -75,7 +76,26 @@ impl Generation {
             .map_err(|rule| Error::General(format!("our own leaf: {rule}")))?;
         let configs = |alpn| configs(alpn, &certified, provider, trust);
         let (wire, grpc) = (configs(ALPN_WIRE)?, configs(ALPN_GRPC)?);
-        Ok(Self { number, leaf, chain, wire, grpc })
+        Ok(Self { number, leaf, chain, certified, wire, grpc })
+    }
+
+    /// Whether the leaf may still be used at `now`, Unix seconds.
+    pub fn is_valid(&self, now: i64) -> bool {
+        now <= self.leaf.not_after
+    }
+
+    /// gRPC server that also takes callers without a certificate: the CA's, whose new callers bring a token instead. A
+    /// certificate that is presented is verified like any other.
+    pub fn open_server(
+        &self,
+        provider: &Arc<CryptoProvider>,
+        trust: &Arc<Trust>,
+    ) -> Result<Arc<ServerConfig>, Error> {
+        let verifier = MeshVerifier::with_optional_clients(
+            Arc::clone(trust),
+            provider.signature_verification_algorithms,
+        );
+        server_config(ALPN_GRPC, &self.certified, provider, verifier)
     }
 }
 
@@ -86,22 +106,27 @@ fn configs(
     trust: &Arc<Trust>,
 ) -> Result<Configs, Error> {
     let verifier = MeshVerifier::new(Arc::clone(trust), provider.signature_verification_algorithms);
+    let server = server_config(alpn, certified, provider, Arc::clone(&verifier))?;
     let resolver = Arc::new(SingleCertAndKey::from(Arc::clone(certified)));
+    let client = client_builder(provider, verifier)?.with_client_cert_resolver(resolver);
+    Ok(Configs { server, client: client_config(alpn, client) })
+}
 
+fn server_config(
+    alpn: &[u8],
+    certified: &Arc<CertifiedKey>,
+    provider: &Arc<CryptoProvider>,
+    verifier: Arc<MeshVerifier>,
+) -> Result<Arc<ServerConfig>, Error> {
     let mut server = ServerConfig::builder_with_provider(Arc::clone(provider))
         .with_protocol_versions(&[&TLS13])?
-        .with_client_cert_verifier(Arc::clone(&verifier) as _)
-        .with_cert_resolver(Arc::clone(&resolver) as _);
+        .with_client_cert_verifier(verifier)
+        .with_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(certified))));
     server.alpn_protocols = vec![alpn.to_vec()];
     // A resumed session skips the verifier: an expired or distrusted peer would stay in.
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
-
-    let mut client = client_builder(provider, verifier)?.with_client_cert_resolver(resolver);
-    client.alpn_protocols = vec![alpn.to_vec()];
-    client.resumption = Resumption::disabled();
-    client.enable_sni = false;
-    Ok(Configs { server: Arc::new(server), client: Arc::new(client) })
+    Ok(Arc::new(server))
 }
 
 /// gRPC client without a certificate, for the request that fetches the first one. Verifies the server like any other peer.
@@ -110,11 +135,14 @@ pub fn anonymous_client(
     trust: &Arc<Trust>,
 ) -> Result<Arc<ClientConfig>, Error> {
     let verifier = MeshVerifier::new(Arc::clone(trust), provider.signature_verification_algorithms);
-    let mut client = client_builder(provider, verifier)?.with_no_client_auth();
-    client.alpn_protocols = vec![ALPN_GRPC.to_vec()];
+    Ok(client_config(ALPN_GRPC, client_builder(provider, verifier)?.with_no_client_auth()))
+}
+
+fn client_config(alpn: &[u8], mut client: ClientConfig) -> Arc<ClientConfig> {
+    client.alpn_protocols = vec![alpn.to_vec()];
     client.resumption = Resumption::disabled();
     client.enable_sni = false;
-    Ok(Arc::new(client))
+    Arc::new(client)
 }
 
 fn client_builder(

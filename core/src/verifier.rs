@@ -22,15 +22,28 @@ use crate::{
 pub struct MeshVerifier {
     trust: Arc<Trust>,
     algorithms: WebPkiSupportedAlgorithms,
+    /// Whether a client must present a certificate.
+    mandatory: bool,
 }
 
 impl MeshVerifier {
     pub fn new(trust: Arc<Trust>, algorithms: WebPkiSupportedAlgorithms) -> Arc<Self> {
-        Arc::new(Self { trust, algorithms })
+        Arc::new(Self { trust, algorithms, mandatory: true })
     }
 
-    /// Whether this chain would be believed at `now`; the same checks as in a handshake.
-    pub fn check(
+    /// Clients may come without a certificate; who presents one must pass like any other.
+    pub fn with_optional_clients(trust: Arc<Trust>, algorithms: WebPkiSupportedAlgorithms) -> Arc<Self> {
+        Arc::new(Self { trust, algorithms, mandatory: false })
+    }
+
+    /// Whether this chain (leaf first) is believed at `now`; the same checks as in a handshake. For our own leaf after the
+    /// trust changed, and for the peers of live connections after a root was distrusted.
+    pub fn check_chain(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
+        let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
+        self.check(leaf, intermediates, now, KeyUsage::client_auth())
+    }
+
+    fn check(
         &self,
         leaf: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
@@ -101,6 +114,10 @@ impl ServerCertVerifier for MeshVerifier {
 }
 
 impl ClientCertVerifier for MeshVerifier {
+    fn client_auth_mandatory(&self) -> bool {
+        self.mandatory
+    }
+
     fn root_hint_subjects(&self) -> &[DistinguishedName] {
         &[]
     }

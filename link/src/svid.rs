@@ -1,0 +1,356 @@
+//! The life of our own SVID: a key made in memory, a CSR, a leaf; renewed at half its life; closed when it expires.
+//!
+//! The first certificate costs a one-time token from the token file, a renewal only the SVID that it renews. If the CA no
+//! longer takes that one (its root was distrusted, it expired), the token is the way back.
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicI64},
+    time::Duration,
+};
+
+use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
+use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
+use rustls::{
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+};
+use signet_api::istio::{
+    IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
+};
+use signet_core::{
+    bundle::TrustBundle,
+    clock,
+    drain::Drain,
+    identity::SpiffeId,
+    schedule,
+    telemetry::Metrics,
+    tls::{Generation, anonymous_client},
+    trust::Trust,
+    verifier::MeshVerifier,
+};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
+use tonic::{Request, transport::Channel};
+use tracing::{error, info, warn};
+use zeroize::Zeroizing;
+
+use crate::{
+    Target,
+    client::{self, Unreachable},
+};
+
+/// Whose SVID, and from whom.
+#[derive(Clone, Debug)]
+pub struct SvidConfig {
+    /// What the CA must certify; anything else is refused.
+    pub id: SpiffeId,
+    pub ca: Target,
+    /// Holds one one-time token; refreshed by the supervisor.
+    pub token_file: PathBuf,
+    /// The local address to dial from.
+    pub source: Option<IpAddr>,
+}
+
+/// A process's own SVID, kept alive by a task.
+#[derive(Clone)]
+pub struct Svid {
+    current: watch::Receiver<Option<Arc<Generation>>>,
+}
+
+impl Svid {
+    /// Begins to fetch; returns at once. `None` is published until there is a leaf, and again when it expires.
+    pub fn start(
+        config: SvidConfig,
+        provider: Arc<CryptoProvider>,
+        trust: Arc<Trust>,
+        drain: &Drain,
+        metrics: &mut Metrics,
+    ) -> Self {
+        let (publish, current) = watch::channel(None);
+        let keeper = Keeper { config, provider, trust, publish, gauges: Gauges::new(metrics), number: 0 };
+        let stop = drain.clone();
+        drain.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.stopping() => {}
+                () = keeper.run() => {}
+            }
+        });
+        Self { current }
+    }
+
+    /// The leaf to use now, if there is a valid one.
+    pub fn current(&self) -> Option<Arc<Generation>> {
+        self.current.borrow().clone().filter(|generation| generation.is_valid(clock::unix_now()))
+    }
+
+    pub fn watch(&self) -> watch::Receiver<Option<Arc<Generation>>> {
+        self.current.clone()
+    }
+
+    /// Waits for a leaf.
+    pub async fn ready(&self) -> Arc<Generation> {
+        let mut current = self.current.clone();
+        loop {
+            if let Some(generation) = self.current() {
+                return generation;
+            }
+            if current.changed().await.is_err() {
+                std::future::pending::<()>().await; // the keeper was drained: there will be none
+            }
+        }
+    }
+}
+
+struct Keeper {
+    config: SvidConfig,
+    provider: Arc<CryptoProvider>,
+    trust: Arc<Trust>,
+    publish: watch::Sender<Option<Arc<Generation>>>,
+    gauges: Gauges,
+    number: u64,
+}
+
+impl Keeper {
+    async fn run(mut self) {
+        let mut failures = 0;
+        loop {
+            let pause = match self.fetch().await {
+                Ok(generation) => {
+                    failures = 0;
+                    self.adopt(generation)
+                }
+                Err(why) => {
+                    failures += 1;
+                    self.give_way(&why, failures)
+                }
+            };
+            self.wait(pause).await;
+        }
+    }
+
+    /// Publishes a new leaf; returns when to renew it.
+    fn adopt(&mut self, generation: Generation) -> Duration {
+        let life = left(&generation);
+        info!(id = %generation.leaf.id, serial = %generation.leaf.serial, life_s = life.as_secs(), "certificate issued");
+        self.gauges.renewals.inc();
+        self.gauges.expired.set(0);
+        self.gauges.not_after.set(generation.leaf.not_after);
+        self.publish.send_replace(Some(Arc::new(generation)));
+        schedule::renew_after(life, fastrand::f64())
+    }
+
+    /// Keeps what is still valid; returns when to try again.
+    fn give_way(&mut self, why: &NoSvid, failures: u32) -> Duration {
+        self.gauges.failures.inc();
+        let held = self.publish.borrow().clone();
+        match held {
+            Some(generation) => {
+                let left = left(&generation);
+                warn!(error = %why, failures, left_s = left.as_secs(), "certificate not renewed; the valid one is kept");
+                schedule::retry_after(failures, left, fastrand::f64())
+            }
+            None if self.number == 0 => {
+                // At start the CA may come up beside us: quick tries first, and quiet ones.
+                if failures > QUIET {
+                    warn!(error = %why, failures, "no certificate yet");
+                }
+                (FIRST_TRY * 2_u32.saturating_pow(failures.min(16))).min(Duration::from_secs(2))
+            }
+            None => {
+                warn!(error = %why, failures, "certificate expired and not renewed; all mesh traffic is closed");
+                schedule::retry_after(failures, Duration::ZERO, fastrand::f64())
+            }
+        }
+    }
+
+    /// Sleeps for `pause`; meanwhile closes at expiry, and returns early when our own chain is no longer believed.
+    async fn wait(&mut self, pause: Duration) {
+        let wake = tokio::time::Instant::now() + pause;
+        let mut trust = self.trust.watch();
+        loop {
+            let held = self.publish.borrow().clone();
+            let expiry = held.as_ref().map(|generation| left(generation));
+            tokio::select! {
+                () = tokio::time::sleep_until(wake) => return,
+                () = sleep(expiry.unwrap_or_default()), if expiry.is_some() => {
+                    error!(ca = %self.config.ca.address, "our certificate expired: all mesh traffic is closed until the CA issues a new one; see signet ca status");
+                    self.gauges.expired.set(1);
+                    self.publish.send_replace(None);
+                    return; // expired: the back-off is another one now
+                }
+                changed = trust.changed() => {
+                    match held {
+                        _ if changed.is_err() => return,
+                        None => return, // perhaps it was the bundle that we lacked
+                        Some(generation) if !self.is_believed(&generation) => {
+                            warn!("our certificate rests on a root that is no longer trusted; fetching another");
+                            return;
+                        }
+                        Some(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn is_believed(&self, generation: &Generation) -> bool {
+        let verifier =
+            MeshVerifier::new(Arc::clone(&self.trust), self.provider.signature_verification_algorithms);
+        self.trust.fault().is_some() || verifier.check_chain(&generation.chain, unix_time()).is_ok()
+    }
+
+    /// One try: by the SVID that we hold, else (or if that is refused) by token.
+    async fn fetch(&mut self) -> Result<Generation, NoSvid> {
+        let held = self.publish.borrow().clone();
+        if let Some(held) = held {
+            let config = Arc::clone(&held.grpc.client);
+            let renewed = timeout(FETCH, self.request(move || Some(Arc::clone(&config)), None)).await;
+            match renewed.unwrap_or(Err(NoSvid::Deadline)) {
+                Ok(generation) => return Ok(generation),
+                Err(why) => warn!(error = %why, "renewal by certificate failed; trying the token"),
+            }
+        }
+        let token = self.token()?;
+        let config = anonymous_client(&self.provider, &self.trust).map_err(NoSvid::Tls)?;
+        timeout(FETCH, self.request(move || Some(Arc::clone(&config)), Some(token)))
+            .await
+            .unwrap_or(Err(NoSvid::Deadline))
+    }
+
+    fn token(&self) -> Result<Zeroizing<String>, NoSvid> {
+        let file = || self.config.token_file.display().to_string();
+        let text = std::fs::read_to_string(&self.config.token_file)
+            .map(Zeroizing::new)
+            .map_err(|source| NoSvid::Token { file: file(), source })?;
+        Ok(Zeroizing::new(text.trim().to_owned()))
+    }
+
+    async fn request<F>(&mut self, config: F, token: Option<Zeroizing<String>>) -> Result<Generation, NoSvid>
+    where
+        F: Fn() -> Option<Arc<rustls::ClientConfig>> + Clone + Send + Sync + 'static,
+    {
+        let channel: Channel = client::channel(&self.config.ca, self.config.source, config).await?;
+        let key = KeyPair::generate().map_err(|e| NoSvid::Key(e.to_string()))?;
+        let mut request =
+            Request::new(IstioCertificateRequest { csr: self.csr(&key)?, ..Default::default() });
+        if let Some(token) = token {
+            let mut header: tonic::metadata::AsciiMetadataValue =
+                Zeroizing::new(format!("Bearer {}", *token)).parse().map_err(|_| NoSvid::TokenShape)?;
+            header.set_sensitive(true);
+            request.metadata_mut().insert("authorization", header);
+        }
+        let answer = IstioCertificateServiceClient::new(channel)
+            .create_certificate(request)
+            .await
+            .map_err(Box::new)?;
+        self.generation(&answer.into_inner().cert_chain, &key)
+    }
+
+    fn csr(&self, key: &KeyPair) -> Result<String, NoSvid> {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let uri =
+            self.config.id.to_string().try_into().map_err(|e: rcgen::Error| NoSvid::Key(e.to_string()))?;
+        params.subject_alt_names = vec![SanType::URI(uri)]; // a courtesy: the CA names us by who we are, not by this
+        let csr = params.serialize_request(key).and_then(|csr| csr.pem());
+        csr.map_err(|e| NoSvid::Key(e.to_string()))
+    }
+
+    /// Checks an answer (leaf, intermediates.., trust bundle) as a peer would, before anyone uses it.
+    fn generation(&mut self, answer: &[String], key: &KeyPair) -> Result<Generation, NoSvid> {
+        let Some((bundle, chain)) = answer.split_last().filter(|(_, chain)| !chain.is_empty()) else {
+            return Err(NoSvid::Answer("fewer than two certificates".into()));
+        };
+        let bundle = TrustBundle::from_pem(bundle.as_bytes()).map_err(NoSvid::Answer)?;
+        self.trust.offer(bundle);
+        let mut certificates = Vec::new();
+        for pem in chain {
+            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                certificates.push(certificate.map_err(|e| NoSvid::Answer(format!("not PEM: {e:?}")))?);
+            }
+        }
+        let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| NoSvid::Key(e.to_owned()))?;
+        let number = self.number + 1;
+        let generation =
+            Generation::new(number, certificates, der, &self.provider, &self.trust).map_err(NoSvid::Tls)?;
+        if generation.leaf.id != self.config.id {
+            return Err(NoSvid::Answer(format!(
+                "it names {} instead of {}",
+                generation.leaf.id, self.config.id
+            )));
+        }
+        MeshVerifier::new(Arc::clone(&self.trust), self.provider.signature_verification_algorithms)
+            .check_chain(&generation.chain, unix_time())
+            .map_err(NoSvid::Tls)?;
+        self.number = number;
+        Ok(generation)
+    }
+}
+
+fn left(generation: &Generation) -> Duration {
+    let left = (generation.leaf.not_after + 1) as f64 - clock::now().unix_timestamp_nanos() as f64 / 1e9;
+    Duration::try_from_secs_f64(left).unwrap_or_default()
+}
+
+fn unix_time() -> UnixTime {
+    UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_now().unsigned_abs()))
+}
+
+/// Why there is no (new) certificate.
+#[derive(Debug, thiserror::Error)]
+pub enum NoSvid {
+    #[error(transparent)]
+    Unreachable(#[from] Unreachable),
+    #[error("the CA refused: {}", .0.message())]
+    Refused(#[from] Box<tonic::Status>),
+    #[error("the CA did not answer in {FETCH:?}")]
+    Deadline,
+    #[error("token file {file} cannot be read; the supervisor writes it")]
+    Token { file: String, source: std::io::Error },
+    #[error("the token file holds no token; the supervisor writes it")]
+    TokenShape,
+    #[error("the CA's answer is unusable: {0}")]
+    Answer(String),
+    #[error("making a key: {0}")]
+    Key(String),
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
+}
+
+struct Gauges {
+    not_after: Gauge<i64, AtomicI64>,
+    expired: Gauge<i64, AtomicI64>,
+    renewals: Counter,
+    failures: Counter,
+}
+
+impl Gauges {
+    fn new(metrics: &mut Metrics) -> Self {
+        Self {
+            not_after: metrics.add(
+                "svid_not_after_seconds",
+                "Our leaf's notAfter, Unix seconds",
+                Gauge::default(),
+            ),
+            expired: metrics.add(
+                "svid_expired",
+                "1: our leaf expired and all mesh traffic is closed",
+                Gauge::default(),
+            ),
+            renewals: metrics.add("svid_issued", "Leaves issued to us", Counter::default()),
+            failures: metrics.add("svid_failures", "Failed tries to get a leaf", Counter::default()),
+        }
+    }
+}
+
+/// A whole try, handshake and answer; a hung CA is retried after it.
+const FETCH: Duration = Duration::from_secs(5);
+/// First pause while there was never a certificate; doubles up to 2 s.
+const FIRST_TRY: Duration = Duration::from_millis(10);
+/// Failed first tries before the log says so: about 0.6 s, a CA that starts beside us.
+const QUIET: u32 = 5;
