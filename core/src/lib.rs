@@ -1,5 +1,5 @@
 //! What every part of Signet stands on: who someone is ([`identity`], [`svid`]), whom we believe ([`bundle`], [`trust`]),
-//! how we speak ([`tls`], [`verifier`]), and how a process lives ([`telemetry`], [`drain`], [`files`], [`schedule`]).
+//! how we speak ([`tls`], [`verifier`]), and how a process lives ([`telemetry`], [`drain`], [`parent`], [`files`], [`schedule`]).
 //!
 //! Not here: HTTP, Kubernetes, protobuf.
 
@@ -8,6 +8,7 @@ pub mod clock;
 pub mod drain;
 pub mod files;
 pub mod identity;
+pub mod parent;
 pub mod schedule;
 pub mod svid;
 pub mod telemetry;
