@@ -1,0 +1,50 @@
+# What people and CI type. `make` alone lists it.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+export CARGO_TARGET_DIR ?= $(HOME)/.cache/signet/target
+export SIGNET_TOOLS ?= $(HOME)/.cache/signet/tools
+export SIGNET_TEST_RESULTS ?= $(HOME)/.cache/signet/test-results.txt
+BIN := $(CARGO_TARGET_DIR)/debug
+
+.PHONY: help
+help: ## This list
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-18s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: ## A mesh on this machine: services in and outside it, and the proof (KEEP=1 leaves it running)
+	@echo "building signet and signet-proxy (the first time takes a few minutes) ..." >&2
+	cargo build --locked -p signet-cli -p signet-proxy --bins
+	"$(BIN)/signet" demo $(if $(KEEP),,--once)
+
+.PHONY: test
+test: ## Every test, with real programs, then docs/acceptance.md against what ran
+	scripts/stage.sh apt scripts/apt.sh
+	scripts/stage.sh build scripts/build-tests.sh
+	scripts/stage.sh test scripts/test.sh
+
+.PHONY: lint
+lint: ## Format, clippy, the walls of the house, dependencies
+	scripts/stage.sh fmt cargo fmt --all --check
+	scripts/stage.sh scripts scripts/check-scripts.sh
+	scripts/stage.sh walls scripts/walls.sh
+	scripts/stage.sh deny scripts/deny.sh
+	scripts/stage.sh clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: acceptance-update
+acceptance-update: ## Write the last durations into docs/acceptance.md
+	cargo run --locked --quiet -p signet-tests --bin acceptance -- update "$(SIGNET_TEST_RESULTS)" docs/acceptance.md
+
+.PHONY: soak
+soak: ## The long promises (1 GiB, 10 000 connections, rotation under load); leaves docs/soak/*.json
+	scripts/stage.sh apt scripts/apt.sh
+	scripts/stage.sh soak scripts/soak.sh
+
+.PHONY: bench
+bench: ## The numbers that the issues promise; leaves docs/bench/*.json
+	scripts/stage.sh bench scripts/bench.sh
+
+.PHONY: fuzz
+fuzz: ## Every parser of a stranger's bytes, SECONDS_EACH=60 seconds each, on nightly
+	scripts/stage.sh fuzz scripts/fuzz.sh
