@@ -1,0 +1,378 @@
+//! Tables of the state machine, and the law under crashes at every point, in virtual time.
+
+use super::*;
+use crate::state::Secret;
+use proptest::prelude::*;
+
+const NOW: i64 = 1_800_000_000;
+const LEAF: i64 = 100;
+const ROOT_LIFE: i64 = 1_000_000;
+
+fn root(id: &str, now: i64) -> Root {
+    Root {
+        id: id.into(),
+        role: Role::Next,
+        made: now,
+        not_after: now + ROOT_LIFE,
+        certificate: "".into(),
+        key: Secret::new(String::new().into()),
+    }
+}
+
+fn steady() -> State {
+    State::new("cluster.local".into(), root("aa", NOW), 1, LEAF, NOW)
+}
+
+fn ids(state: &State, role: Role) -> Vec<&str> {
+    state.roots.iter().filter(|root| root.role == role).map(|root| &*root.id).collect()
+}
+
+/// A rotation from "aa" to "bb", taken to just after `phase` began; each phase began when it could.
+fn at(phase: Phase) -> (State, i64) {
+    let mut state = steady();
+    let mut now = NOW;
+    for change in [Change::Prepare(root("bb", now)), Change::Published, Change::Activate, Change::Activated] {
+        if state.rotation.phase == phase {
+            break;
+        }
+        if state.rotation.phase != Phase::Steady {
+            now = now.max(due(&state));
+        }
+        state = apply(&state, change, now).unwrap();
+        state.check().unwrap();
+    }
+    (state, now)
+}
+
+#[test]
+fn each_phase_waits_for_what_its_row_says() {
+    let wait = LEAF + 10; // leaf life and the skew of a tenth of it
+    for (phase, pause, step) in [
+        (Phase::Prepare, 0, Step::Publish),
+        (Phase::Converge, wait, Step::Activate),
+        (Phase::Activate, 0, Step::Retire),
+        (Phase::Retire, wait, Step::Drop),
+    ] {
+        let (state, now) = at(phase);
+        assert_eq!(state.rotation.phase, phase);
+        if pause > 0 {
+            assert_eq!(next(&state, now + pause - 1), None, "{phase}: a second early");
+        }
+        assert_eq!(next(&state, now + pause), Some(step), "{phase}");
+    }
+}
+
+#[test]
+fn roots_play_their_roles_in_turn() {
+    let table: Vec<_> = [Phase::Steady, Phase::Prepare, Phase::Converge, Phase::Activate, Phase::Retire]
+        .map(|phase| {
+            let state = at(phase).0;
+            let names = |role| ids(&state, role).concat();
+            (phase.to_string(), names(Role::Active), names(Role::Next), names(Role::Retiring), state.bundle_sequence)
+        })
+        .into();
+    let row = |phase: &str, active: &str, next: &str, retiring: &str, sequence| {
+        (phase.to_owned(), active.to_owned(), next.to_owned(), retiring.to_owned(), sequence)
+    };
+    assert_eq!(
+        table,
+        [
+            row("steady", "aa", "", "", 1),
+            row("prepare", "aa", "bb", "", 2),
+            row("converge", "aa", "bb", "", 2),
+            row("activate", "bb", "", "aa", 2),
+            row("retire", "bb", "", "aa", 2),
+        ]
+    );
+    let (state, _) = at(Phase::Retire);
+    let end = apply(&state, Change::Drop, due(&state)).unwrap();
+    assert_eq!((ids(&end, Role::Active), end.roots.len(), end.bundle_sequence), (vec!["bb"], 1, 3));
+}
+
+#[test]
+fn a_step_out_of_order_or_too_early_is_refused() {
+    let steps = || [Change::Published, Change::Activate, Change::Activated, Change::Drop];
+    for phase in [Phase::Steady, Phase::Prepare, Phase::Converge, Phase::Activate, Phase::Retire] {
+        let (state, now) = at(phase);
+        for change in steps() {
+            let allowed = matches!(
+                (&change, phase),
+                (Change::Published, Phase::Prepare) | (Change::Activated, Phase::Activate)
+            );
+            let done = apply(&state, change.clone(), now); // at once: converge and retire have to wait
+            assert_eq!(done.is_ok(), allowed, "{} in {phase}", name(&change));
+        }
+        let rotate = apply(&state, Change::Prepare(root("cc", now)), now);
+        match phase {
+            Phase::Steady => assert!(rotate.is_ok()),
+            phase => assert_eq!(rotate.unwrap_err(), OutOfOrder::UnderWay { phase }),
+        }
+    }
+}
+
+#[test]
+fn a_root_is_replaced_around_half_of_its_life_and_not_all_clusters_at_once() {
+    let mut dues: Vec<i64> = (0u32..50)
+        .map(|n| {
+            let id = format!("{:08x}00000000", n.wrapping_mul(0x9e37_79b9));
+            due(&State::new("cluster.local".into(), root(&id, NOW), 1, LEAF, NOW)) - NOW
+        })
+        .collect();
+    assert!(dues.iter().all(|due| (ROOT_LIFE * 45 / 100 - 1..=ROOT_LIFE * 55 / 100).contains(due)), "{dues:?}");
+    dues.sort_unstable();
+    dues.dedup();
+    assert!(dues.len() > 40);
+}
+
+#[test]
+fn distrust_cuts_in_every_phase_and_says_so_in_the_bundle() {
+    // phase, who is distrusted, active, next, retiring, phase after
+    for (phase, id, active, next, retiring, after) in [
+        (Phase::Steady, "aa", "xx", "", "", Phase::Steady),
+        (Phase::Prepare, "aa", "xx", "", "", Phase::Steady),
+        (Phase::Prepare, "bb", "aa", "", "", Phase::Steady),
+        (Phase::Converge, "aa", "xx", "", "", Phase::Steady),
+        (Phase::Converge, "bb", "aa", "", "", Phase::Steady),
+        (Phase::Activate, "aa", "bb", "", "", Phase::Steady),
+        (Phase::Activate, "bb", "xx", "", "aa", Phase::Activate),
+        (Phase::Retire, "aa", "bb", "", "", Phase::Steady),
+        (Phase::Retire, "bb", "xx", "", "aa", Phase::Retire),
+    ] {
+        let (state, now) = at(phase);
+        let change = Change::Distrust { id: id.into(), fresh: Some(root("xx", now)) };
+        let state_after = apply(&state, change.clone(), now).unwrap();
+        let case = format!("{id} in {phase}");
+        state_after.check().unwrap();
+        assert_eq!(ids(&state_after, Role::Active).concat(), active, "{case}");
+        assert_eq!(ids(&state_after, Role::Next).concat(), next, "{case}");
+        assert_eq!(ids(&state_after, Role::Retiring).concat(), retiring, "{case}");
+        assert_eq!(state_after.rotation.phase, after, "{case}");
+        assert_eq!(state_after.bundle_sequence, state.bundle_sequence + 1, "{case}");
+        assert_eq!(&*state_after.distrusted[0].id, id, "{case}");
+        assert!(matches!(apply(&state_after, change, now), Err(OutOfOrder::AlreadyDistrusted { .. })));
+    }
+    let unknown = Change::Distrust { id: "zz".into(), fresh: Some(root("xx", NOW)) };
+    assert!(matches!(apply(&steady(), unknown, NOW), Err(OutOfOrder::UnknownRoot { .. })));
+}
+
+#[test]
+fn leaves_of_an_earlier_longer_setting_are_waited_for() {
+    let long = State { leaf_life: 1000, ..steady() };
+    let state = long.with_leaf_life(LEAF, NOW);
+    let state = apply(&state, Change::Prepare(root("bb", NOW)), NOW).unwrap();
+    let state = apply(&state, Change::Published, NOW + 1).unwrap();
+    assert_eq!(next(&state, NOW + 1000), None);
+    assert_eq!(next(&state, NOW + 1010), Some(Step::Activate));
+}
+
+// ---- the law, with crashes
+
+#[derive(Clone, Copy, Debug)]
+enum Crash {
+    No,
+    BeforeStore,
+    AfterStore,
+    AfterEffect,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Event {
+    Pass(i64),
+    Tick(Crash),
+    Issue,
+    /// kill -9; the next tick starts it again.
+    Kill,
+    Rotate,
+}
+
+/// A CA as `authority` runs it, with everything that others may have seen of it.
+struct World {
+    now: i64,
+    disk: State,
+    /// What signs, and the roots in issuance answers; `None` while the process is dead.
+    memory: Option<(Arc<str>, Vec<Arc<str>>)>,
+    file: Vec<Arc<str>>,
+    /// Root and last second of each leaf.
+    leaves: Vec<(Arc<str>, i64)>,
+    /// Bundles that anyone could fetch, and the last second at which they could.
+    seen: Vec<(Vec<Arc<str>>, i64)>,
+    made: u32,
+}
+
+impl World {
+    fn new() -> Self {
+        let mut world = Self {
+            now: NOW,
+            disk: steady(),
+            memory: None,
+            file: vec![],
+            leaves: vec![],
+            seen: vec![],
+            made: 0,
+        };
+        world.start();
+        world
+    }
+
+    fn bundle(&self) -> Vec<Arc<str>> {
+        self.disk.roots.iter().map(|root| Arc::clone(&root.id)).collect()
+    }
+
+    fn active(&self) -> Arc<str> {
+        Arc::clone(&self.disk.root_as(Role::Active).unwrap().id)
+    }
+
+    fn start(&mut self) {
+        self.memory = Some((self.active(), self.bundle()));
+        self.file = self.bundle();
+    }
+
+    fn note(&mut self) {
+        let answers = self.memory.iter().map(|(_, bundle)| bundle);
+        for bundle in answers.chain([&self.file]) {
+            match self.seen.iter_mut().find(|(known, _)| known == bundle) {
+                Some((_, until)) => *until = self.now,
+                None => self.seen.push((bundle.clone(), self.now)),
+            }
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        self.note();
+        match event {
+            Event::Pass(seconds) => self.now += seconds,
+            Event::Kill => self.memory = None,
+            Event::Issue => {
+                if let Some((root, _)) = &self.memory {
+                    self.leaves.push((Arc::clone(root), self.now + LEAF));
+                }
+            }
+            Event::Rotate => {
+                let fresh = self.fresh();
+                if let (Some(_), Ok(state)) = (&self.memory, apply(&self.disk, Change::Prepare(fresh), self.now)) {
+                    self.disk = state;
+                    self.memory = Some((self.active(), self.bundle()));
+                }
+            }
+            Event::Tick(crash) => self.tick(crash),
+        }
+        self.note();
+        self.check();
+    }
+
+    fn fresh(&mut self) -> Root {
+        self.made += 1;
+        root(&format!("{:016x}", self.made), self.now)
+    }
+
+    fn tick(&mut self, crash: Crash) {
+        if self.memory.is_none() {
+            return self.start();
+        }
+        let Some(step) = next(&self.disk, self.now) else { return };
+        if step == Step::Publish {
+            self.file = self.bundle(); // written and read back, and only then dated
+        }
+        if matches!(crash, Crash::BeforeStore) {
+            self.memory = None;
+            return;
+        }
+        let change = match step {
+            Step::MakeRoot => Change::Prepare(self.fresh()),
+            Step::Publish => Change::Published,
+            Step::Activate => Change::Activate,
+            Step::Retire => Change::Activated,
+            Step::Drop => Change::Drop,
+        };
+        self.disk = apply(&self.disk, change, self.now).unwrap();
+        self.disk.check().unwrap();
+        if matches!(crash, Crash::AfterStore) {
+            self.memory = None;
+            return;
+        }
+        self.memory = Some((self.active(), self.bundle()));
+        if step == Step::Drop {
+            self.file = self.bundle();
+        }
+        if matches!(crash, Crash::AfterEffect) {
+            self.memory = None;
+        }
+    }
+
+    /// Whoever holds a bundle that was current within the last leaf life verifies every valid leaf.
+    fn check(&self) {
+        for (root, not_after) in self.leaves.iter().filter(|(_, not_after)| self.now <= *not_after) {
+            for (bundle, until) in self.seen.iter().filter(|(_, until)| self.now - LEAF <= *until) {
+                assert!(
+                    bundle.contains(root),
+                    "at {}: leaf of {root} until {not_after}, bundle {bundle:?} current until {until}; {:?}",
+                    self.now,
+                    self.disk.rotation
+                );
+            }
+        }
+    }
+}
+
+fn crash() -> impl Strategy<Value = Crash> {
+    prop_oneof![
+        4 => Just(Crash::No),
+        1 => Just(Crash::BeforeStore),
+        1 => Just(Crash::AfterStore),
+        1 => Just(Crash::AfterEffect),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        5 => (1..LEAF / 2).prop_map(Event::Pass),
+        1 => (1..5 * LEAF).prop_map(Event::Pass),
+        6 => crash().prop_map(Event::Tick),
+        5 => Just(Event::Issue),
+        1 => Just(Event::Kill),
+        1 => Just(Event::Rotate),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn every_valid_leaf_is_believed_by_every_recent_bundle_whenever_it_crashes(
+        events in proptest::collection::vec(event(), 1..200)
+    ) {
+        let mut world = World::new();
+        for event in events {
+            world.event(event);
+        }
+        // ... and whatever happened, the rotation that is under way finishes by itself.
+        let tick = LEAF / 20;
+        let most = (2 * (LEAF + 10) + 6 * tick) / tick + 2;
+        for _ in 0..most {
+            world.event(Event::Tick(Crash::No));
+            world.event(Event::Issue);
+            world.event(Event::Pass(tick));
+        }
+        prop_assert_eq!(world.disk.rotation.phase, Phase::Steady);
+        prop_assert_eq!(world.disk.roots.len(), 1);
+    }
+}
+
+#[test]
+fn a_crash_at_each_step_of_a_rotation_is_resumed() {
+    for crash in [Crash::BeforeStore, Crash::AfterStore, Crash::AfterEffect] {
+        let mut world = World::new();
+        world.event(Event::Rotate);
+        let mut seen = vec![];
+        for _ in 0..200 {
+            world.event(Event::Tick(Crash::No)); // starts the dead one
+            world.event(Event::Issue);
+            let before = world.disk.rotation.phase;
+            if !seen.contains(&before) && next(&world.disk, world.now).is_some() {
+                seen.push(before);
+                world.event(Event::Tick(crash));
+            }
+            world.event(Event::Pass(LEAF / 20));
+        }
+        assert_eq!(world.disk.rotation.phase, Phase::Steady, "{crash:?}");
+        assert_eq!(&*world.active(), "0000000000000001", "{crash:?}");
+    }
+}
