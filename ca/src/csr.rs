@@ -168,7 +168,8 @@ pub(crate) mod tests {
     use super::*;
     use proptest::prelude::*;
     use rcgen::{
-        BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose, SanType,
+        BasicConstraints, CertificateParams, DistinguishedName, DnType, IsCa, KeyPair, KeyUsagePurpose,
+        SanType,
     };
     use signet_core::{bundle::certificate_pem, tls};
 
@@ -222,7 +223,11 @@ pub(crate) mod tests {
             ("cut off", good[..good.len() / 2].to_owned(), BadCsr::NotACsr),
             ("two at once", format!("{good}{good}"), BadCsr::NotACsr),
             ("a certificate's label", good.replace(" REQUEST", ""), BadCsr::NotACsr),
-            ("garbage in PEM", "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".into(), BadCsr::NotACsr),
+            (
+                "garbage in PEM",
+                "-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n".into(),
+                BadCsr::NotACsr,
+            ),
             ("RSA-512", RSA_512.to_owned(), BadCsr::Key),
             ("P-384", by(&p384), BadCsr::Key),
             ("Ed25519", by(&ed25519), BadCsr::Key),
@@ -248,10 +253,8 @@ pub(crate) mod tests {
             [Ignored::San]
         );
         assert_eq!(
-            with(|p| p.subject_alt_names = vec![
-                SanType::URI(ID.try_into().unwrap()),
-                SanType::DnsName("api.shop".try_into().unwrap())
-            ]),
+            with(|p| p.subject_alt_names =
+                vec![SanType::URI(ID.try_into().unwrap()), SanType::DnsName("api.shop".try_into().unwrap())]),
             [Ignored::San]
         );
         assert_eq!(

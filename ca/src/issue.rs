@@ -236,12 +236,7 @@ const ROOT_PATH_LENGTH: u8 = 1;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use signet_core::{
-        bundle::TrustBundle,
-        identity, svid, tls,
-        trust::Trust,
-        verifier::MeshVerifier,
-    };
+    use signet_core::{bundle::TrustBundle, identity, svid, tls, trust::Trust, verifier::MeshVerifier};
     use std::{collections::HashSet, time::Duration};
 
     const NOW: i64 = 1_800_000_000;
@@ -299,8 +294,7 @@ mod tests {
         let Tiers { domain, root, intermediate } = tiers();
         let key = KeyPair::generate().unwrap();
         let id = identity::of(&domain, "shop", "api").unwrap();
-        let issued =
-            intermediate.leaf(&id, &PublicKey::of(&key).unwrap(), DAY, NOW, random()).unwrap();
+        let issued = intermediate.leaf(&id, &PublicKey::of(&key).unwrap(), DAY, NOW, random()).unwrap();
         let mut chain = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap().to_vec();
         chain.extend_from_slice(&intermediate.certificate);
         let svid = spiffe::X509Svid::parse_from_der(&chain, &key.serialize_der()).unwrap();
@@ -333,7 +327,11 @@ mod tests {
             assert_eq!(constraints.value.path_len_constraint, Some(length));
             let usage = cert.key_usage().unwrap().unwrap();
             assert!(usage.critical && usage.value.key_cert_sign() && !usage.value.digital_signature());
-            assert!(cert.subject().to_string().starts_with(&format!("CN=signet {tier} ")), "{}", cert.subject());
+            assert!(
+                cert.subject().to_string().starts_with(&format!("CN=signet {tier} ")),
+                "{}",
+                cert.subject()
+            );
             svid::Leaf::parse(&issuer.certificate).unwrap_err();
         }
     }
@@ -341,15 +339,12 @@ mod tests {
     #[test]
     fn roots_have_names_of_their_own_and_serials_never_repeat() {
         let Tiers { domain, intermediate, .. } = tiers();
-        let subject = |issuer: &Issuer| {
-            X509Certificate::from_der(&issuer.certificate).unwrap().1.subject().to_string()
-        };
-        let roots: HashSet<String> = (0..20)
-            .map(|_| subject(&Issuer::new_root(&domain, DAY, NOW, random()).unwrap().0))
-            .collect();
+        let subject =
+            |issuer: &Issuer| X509Certificate::from_der(&issuer.certificate).unwrap().1.subject().to_string();
+        let roots: HashSet<String> =
+            (0..20).map(|_| subject(&Issuer::new_root(&domain, DAY, NOW, random()).unwrap().0)).collect();
         assert_eq!(roots.len(), 20);
-        let serials: HashSet<String> =
-            (0..200).map(|_| leaf(&intermediate, &domain, DAY).0.serial).collect();
+        let serials: HashSet<String> = (0..200).map(|_| leaf(&intermediate, &domain, DAY).0.serial).collect();
         assert_eq!(serials.len(), 200);
         assert!(serials.iter().all(|serial| serial.len() == 34 && serial.starts_with("01")));
     }

@@ -61,7 +61,10 @@ pub enum Change {
     Activated,
     Drop,
     /// Out with a root at once. `fresh` takes its place if it was the active one.
-    Distrust { id: Arc<str>, fresh: Option<Root> },
+    Distrust {
+        id: Arc<str>,
+        fresh: Option<Root>,
+    },
 }
 
 /// What to do at `now`, if anything.
@@ -136,8 +139,8 @@ fn distrust(mut next: State, id: &str, fresh: Option<Root>, now: i64) -> Result<
     // A retiring root that is left keeps its clock; without one there is nothing more to wait for.
     let waiting = matches!(next.rotation.phase, Phase::Activate | Phase::Retire)
         && next.root_as(Role::Retiring).is_some();
-    let preparing = matches!(next.rotation.phase, Phase::Prepare | Phase::Converge)
-        && next.root_as(Role::Next).is_some();
+    let preparing =
+        matches!(next.rotation.phase, Phase::Prepare | Phase::Converge) && next.root_as(Role::Next).is_some();
     if !waiting && !preparing {
         next.rotation = Rotation { phase: Phase::Steady, since: now };
     }

@@ -69,7 +69,10 @@ impl Tokens {
 
     /// Forgets the expired ones; called now and then, so that a quiet CA holds none.
     pub fn sweep(&self, now: i64) {
-        self.outstanding.lock().unwrap_or_else(PoisonError::into_inner).retain(|_, grant| grant.expires >= now);
+        self.outstanding
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .retain(|_, grant| grant.expires >= now);
     }
 }
 

@@ -68,7 +68,13 @@ fn roots_play_their_roles_in_turn() {
         .map(|phase| {
             let state = at(phase).0;
             let names = |role| ids(&state, role).concat();
-            (phase.to_string(), names(Role::Active), names(Role::Next), names(Role::Retiring), state.bundle_sequence)
+            (
+                phase.to_string(),
+                names(Role::Active),
+                names(Role::Next),
+                names(Role::Retiring),
+                state.bundle_sequence,
+            )
         })
         .into();
     let row = |phase: &str, active: &str, next: &str, retiring: &str, sequence| {
@@ -118,7 +124,10 @@ fn a_root_is_replaced_around_half_of_its_life_and_not_all_clusters_at_once() {
             due(&State::new("cluster.local".into(), root(&id, NOW), 1, LEAF, NOW)) - NOW
         })
         .collect();
-    assert!(dues.iter().all(|due| (ROOT_LIFE * 45 / 100 - 1..=ROOT_LIFE * 55 / 100).contains(due)), "{dues:?}");
+    assert!(
+        dues.iter().all(|due| (ROOT_LIFE * 45 / 100 - 1..=ROOT_LIFE * 55 / 100).contains(due)),
+        "{dues:?}"
+    );
     dues.sort_unstable();
     dues.dedup();
     assert!(dues.len() > 40);
@@ -249,7 +258,9 @@ impl World {
             }
             Event::Rotate => {
                 let fresh = self.fresh();
-                if let (Some(_), Ok(state)) = (&self.memory, apply(&self.disk, Change::Prepare(fresh), self.now)) {
+                if let (Some(_), Ok(state)) =
+                    (&self.memory, apply(&self.disk, Change::Prepare(fresh), self.now))
+                {
                     self.disk = state;
                     self.memory = Some((self.active(), self.bundle()));
                 }
