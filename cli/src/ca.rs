@@ -1,0 +1,193 @@
+//! `signet ca`: look at the mesh's CA, rotate its root, distrust one.
+
+use anyhow::{Result, bail};
+use serde::Serialize;
+use serde_json::{Value, json};
+use signet_core::{
+    bundle::{TrustBundle, certificate_pem, root_id},
+    clock,
+};
+
+use crate::{
+    Asking, Exit,
+    ask::{NoAnswer, Place},
+    human,
+    output::{self, Output},
+    shapes::CaStatus,
+    state::StateDir,
+};
+
+/// Look at the CA, rotate its root, take trust away from one
+#[derive(Debug, clap::Subcommand)]
+pub(crate) enum Command {
+    Status(Status),
+    Rotate(Rotate),
+    Bundle(Bundle),
+    Distrust(Distrust),
+}
+
+/// Show roots, intermediate, rotation and what was issued
+///
+/// Changes nothing. Example: signet ca status -o json
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 fine, 1 a certificate of the CA has expired, 2 could not ask")]
+pub(crate) struct Status {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Begin to replace the root; no connection is cut, nothing restarts
+///
+/// The new root is published beside the old one; once every leaf has been renewed, new certificates come from it; then the
+/// old one is dropped. That takes about two leaf lives and goes on by itself, whatever is killed meanwhile.
+/// Watch it with: signet ca status
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 begun, 1 refused (a rotation is under way), 2 could not ask")]
+pub(crate) struct Rotate {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Print the roots that this mesh believes, as PEM
+///
+/// Changes nothing. Example: signet ca bundle > mesh.pem && openssl storeutl -noout -text -certs mesh.pem
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 fine, 2 could not ask")]
+pub(crate) struct Bundle {
+    #[command(flatten)]
+    asking: Asking,
+}
+
+/// Stop believing ROOT at once: connections that rest on it are cut
+///
+/// For a root whose key is in other hands. Everything that rests on it is closed and fetches a new certificate; to
+/// replace a healthy root without that, use: signet ca rotate
+///
+/// Example: signet ca distrust 0123456789abcdef
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Exit status: 0 distrusted, 1 refused (no such root), 2 could not ask")]
+pub(crate) struct Distrust {
+    /// Its id, as signet ca status shows it
+    root: String,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(crate) async fn run(command: Command) -> Result<Exit> {
+    match command {
+        Command::Status(args) => status(args.asking).await,
+        Command::Bundle(args) => bundle(args.asking).await,
+        Command::Rotate(args) => {
+            let done = "Rotation has begun. It goes on by itself; watch it with: signet ca status";
+            change(args.asking, "/v1/rotate", json!({}), done).await
+        }
+        Command::Distrust(args) => {
+            let done = format!("{} is no longer believed; what rested on it fetches new certificates.", args.root);
+            change(args.asking, "/v1/distrust", json!({ "root": args.root }), &done).await
+        }
+    }
+}
+
+async fn status(asking: Asking) -> Result<Exit> {
+    let state = asking.state()?;
+    let status: CaStatus = ask(&state).get("/v1/status").await.map_err(|e| state.explain("ca", e))?;
+    Output::to_stdout(asking.output).show(&status, status_text)?;
+    Ok(if expired(&status).is_empty() { Exit::Fine } else { Exit::Fix })
+}
+
+fn status_text(status: &CaStatus) -> String {
+    let now = clock::now();
+    let mut text = format!(
+        "Trust domain  {}\nLeaf life     {}\nIssued        {}, refused {}\nIntermediate  {}, {} left\nRotation      {}\n\n",
+        status.trust_domain,
+        human::duration(std::time::Duration::from_secs(status.leaf_life_seconds)),
+        status.issued,
+        status.refused,
+        status.intermediate.serial,
+        human::left_until(&status.intermediate.not_after, now),
+        rotation_words(status),
+    );
+    text += &output::table(
+        ["ROOT", "STATE", "LEFT", "NOT AFTER"],
+        status.roots.iter().map(|root| {
+            let left = human::left_until(&root.not_after, now);
+            [root.id.clone(), root.state.clone(), left, root.not_after.clone()]
+        }),
+    );
+    for what in expired(status) {
+        text += &format!("\n{what} has expired; see the CA's log, or restart it");
+    }
+    text
+}
+
+/// "steady", or "converge, next step in 23h 10m".
+pub(crate) fn rotation_words(status: &CaStatus) -> String {
+    let rotation = &status.rotation;
+    match &rotation.next_step_at {
+        Some(at) if rotation.state != "steady" => {
+            format!("{}, next step in {}", rotation.state, human::left_until(at, clock::now()))
+        }
+        _ => rotation.state.clone(),
+    }
+}
+
+/// Certificates that the CA should long have renewed.
+pub(crate) fn expired(status: &CaStatus) -> Vec<String> {
+    let now = clock::now();
+    let past = |end: &str| human::seconds_until(end, now).is_some_and(|left| left <= 0);
+    let active = status.roots.iter().filter(|root| root.state == "active" && past(&root.not_after));
+    let mut expired: Vec<String> = active.map(|root| format!("root {}", root.id)).collect();
+    if past(&status.intermediate.not_after) {
+        expired.push(format!("intermediate {}", status.intermediate.serial));
+    }
+    expired
+}
+
+#[derive(Serialize)]
+struct BundleJson {
+    sequence: u64,
+    distrusted: Vec<String>,
+    roots: Vec<BundleRoot>,
+}
+
+#[derive(Serialize)]
+struct BundleRoot {
+    id: String,
+    pem: String,
+}
+
+async fn bundle(asking: Asking) -> Result<Exit> {
+    let state = asking.state()?;
+    let pem = ask(&state).get_text("/v1/bundle").await.map_err(|e| state.explain("ca", e))?;
+    let bundle = match TrustBundle::from_pem(pem.as_bytes()) {
+        Ok(bundle) => bundle,
+        Err(why) => bail!("the CA's bundle {why}; see {}", state.log("ca").display()),
+    };
+    let json = BundleJson {
+        sequence: bundle.sequence,
+        distrusted: bundle.distrusted.iter().map(ToString::to_string).collect(),
+        roots: bundle.roots.iter().map(|der| BundleRoot { id: root_id(der), pem: certificate_pem(der) }).collect(),
+    };
+    Output::to_stdout(asking.output).show(&json, |_| pem)?;
+    Ok(Exit::Fine)
+}
+
+/// A question that changes something; the CA's own "no" is exit status 1, not 2.
+async fn change(asking: Asking, path: &str, body: Value, done: &str) -> Result<Exit> {
+    let state = asking.state()?;
+    match ask(&state).post::<Value>(path, &body).await {
+        Ok(answer) => {
+            Output::to_stdout(asking.output).show(&answer, |_| done.to_owned())?;
+            Ok(Exit::Fine)
+        }
+        Err(NoAnswer::Refused { status, words, .. }) if status.is_client_error() => {
+            output::note(&format!("The CA refused: {words}"));
+            Ok(Exit::Fix)
+        }
+        Err(e) => Err(state.explain("ca", e)),
+    }
+}
+
+fn ask(state: &StateDir) -> Place {
+    Place::Socket(state.ca_socket())
+}

@@ -1,0 +1,88 @@
+//! `signet edges`: who talks to whom, and how. The proof that a connection was encrypted comes from the proxies at its ends.
+
+use anyhow::Result;
+
+use crate::{
+    Asking, Exit, ask::Place,
+    human,
+    output::{self, Mark, Output},
+    shapes::{Edge, Edges},
+};
+
+/// Show who talks to whom, and whether it is encrypted
+///
+/// One line for each client, server and port that were seen since the controller started. A secured line means mutual TLS
+/// with both identities verified; PROOF says who reported it. Plaintext and refusals say why.
+///
+/// Changes nothing.
+///
+/// Examples:
+///   signet edges
+///   signet edges --plaintext        # what is not encrypted
+///   signet edges -o json | jq '.edges[] | select(.refused)'
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment, after_help = "Exit status: 0 fine, 1 with --plaintext: there are such edges, 2 could not ask")]
+pub(crate) struct Args {
+    /// Only connections that carried plaintext
+    #[arg(long)]
+    plaintext: bool,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(crate) async fn run(args: Args) -> Result<Exit> {
+    let state = args.asking.state()?;
+    let controller = Place::Socket(state.controller_socket());
+    let mut edges: Edges = controller.get("/v1/edges").await.map_err(|e| state.explain("controller", e))?;
+    if args.plaintext {
+        edges.edges.retain(is_plaintext);
+    }
+    let found = !edges.edges.is_empty();
+    let out = Output::to_stdout(args.asking.output);
+    out.show(&edges, |edges| match (found, args.plaintext) {
+        (true, _) => edges_table(out, &edges.edges),
+        (false, true) => "No plaintext was seen.".into(),
+        (false, false) => "Nobody has talked to anybody yet.".into(),
+    })?;
+    Ok(if args.plaintext && found { Exit::Fix } else { Exit::Fine })
+}
+
+pub(crate) fn is_plaintext(edge: &Edge) -> bool {
+    !edge.secured && !edge.refused
+}
+
+/// IDs last: they are long, and a narrow terminal wraps only them.
+pub(crate) fn edges_table(out: Output, edges: &[Edge]) -> String {
+    let header = [
+        "CLIENT", "SERVER", "PORT", "SECURED", "TLS", "KEY EXCHANGE", "CERT LEFT", "OPEN", "TOTAL", "SENT", "RECEIVED",
+        "PROOF", "REASON", "CLIENT ID", "SERVER ID",
+    ];
+    output::table(header, edges.iter().map(|edge| row(out, edge)))
+}
+
+fn row(out: Output, edge: &Edge) -> [String; 15] {
+    let none = || "-".to_owned();
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(none);
+    let secured = match (edge.secured, edge.refused) {
+        (_, true) => format!("{} refused", out.mark(Mark::Aside)),
+        (true, false) => format!("{} mTLS", out.mark(Mark::Good)),
+        (false, false) => format!("{} plaintext", out.mark(Mark::Bad)),
+    };
+    [
+        edge.client.name(),
+        edge.server.name(),
+        edge.server.port.map_or_else(none, |port| port.to_string()),
+        secured,
+        edge.tls.as_ref().map_or_else(none, |tls| tls.version.clone()),
+        edge.tls.as_ref().map_or_else(none, |tls| tls.key_exchange.clone()),
+        edge.cert_left_seconds.map_or_else(none, human::left),
+        edge.open.to_string(),
+        edge.total.to_string(),
+        human::bytes(edge.sent),
+        human::bytes(edge.received),
+        edge.proof.clone(),
+        or_none(&edge.reason),
+        or_none(&edge.client.id),
+        or_none(&edge.server.id),
+    ]
+}

@@ -1,0 +1,175 @@
+//! `signet local`: a mesh of the manifests in a directory, until Ctrl-C.
+
+use std::{
+    net::IpAddr,
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use ipnet::IpNet;
+use signet_core::{
+    identity::TrustDomain,
+    telemetry::{self, LogFormat},
+};
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    time::{MissedTickBehavior, interval_at, Instant},
+};
+
+use super::{Local, LocalConfig, plan::Sidecar};
+use crate::{
+    Exit,
+    output::{self, Format, Output},
+    state::StateDir,
+};
+
+/// Run a mesh of the Kubernetes manifests in DIR, on this machine
+///
+/// CA, controller and one proxy per meshed pod, on loopback addresses, without root and without a cluster. Your apps are
+/// yours to start: each listens where the summary says and dials its upstreams there. DIR is followed: edit a manifest and
+/// the mesh changes. What a manifest may hold: docs/manifests.md
+///
+/// Runs until Ctrl-C, then stops everything that it started. Keeps keys, certificates and logs in the state directory.
+///
+/// Examples:
+///   signet local ./manifests
+///   signet local ./manifests --state /tmp/mesh --control-address 127.80.0.1     # beside another mesh
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment, after_help = "Exit status: 0 stopped as asked, 1 could not start")]
+pub(crate) struct Args {
+    /// Directory of manifests (*.yaml, *.yml, *.json)
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+    /// Where the mesh keeps its state [default: $XDG_STATE_HOME/signet, else ~/.local/state/signet]
+    #[arg(long, value_name = "DIR", env = "SIGNET_STATE", hide_env_values = true)]
+    state: Option<PathBuf>,
+    /// Where CA (port 15012) and controller (15010) listen
+    #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
+    control_address: IpAddr,
+    /// First part of every identity
+    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
+    trust_domain: String,
+    /// How long a workload's certificate lives; renewed at half of it
+    #[arg(long, value_name = "DURATION", default_value = "24h")]
+    leaf_life: String,
+    /// Allow a --leaf-life below 1h, for tests
+    #[arg(long, hide = true)]
+    allow_short_leaves: bool,
+    /// Address range of the mesh, where nothing is reached in plaintext unless the controller says so; may be repeated
+    /// [default: the /16 around each address in DIR]
+    #[arg(long, value_name = "CIDR")]
+    mesh_range: Vec<IpNet>,
+    /// What to log, of the supervisor to stderr and of its children to STATE/logs ("info", "info,signet_proxy=debug")
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+}
+
+pub(crate) async fn run(args: Args) -> Result<Exit> {
+    let filter = args.log.as_deref().unwrap_or("warn"); // what people must know; the children log at info all the same
+    telemetry::init(LogFormat::Text, filter).map_err(|e| anyhow!(e))?;
+    let mut stop = Stop::listen()?;
+    let mut config = LocalConfig::new(&args.directory, StateDir::resolve(args.state.as_deref())?)?;
+    config.control_address = args.control_address;
+    config.trust_domain = TrustDomain::new(&args.trust_domain)
+        .with_context(|| format!("--trust-domain {:?}; use a name like cluster.local", args.trust_domain))?;
+    config.leaf_life = args.leaf_life;
+    config.allow_short_leaves = args.allow_short_leaves;
+    config.mesh_ranges = args.mesh_range;
+    if let Some(log) = args.log {
+        config.log = log;
+    }
+    let local = tokio::select! {
+        local = Local::start(config) => local?,
+        () = stop.asked() => return Ok(Exit::Fine), // the drop of what was started kills it
+    };
+    let out = Output::to_stdout(Format::Table);
+    tokio::select! {
+        end = serve(&local, out) => end?,
+        () = stop.asked() => {}
+    }
+    output::note("Stopping: proxies first, then the controller and the CA.");
+    local.shutdown().await;
+    Ok(Exit::Fine)
+}
+
+async fn serve(local: &Local, out: Output) -> Result<()> {
+    out.text(&summary(local))?;
+    tell_progress(local).await;
+    out.text("Ready. Ctrl-C stops it.\n")?;
+    std::future::pending().await
+}
+
+/// Waits until all is ready; says every two seconds what for.
+async fn tell_progress(local: &Local) {
+    let mut ticks = interval_at(Instant::now() + PROGRESS, PROGRESS);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    while local.wait_ready(Duration::ZERO).await.is_err() {
+        tokio::select! {
+            _ = local.wait_ready(PROGRESS) => {}
+            _ = ticks.tick() => {}
+        }
+        let pending = local.pending().await;
+        if !pending.is_empty() {
+            output::note(&format!("Waiting for {}", pending.join("\n            ")));
+        }
+    }
+}
+
+/// What runs, where to send traffic, where the apps listen, and how to see proof.
+fn summary(local: &Local) -> String {
+    let (state, config) = (local.state_dir(), local.config());
+    let mut text = format!(
+        "Mesh of {}: CA and controller on {}, state and logs in {}\n\n",
+        config.directory.display(),
+        config.control_address,
+        state.root().display()
+    );
+    let sidecars = local.sidecars();
+    for (name, sidecar) in &sidecars {
+        text += &workload(name, sidecar);
+    }
+    if sidecars.is_empty() {
+        text += "No pod of the directory is meshed: label its Namespace `signet.dev/inject: enabled`.\n\n";
+    }
+    for problem in local.problems() {
+        text += &format!("To fix: {problem}\n");
+    }
+    let root = state.root().display();
+    text += &format!("Proof: signet edges --state {root}\nWell?   signet status --state {root}\n\n");
+    text
+}
+
+fn workload(name: &str, sidecar: &Sidecar) -> String {
+    let mut text = format!("{name}  {}  {}\n", sidecar.workload.address, sidecar.identity);
+    for inbound in &sidecar.bootstrap.inbound {
+        text += &format!("    its app listens on {:<22} others call {}\n", inbound.target, inbound.listen);
+    }
+    for upstream in &sidecar.bootstrap.upstreams {
+        text += &format!("    its app dials      {:<22} to reach {}\n", upstream.listen, upstream.to);
+    }
+    text + "\n"
+}
+
+/// SIGINT or SIGTERM.
+pub(crate) struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    pub(crate) fn listen() -> Result<Self> {
+        let listen = |kind| signal(kind).context("listening for signals");
+        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
+    }
+
+    pub(crate) async fn asked(&mut self) {
+        tokio::select! {
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
+        }
+    }
+}
+
+/// A wait that is longer says what for.
+const PROGRESS: Duration = Duration::from_secs(2);
