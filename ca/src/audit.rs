@@ -27,7 +27,7 @@ use crate::{callers::Via, csr::Ignored};
 /// One decision. What is unknown is left out.
 #[derive(Debug, Default, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct Line<'a> {
+pub(crate) struct Line<'a> {
     /// RFC 3339, UTC.
     pub time: String,
     /// "issued" or "refused".
@@ -61,7 +61,7 @@ pub struct Line<'a> {
 }
 
 /// The way to the writer's thread, which ends with this.
-pub struct Audit {
+pub(crate) struct Audit {
     lines: SyncSender<Waiting>,
 }
 
@@ -72,7 +72,7 @@ struct Waiting {
 
 impl Audit {
     /// Appends to `file` (0600), or writes to stdout where there is none.
-    pub fn open(file: Option<&Path>) -> io::Result<Self> {
+    pub(crate) fn open(file: Option<&Path>) -> io::Result<Self> {
         let sink = match file {
             Some(path) => Sink::open(path)?,
             None => Sink { file: File::from(io::stdout().as_fd().try_clone_to_owned()?), torn: false },
@@ -83,7 +83,7 @@ impl Audit {
     }
 
     /// Returns when the line is written. On an error the caller must not act on its decision.
-    pub async fn record(&self, line: &Line<'_>) -> Result<(), CannotAudit> {
+    pub(crate) async fn record(&self, line: &Line<'_>) -> Result<(), CannotAudit> {
         let mut line = serde_json::to_vec(line).map_err(|e| CannotAudit::Failed(e.to_string()))?;
         line.push(b'\n'); // the only one: JSON escapes those inside
         let (written, answer) = oneshot::channel();
@@ -153,7 +153,7 @@ impl Sink {
 
 /// A decision that could not be written: nothing is issued.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum CannotAudit {
+pub(crate) enum CannotAudit {
     #[error("the audit log took no line for {PATIENCE:?}; look at its disk")]
     Blocked,
     #[error("the audit log cannot be written: {0}; free its disk")]

@@ -35,7 +35,7 @@ use crate::{
 
 /// How long things live, in seconds, and where the trust bundle goes. Checked by `Args`.
 #[derive(Clone, Debug)]
-pub struct Settings {
+pub(crate) struct Settings {
     pub domain: TrustDomain,
     pub root_life: i64,
     pub intermediate_life: i64,
@@ -44,7 +44,7 @@ pub struct Settings {
 }
 
 /// The CA of one trust domain.
-pub struct Authority {
+pub(crate) struct Authority {
     settings: Settings,
     store: Store,
     provider: Arc<CryptoProvider>,
@@ -79,7 +79,7 @@ struct Writer {
 }
 
 /// A certificate on its way to its owner.
-pub struct Granted {
+pub(crate) struct Granted {
     /// Lower-case hex.
     pub serial: String,
     /// Unix seconds.
@@ -90,7 +90,7 @@ pub struct Granted {
 
 impl Authority {
     /// Opens the CA in `store`: resumes its state, or begins with a new root where there is none.
-    pub fn open(
+    pub(crate) fn open(
         store: Store,
         settings: Settings,
         provider: Arc<CryptoProvider>,
@@ -138,7 +138,12 @@ impl Authority {
     }
 
     /// A leaf for `id`, with its chain and the bundle. `life` is a wish, in seconds: it is shortened to ours.
-    pub fn issue(&self, id: &SpiffeId, key: &PublicKey, life: Option<i64>) -> Result<Granted, CannotIssue> {
+    pub(crate) fn issue(
+        &self,
+        id: &SpiffeId,
+        key: &PublicKey,
+        life: Option<i64>,
+    ) -> Result<Granted, CannotIssue> {
         // The time first: no leaf lives longer than one life from the moment that its issuer was still in use (rotation's law).
         let now = (self.clock)();
         let live = self.live.load();
@@ -153,7 +158,7 @@ impl Authority {
     }
 
     /// At most one step: a new intermediate, a publication, or a step of the rotation. Writes files: not for async code.
-    pub fn tick(&self) -> Result<(), CaError> {
+    pub(crate) fn tick(&self) -> Result<(), CaError> {
         let mut writer = self.writer();
         let result = self.step(&mut writer);
         self.measure(&writer);
@@ -187,7 +192,7 @@ impl Authority {
     }
 
     /// Starts a rotation now. Refused while one is under way.
-    pub fn rotate(&self) -> Result<(), CaError> {
+    pub(crate) fn rotate(&self) -> Result<(), CaError> {
         let mut writer = self.writer();
         if writer.state.rotation.phase != Phase::Steady {
             return Err(OutOfOrder::UnderWay { phase: writer.state.rotation.phase }.into());
@@ -198,7 +203,7 @@ impl Authority {
     }
 
     /// The emergency act: nobody believes this root any more, from the moment that they hold the new bundle.
-    pub fn distrust(&self, root: &str) -> Result<(), CaError> {
+    pub(crate) fn distrust(&self, root: &str) -> Result<(), CaError> {
         let mut writer = self.writer();
         let now = (self.clock)();
         let fresh = match writer.state.root(root) {
@@ -219,7 +224,7 @@ impl Authority {
         renewed.and(published)
     }
 
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let writer = self.writer();
         let live = self.live.load();
         let (issued, refused) = self.metrics.totals();
@@ -228,7 +233,7 @@ impl Authority {
     }
 
     /// PEM, as it is published.
-    pub fn bundle_pem(&self) -> String {
+    pub(crate) fn bundle_pem(&self) -> String {
         self.live.load().bundle_pem.clone()
     }
 
@@ -254,7 +259,7 @@ impl Authority {
     }
 
     /// How often [`Authority::tick`] is called: each state of a rotation can be seen, and a day's leaves cost nothing.
-    pub fn pace(&self) -> Duration {
+    pub(crate) fn pace(&self) -> Duration {
         (Duration::from_secs(self.settings.leaf_life.unsigned_abs()) / 20).clamp(FASTEST, SLOWEST)
     }
 
@@ -440,7 +445,7 @@ fn holds(path: &Path, bundle: &TrustBundle) -> bool {
 
 /// What went wrong with a step or an order. What was valid before it still is.
 #[derive(Debug, thiserror::Error)]
-pub enum CaError {
+pub(crate) enum CaError {
     #[error(transparent)]
     Store(#[from] StoreError),
     #[error(transparent)]

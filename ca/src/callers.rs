@@ -15,7 +15,7 @@ use crate::{refusal::Refusal, tokens::Tokens};
 /// How a caller proved itself.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Via {
+pub(crate) enum Via {
     Token,
     Svid,
     /// The CA, for its own server certificate.
@@ -23,7 +23,7 @@ pub enum Via {
 }
 
 impl Via {
-    pub fn word(self) -> &'static str {
+    pub(crate) fn word(self) -> &'static str {
         match self {
             Self::Token => "token",
             Self::Svid => "svid",
@@ -33,7 +33,7 @@ impl Via {
 }
 
 /// Authenticates callers of `CreateCertificate`.
-pub struct Callers {
+pub(crate) struct Callers {
     tokens: Arc<Tokens>,
     verifier: Arc<MeshVerifier>,
     /// The CA's own ID: peers pin it, so nobody else is ever named so.
@@ -41,13 +41,13 @@ pub struct Callers {
 }
 
 impl Callers {
-    pub fn new(tokens: Arc<Tokens>, verifier: Arc<MeshVerifier>, domain: &TrustDomain) -> Self {
+    pub(crate) fn new(tokens: Arc<Tokens>, verifier: Arc<MeshVerifier>, domain: &TrustDomain) -> Self {
         Self { tokens, verifier, reserved: identity::ca(domain) }
     }
 
     /// Who the caller is, by its `authorization` header if it sent one, else by the SVID of its connection.
     /// A bad token is refused even beside a good SVID: it would hide a broken token file.
-    pub fn authenticate(
+    pub(crate) fn authenticate(
         &self,
         authorization: Option<&str>,
         peer: Option<&Peer>,
@@ -83,7 +83,7 @@ fn bearer(header: &str) -> &str {
 }
 
 /// Parses an ID that someone wants a token for: a workload of this trust domain, not the CA itself.
-pub fn grantable(id: &str, domain: &TrustDomain) -> Result<SpiffeId, Refusal> {
+pub(crate) fn grantable(id: &str, domain: &TrustDomain) -> Result<SpiffeId, Refusal> {
     let id = identity::parse(id)?;
     if id.trust_domain() != domain {
         return Err(Refusal::Foreign { id, domain: domain.clone() });

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 /// Asked for every decision.
-pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
-pub fn real() -> Clock {
+pub(crate) fn real() -> Clock {
     Arc::new(signet_core::clock::unix_now)
 }

@@ -161,7 +161,7 @@ pub enum BadCsr {
 }
 
 /// A P-256 request with a SPIFFE ID of the greatest length (2 KiB, twice as much in PEM with the rest) fits.
-pub const MAX_BYTES: usize = 8 * 1024;
+pub(crate) const MAX_BYTES: usize = 8 * 1024;
 
 #[cfg(test)]
 pub(crate) mod tests {

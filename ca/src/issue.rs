@@ -26,12 +26,11 @@ use zeroize::Zeroizing;
 
 /// A signing certificate and its key: a root, or the intermediate that leaves are signed with.
 /// The key is wiped when this is dropped.
-pub struct Issuer {
+pub(crate) struct Issuer {
     /// DER.
     pub certificate: CertificateDer<'static>,
     pub pem: Arc<str>,
-    /// Unix seconds; nothing signed by this outlives it.
-    pub not_before: i64,
+    /// Unix seconds; nothing that this signs outlives it.
     pub not_after: i64,
     /// Lower-case hex.
     pub serial: Arc<str>,
@@ -39,7 +38,7 @@ pub struct Issuer {
 }
 
 /// A leaf with what the audit line says of it.
-pub struct Issued {
+pub(crate) struct Issued {
     pub serial: String,
     /// Unix seconds; the last one at which it is valid.
     pub not_after: i64,
@@ -50,7 +49,7 @@ pub struct Issued {
 impl Issuer {
     /// A self-signed root with a new key. Its subject is its own, so that a path is never built to another root by name;
     /// its URI SAN is the trust domain. Returns the key as PKCS#8 PEM too, for the store.
-    pub fn new_root(
+    pub(crate) fn new_root(
         domain: &TrustDomain,
         life: i64,
         now: i64,
@@ -64,7 +63,7 @@ impl Issuer {
     }
 
     /// A stored root. Refuses a key that does not belong to the certificate.
-    pub fn load(certificate: &str, key: &str) -> Result<Self, CannotIssue> {
+    pub(crate) fn load(certificate: &str, key: &str) -> Result<Self, CannotIssue> {
         let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
             .map_err(|e| CannotIssue::Stored(format!("certificate: {e:?}")))?;
         let key = KeyPair::from_pkcs8_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256)?;
@@ -72,7 +71,7 @@ impl Issuer {
     }
 
     /// An intermediate with a new key that exists in memory only. May sign leaves and nothing else (pathlen 0).
-    pub fn intermediate(
+    pub(crate) fn intermediate(
         &self,
         domain: &TrustDomain,
         life: i64,
@@ -88,7 +87,7 @@ impl Issuer {
 
     /// A leaf for `id`: X509-SVID 2-5 as narrowed by docs/design.md section 3. `life` counts from `now`, in seconds; the
     /// leaf never outlives this issuer.
-    pub fn leaf(
+    pub(crate) fn leaf(
         &self,
         id: &SpiffeId,
         key: &PublicKey,
@@ -117,7 +116,7 @@ impl Issuer {
     }
 
     /// How a root is named in the CLI and in `distrusted`.
-    pub fn id(&self) -> Arc<str> {
+    pub(crate) fn id(&self) -> Arc<str> {
         root_id(&self.certificate).into()
     }
 
@@ -129,7 +128,6 @@ impl Issuer {
         }
         Ok(Self {
             pem: certificate_pem(&certificate).into(),
-            not_before: parsed.validity().not_before.timestamp(),
             not_after: parsed.validity().not_after.timestamp(),
             serial: hex(parsed.raw_serial()).into(),
             signer: rcgen::Issuer::from_ca_cert_der(&certificate, key)?,
@@ -211,7 +209,7 @@ impl PublicKeyData for PublicKey {
 
 /// Why no certificate was made. None of them is the caller's fault.
 #[derive(Debug, thiserror::Error)]
-pub enum CannotIssue {
+pub(crate) enum CannotIssue {
     #[error("signing: {0}")]
     Sign(#[from] rcgen::Error),
     #[error("the system's random numbers failed")]
@@ -225,7 +223,7 @@ pub enum CannotIssue {
 }
 
 /// Seconds by which notBefore lies in the past: clocks of a cluster differ (linkerd2#2762, #3980, #6427).
-pub const BACKDATED: i64 = 120;
+pub(crate) const BACKDATED: i64 = 120;
 /// CA/Browser Forum asks for 64 random bits; 128 never meet again, on any number of replicas.
 const SERIAL_BYTES: usize = 16;
 /// Tells roots apart in tools that show subjects only; the serial is what is unique.

@@ -22,7 +22,7 @@ use crate::{
 };
 
 /// Shared by everyone who decides.
-pub struct Ledger {
+pub(crate) struct Ledger {
     audit: Audit,
     metrics: Arc<CaMetrics>,
     clock: Clock,
@@ -31,7 +31,7 @@ pub struct Ledger {
 
 /// What is known of a request when it is decided.
 #[derive(Clone, Debug, Default)]
-pub struct About {
+pub(crate) struct About {
     pub source: Option<SocketAddr>,
     pub id: Option<SpiffeId>,
     pub via: Option<Via>,
@@ -40,12 +40,12 @@ pub struct About {
 }
 
 impl Ledger {
-    pub fn new(audit: Audit, metrics: Arc<CaMetrics>, clock: Clock) -> Self {
+    pub(crate) fn new(audit: Audit, metrics: Arc<CaMetrics>, clock: Clock) -> Self {
         Self { audit, metrics, clock, budget: Mutex::default() }
     }
 
     /// Writes that a certificate is issued. On an error it must not be handed out.
-    pub async fn issued(&self, about: &About, granted: &Granted) -> Result<(), CannotAudit> {
+    pub(crate) async fn issued(&self, about: &About, granted: &Granted) -> Result<(), CannotAudit> {
         let line = Line {
             decision: "issued",
             serial: Some(&granted.serial),
@@ -58,7 +58,7 @@ impl Ledger {
     }
 
     /// Counts a refusal, and writes it while its source has not used up its budget. It stays refused if that fails.
-    pub async fn refused(&self, about: &About, refusal: &Refusal) {
+    pub(crate) async fn refused(&self, about: &About, refusal: &Refusal) {
         self.metrics.refused(refusal.reason());
         debug!(source = ?about.source, reason = refusal.reason(), why = %refusal, "certificate refused");
         let source = about.source.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |source| source.ip());
@@ -76,7 +76,7 @@ impl Ledger {
     }
 
     /// Writes the counts of finished windows; called every now and then, so that a flood that stopped is accounted for.
-    pub async fn settle(&self) {
+    pub(crate) async fn settle(&self) {
         let owed = self.budget.lock().unwrap_or_else(PoisonError::into_inner).settle((self.clock)());
         self.summarise(owed).await;
     }

@@ -11,7 +11,7 @@ use signet_core::telemetry::Metrics;
 use crate::{callers::Via, rotation::Phase};
 
 /// All of them are registered at once, in [`CaMetrics::new`].
-pub struct CaMetrics {
+pub(crate) struct CaMetrics {
     issued: Family<ViaLabel, Counter>,
     refused: Family<ReasonLabel, Counter>,
     left: Family<TierLabel, Gauge<i64, AtomicI64>>,
@@ -39,7 +39,7 @@ struct PhaseLabel {
 }
 
 impl CaMetrics {
-    pub fn new(metrics: &mut Metrics) -> Self {
+    pub(crate) fn new(metrics: &mut Metrics) -> Self {
         Self {
             issued: metrics.add(
                 "ca_issued",
@@ -69,7 +69,9 @@ impl CaMetrics {
 
     pub(crate) fn issued(&self, via: Option<Via>) {
         self.issued.get_or_create(&ViaLabel { via: via.map_or("unknown", Via::word) }).inc();
-        self.all_issued.fetch_add(1, Ordering::Relaxed);
+        if via != Some(Via::Own) {
+            self.all_issued.fetch_add(1, Ordering::Relaxed);
+        }
     }
 
     pub(crate) fn refused(&self, reason: &'static str) {

@@ -12,7 +12,7 @@ use crate::{audit::CannotAudit, csr::BadCsr, issue::CannotIssue, tokens::BadToke
 
 /// Display is for the audit log and says all; callers get [`Refusal::status`].
 #[derive(Debug, thiserror::Error)]
-pub enum Refusal {
+pub(crate) enum Refusal {
     #[error("neither a token nor a certificate")]
     NoCredentials,
     #[error(transparent)]
@@ -44,7 +44,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// Of a closed set: the audit log's `reason` and the metric's label.
-    pub fn reason(&self) -> &'static str {
+    pub(crate) fn reason(&self) -> &'static str {
         match self {
             Self::NoCredentials => "no_credentials",
             Self::Token(BadToken::Unknown) => "token_unknown",
@@ -67,7 +67,7 @@ impl Refusal {
     }
 
     /// What the caller is told: enough to mend its side, nothing about ours.
-    pub fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         let (code, words) = match self {
             Self::NoCredentials => (
                 Code::Unauthenticated,

@@ -24,7 +24,7 @@ use crate::state::{Distrusted, Role, Root, State};
 /// Where a rotation stands, since when (Unix seconds). For `converge` and `retire`, the moment that waiting counts from.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rotation {
+pub(crate) struct Rotation {
     pub phase: Phase,
     pub since: i64,
 }
@@ -41,7 +41,7 @@ pub enum Phase {
 
 /// The next thing to do. Each is one [`Change`] of the state.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Step {
+pub(crate) enum Step {
     MakeRoot,
     Publish,
     Activate,
@@ -51,7 +51,7 @@ pub enum Step {
 
 /// A step that was done, or an order, on its way into the state.
 #[derive(Clone, Debug)]
-pub enum Change {
+pub(crate) enum Change {
     /// Starts a rotation with this new root.
     Prepare(Root),
     /// The bundle with the next root is in the trust file.
@@ -68,7 +68,7 @@ pub enum Change {
 }
 
 /// What to do at `now`, if anything.
-pub fn next(state: &State, now: i64) -> Option<Step> {
+pub(crate) fn next(state: &State, now: i64) -> Option<Step> {
     (now >= due(state)).then_some(match state.rotation.phase {
         Phase::Steady => Step::MakeRoot,
         Phase::Prepare => Step::Publish,
@@ -79,7 +79,7 @@ pub fn next(state: &State, now: i64) -> Option<Step> {
 }
 
 /// When the next step is due, Unix seconds.
-pub fn due(state: &State) -> i64 {
+pub(crate) fn due(state: &State) -> i64 {
     let since = state.rotation.since;
     match state.rotation.phase {
         Phase::Steady => state.root_as(Role::Active).map_or(since, rotation_due),
@@ -91,7 +91,7 @@ pub fn due(state: &State) -> i64 {
 }
 
 /// The state after `change`, or why that is out of order. The caller stores it before it takes effect.
-pub fn apply(state: &State, change: Change, now: i64) -> Result<State, OutOfOrder> {
+pub(crate) fn apply(state: &State, change: Change, now: i64) -> Result<State, OutOfOrder> {
     let mut next = state.clone();
     let phase = state.rotation.phase;
     let mut enter = |phase| next.rotation = Rotation { phase, since: now };
@@ -178,7 +178,7 @@ fn shown(id: &str) -> String {
 
 /// A change that this state does not allow; nothing was changed.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum OutOfOrder {
+pub(crate) enum OutOfOrder {
     #[error("a rotation is under way ({phase}); it ends by itself, see signet ca status")]
     UnderWay { phase: Phase },
     #[error("{change} is out of order in phase {phase}, or too early; nothing was changed")]

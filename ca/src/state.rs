@@ -12,7 +12,7 @@ use crate::rotation::{Phase, Rotation};
 /// Everything that survives a restart.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct State {
+pub(crate) struct State {
     /// [`SCHEMA`]; a newer one is refused, because an older program would lose what it does not know.
     pub schema: u32,
     /// Grows by one with every write; a write names the version that it replaces.
@@ -35,7 +35,7 @@ pub struct State {
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Root {
+pub(crate) struct Root {
     /// `signet_core::bundle::root_id`.
     pub id: Arc<str>,
     pub role: Role,
@@ -49,7 +49,7 @@ pub struct Root {
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub enum Role {
+pub(crate) enum Role {
     /// Signs intermediates.
     Active,
     /// Published, signs from `activate` on.
@@ -60,14 +60,14 @@ pub enum Role {
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Distrusted {
+pub(crate) struct Distrusted {
     pub id: Arc<str>,
     pub not_after: i64,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Intermediate {
+pub(crate) struct Intermediate {
     pub serial: Arc<str>,
     /// The root's id.
     pub issued_by: Arc<str>,
@@ -78,11 +78,17 @@ pub struct Intermediate {
 
 /// A private key in PEM: wiped when dropped, never printed.
 #[derive(Clone, Eq, PartialEq)]
-pub struct Secret(Zeroizing<String>);
+pub(crate) struct Secret(Zeroizing<String>);
 
 impl State {
     /// A CA's first day.
-    pub fn new(trust_domain: String, root: Root, bundle_sequence: u64, leaf_life: i64, now: i64) -> Self {
+    pub(crate) fn new(
+        trust_domain: String,
+        root: Root,
+        bundle_sequence: u64,
+        leaf_life: i64,
+        now: i64,
+    ) -> Self {
         Self {
             schema: SCHEMA,
             version: 0,
@@ -97,17 +103,17 @@ impl State {
         }
     }
 
-    pub fn root_as(&self, role: Role) -> Option<&Root> {
+    pub(crate) fn root_as(&self, role: Role) -> Option<&Root> {
         self.roots.iter().find(|root| root.role == role)
     }
 
-    pub fn root(&self, id: &str) -> Option<&Root> {
+    pub(crate) fn root(&self, id: &str) -> Option<&Root> {
         self.roots.iter().find(|root| &*root.id == id)
     }
 
     /// Records an intermediate before its first use, and forgets those that have expired.
     #[must_use]
-    pub fn with_intermediate(&self, new: Intermediate, now: i64) -> Self {
+    pub(crate) fn with_intermediate(&self, new: Intermediate, now: i64) -> Self {
         let mut next = self.clone();
         next.intermediates.retain(|intermediate| intermediate.not_after >= now);
         if next.intermediates.len() >= MOST_INTERMEDIATES {
@@ -119,7 +125,7 @@ impl State {
 
     /// Takes a new setting of the longest leaf life; leaves issued under the old one keep theirs.
     #[must_use]
-    pub fn with_leaf_life(&self, life: i64, now: i64) -> Self {
+    pub(crate) fn with_leaf_life(&self, life: i64, now: i64) -> Self {
         if life == self.leaf_life {
             return self.clone();
         }
@@ -128,7 +134,7 @@ impl State {
     }
 
     /// What must hold of every state that is read. A file that breaks it was not written by us.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let active = self.roots.iter().filter(|root| root.role == Role::Active).count();
         let next = self.roots.iter().filter(|root| root.role == Role::Next).count();
         let rotating = matches!(self.rotation.phase, Phase::Prepare | Phase::Converge);
@@ -143,10 +149,10 @@ impl State {
 }
 
 impl Secret {
-    pub fn new(pem: Zeroizing<String>) -> Self {
+    pub(crate) fn new(pem: Zeroizing<String>) -> Self {
         Self(pem)
     }
-    pub fn expose(&self) -> &str {
+    pub(crate) fn expose(&self) -> &str {
         &self.0
     }
 }
@@ -170,6 +176,6 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// Of the state file. Grows when a field changes its meaning or an older program must not write it.
-pub const SCHEMA: u32 = 1;
+pub(crate) const SCHEMA: u32 = 1;
 /// One a fortnight at most in ordinary life; this many restarts are remembered in full.
 const MOST_INTERMEDIATES: usize = 64;

@@ -17,7 +17,7 @@ use zeroize::Zeroizing;
 
 /// The outstanding tokens of this process.
 #[derive(Default)]
-pub struct Tokens {
+pub(crate) struct Tokens {
     outstanding: Mutex<HashMap<[u8; 32], Grant>>,
 }
 
@@ -29,7 +29,7 @@ struct Grant {
 
 impl Tokens {
     /// A new token for one certificate of `id`, good for `life` seconds.
-    pub fn mint(
+    pub(crate) fn mint(
         &self,
         id: SpiffeId,
         life: i64,
@@ -54,7 +54,7 @@ impl Tokens {
     }
 
     /// Whose token this is; never answers so a second time.
-    pub fn redeem(&self, token: &str, now: i64) -> Result<SpiffeId, BadToken> {
+    pub(crate) fn redeem(&self, token: &str, now: i64) -> Result<SpiffeId, BadToken> {
         if token.len() > LONGEST_TOKEN {
             return Err(BadToken::Unknown);
         }
@@ -68,7 +68,7 @@ impl Tokens {
     }
 
     /// Forgets the expired ones; called now and then, so that a quiet CA holds none.
-    pub fn sweep(&self, now: i64) {
+    pub(crate) fn sweep(&self, now: i64) {
         self.outstanding
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -77,7 +77,7 @@ impl Tokens {
 }
 
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
-pub enum BadToken {
+pub(crate) enum BadToken {
     #[error("the token is not one of ours, or was used before")]
     Unknown,
     #[error("the token of {0} has expired")]
@@ -85,7 +85,7 @@ pub enum BadToken {
 }
 
 #[derive(Debug, Eq, PartialEq, thiserror::Error)]
-pub enum CannotMint {
+pub(crate) enum CannotMint {
     #[error("a token may live 1 to {LONGEST_LIFE} seconds, not {0}")]
     Life(i64),
     #[error("{MOST} tokens are outstanding; wait until some are used or expire")]
