@@ -1,1 +1,82 @@
+//! signet-proxy, the sidecar.
+//!
+//! A byte that arrives passes [`inbound`] -> [`hello`] (TLS or plaintext?) -> [`wire`] -> [`model`] (authorize) -> [`relay`]; one
+//! that leaves passes [`outbound`] -> [`model`] (where to?) -> [`balance`] -> [`wire`] -> [`relay`]. Both end in [`connections`]. What the
+//! proxy knows comes by [`discovery`]; what it did goes out by [`report`] and is shown by [`admin`].
 
+pub mod admin;
+pub mod balance;
+pub mod config;
+pub mod connections;
+pub mod discovery;
+pub mod frames;
+pub mod hello;
+pub mod inbound;
+pub mod judge;
+pub mod limits;
+pub mod listen;
+pub mod model;
+pub mod outbound;
+pub mod refusal;
+pub mod relay;
+pub mod report;
+pub mod settings;
+pub mod wire;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use signet_core::{clock, trust::Trust};
+use signet_link::svid::Svid;
+use tokio::time::{Instant, sleep};
+
+/// What every connection of this proxy shares.
+pub struct Proxy {
+    pub config: config::Config,
+    pub model: Arc<model::Model>,
+    pub svid: Svid,
+    pub trust: Arc<Trust>,
+    pub connections: Arc<connections::Connections>,
+    pub balance: balance::Balance,
+    pub provider: Arc<rustls::crypto::CryptoProvider>,
+    pub draining: AtomicBool,
+}
+
+impl Proxy {
+    /// Why callers should not be sent here, one reason each; empty: ready. The controller's absence is none: what is known
+    /// goes on without it.
+    pub fn not_ready(&self) -> Vec<String> {
+        let mut reasons = Vec::new();
+        if let Some(fault) = self.trust.fault() {
+            reasons.push(format!("trust: {fault}"));
+        }
+        match self.svid.current() {
+            Some(generation) if generation.is_valid(clock::unix_now()) => {}
+            _ => reasons.push("no valid certificate of our own; see signet ca status".into()),
+        }
+        if self.model.snapshot().settings.is_none() {
+            reasons.push("no settings from the controller yet; see signet status".into());
+        }
+        if self.draining.load(Relaxed) {
+            reasons.push("draining".into());
+        }
+        reasons
+    }
+
+    /// After SIGTERM: unready, but accepting and serving as long as connections live, at most the drain time.
+    pub async fn drain(&self) {
+        self.draining.store(true, Relaxed);
+        let deadline = Instant::now() + self.config.limits.drain;
+        while self.connections.live_count() > 0 && Instant::now() < deadline {
+            sleep(DRAIN_LOOK).await;
+        }
+    }
+}
+
+/// Between two looks at whether the last connection has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(50);

@@ -1,1 +1,86 @@
-fn main() {}
+//! signet-proxy, the sidecar. This file wires and decides nothing.
+
+use std::{process::ExitCode, sync::Arc};
+
+use anyhow::anyhow;
+use clap::Parser as _;
+use signet_core::{
+    drain::Drain,
+    parent,
+    telemetry::{self, Metrics},
+    tls,
+    trust::Trust,
+};
+use signet_link::{
+    svid::{Svid, SvidConfig},
+    trust_file,
+};
+use signet_proxy::{
+    Proxy, admin,
+    balance::Balance,
+    config::{Args, Config},
+    connections::Connections,
+    discovery::Discovery,
+    inbound, judge,
+    model::Model,
+    outbound, report,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::info;
+
+/// glibc keeps what a burst took (../shared/crates.md 12).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    telemetry::init(args.log_format, &args.log).map_err(|e| anyhow!(e))?;
+    if args.exit_with_parent {
+        parent::exit_with_parent()?;
+    }
+    let config = Config::read(&args.bootstrap)?;
+    // One worker: a sidecar must not take a node's cores by default; enough for 30 000 requests/s (relay/REPORT.md).
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    runtime.block_on(Box::pin(run(config)))
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let provider = tls::mesh_provider(tls::default_provider());
+    let (control, data) = (Drain::new(), Drain::new());
+    let mut metrics = Metrics::new();
+    let trust = Trust::new(config.trust_domain.clone());
+    trust_file::watch(config.trust_bundle_file.clone(), Arc::clone(&trust), &control);
+    let svid = SvidConfig {
+        id: config.workload.id.clone(),
+        ca: config.ca.clone(),
+        token_file: config.token_file.clone(),
+        source: Some(config.workload.address),
+    };
+    let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), &control, &mut metrics);
+    let connections = Connections::new(&mut metrics);
+    let discovery = Discovery::new(&mut metrics);
+    let model = Model::new(config.upstreams.iter().map(|upstream| Arc::clone(&upstream.name)));
+    let admin = admin::bind(&config).await?;
+    let (inbound, outbound) = (inbound::bind(&config).await?, outbound::bind(&config).await?); // all bound before any serves
+    let balance = Balance::default();
+    let draining = Default::default();
+    let proxy = Arc::new(Proxy { config, model, svid, trust, connections, balance, provider, draining });
+    admin.serve(&proxy, &discovery, metrics, &control);
+    discovery.run(Arc::clone(&proxy), &control);
+    report::run(Arc::clone(&proxy), &discovery, &control);
+    judge::run(Arc::clone(&proxy), &control);
+    inbound.serve(&proxy, &data);
+    outbound.serve(&proxy, &data);
+    info!(workload = %proxy.config.workload.id, address = %proxy.config.workload.address, "serving");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    proxy.drain().await;
+    let cut = data.run(std::time::Duration::ZERO).await;
+    control.run(std::time::Duration::ZERO).await;
+    info!(cut, "drained");
+    Ok(ExitCode::SUCCESS)
+}

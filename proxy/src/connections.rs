@@ -1,0 +1,512 @@
+//! The connection table: what is open, what ended or was refused lately, and the sums that become edges.
+//!
+//! An [`Entry`] is a connection's own row. Its end is recorded once, in one place: the access log line, the metric and the
+//! row carry the same word. Dropped without [`Entry::close`], it records "cut".
+
+use std::{
+    collections::{HashMap, VecDeque},
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::{Duration, Instant},
+};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use signet_core::{
+    clock,
+    identity::SpiffeId,
+    telemetry::Metrics,
+    tls::{Peer, TlsFacts},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::refusal::{OK, Refusal};
+
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+/// What is known of a connection, filled in while it is set up.
+#[derive(Clone, Debug)]
+pub struct Facts {
+    pub direction: Direction,
+    /// Who opened it: the app's address (outbound) or the peer's (inbound).
+    pub source: SocketAddr,
+    /// What the app asked for ("api.shop:80"); inbound: the pod's own address and port.
+    pub destination: Arc<str>,
+    /// The pod port (inbound) or the port asked for (outbound).
+    pub port: u16,
+    /// The endpoint that carries it (outbound); the client (inbound).
+    pub peer_address: Option<SocketAddr>,
+    /// "<namespace>/<pod>", as the controller or (for logs only) the client says.
+    pub peer: Option<Arc<str>>,
+    /// Verified.
+    pub peer_id: Option<SpiffeId>,
+    /// Unix seconds.
+    pub peer_not_after: Option<i64>,
+    pub tls: Option<TlsFacts>,
+    /// Set: plaintext, and why.
+    pub plain_reason: Option<Arc<str>>,
+    /// The snapshot of the model that it was judged on.
+    pub model_generation: u64,
+    /// The audit policies that would have denied it.
+    pub audited: Option<Arc<str>>,
+}
+
+impl Facts {
+    pub fn new(direction: Direction, source: SocketAddr, destination: Arc<str>, port: u16) -> Self {
+        Self {
+            direction,
+            source,
+            destination,
+            port,
+            peer_address: None,
+            peer: None,
+            peer_id: None,
+            peer_not_after: None,
+            tls: None,
+            plain_reason: None,
+            model_generation: 0,
+            audited: None,
+        }
+    }
+
+    /// Writes down a finished handshake.
+    pub fn secured_by(&mut self, peer: &Peer) {
+        self.peer_id = Some(peer.id().clone());
+        self.peer_not_after = Some(peer.leaf.not_after);
+        self.tls = Some(peer.facts);
+        self.plain_reason = None;
+    }
+}
+
+/// A live connection, as others see it.
+pub struct Live {
+    pub id: u64,
+    pub started: Instant,
+    /// Unix seconds.
+    pub started_at: i64,
+    facts: Mutex<Facts>,
+    /// Bytes of the app: towards the peer, and from it.
+    pub sent: AtomicU64,
+    pub received: AtomicU64,
+    /// The verified peer, to be looked at again when trust changes.
+    verified: Mutex<Option<Arc<Peer>>>,
+    /// Whether the relay has begun.
+    carried: std::sync::atomic::AtomicBool,
+    cut: CancellationToken,
+    cut_for: Mutex<Option<Refusal>>,
+    reported: Mutex<(u64, u64)>,
+}
+
+impl Live {
+    pub fn facts(&self) -> Facts {
+        lock(&self.facts).clone()
+    }
+
+    pub fn peer(&self) -> Option<Arc<Peer>> {
+        lock(&self.verified).clone()
+    }
+
+    pub fn is_carried(&self) -> bool {
+        self.carried.load(Relaxed)
+    }
+
+    /// Ends the connection at both sides with this reason; the first one counts.
+    pub fn cut(&self, why: Refusal) {
+        lock(&self.cut_for).get_or_insert(why);
+        self.cut.cancel();
+    }
+}
+
+/// A row of the past.
+#[derive(Clone, Debug)]
+pub struct Ended {
+    pub facts: Facts,
+    /// Unix seconds.
+    pub ended_at: i64,
+    pub lasted: Duration,
+    pub sent: u64,
+    pub received: u64,
+    /// "ok" or a refusal's word.
+    pub reason: &'static str,
+    pub why: Option<String>,
+    pub refused: bool,
+}
+
+/// Key and sums of one kind of connection; see `EdgeDelta` in api/proto/signet/v1.proto.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct EdgeKey {
+    pub direction: Direction,
+    pub peer_id: Option<SpiffeId>,
+    pub peer: Arc<str>,
+    pub port: u16,
+    pub tls: Option<TlsFacts>,
+    pub plain_reason: Option<Arc<str>>,
+    pub refused: Option<&'static str>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct EdgeSums {
+    pub opened: u64,
+    pub closed: u64,
+    pub sent: u64,
+    pub received: u64,
+    /// Unix seconds, newest seen.
+    pub peer_not_after: i64,
+}
+
+/// The table of one proxy.
+pub struct Connections {
+    next: AtomicU64,
+    live: Mutex<HashMap<u64, Arc<Live>>>,
+    ended: Mutex<VecDeque<Ended>>,
+    edges: Mutex<HashMap<EdgeKey, EdgeSums>>,
+    metrics: ConnectionMetrics,
+}
+
+impl Connections {
+    pub fn new(metrics: &mut Metrics) -> Arc<Self> {
+        Arc::new(Self {
+            next: AtomicU64::new(1),
+            live: Mutex::default(),
+            ended: Mutex::default(),
+            edges: Mutex::default(),
+            metrics: ConnectionMetrics::new(metrics),
+        })
+    }
+
+    /// A new row.
+    pub fn open(self: &Arc<Self>, facts: Facts) -> Entry {
+        let direction = facts.direction;
+        let live = Arc::new(Live {
+            id: self.next.fetch_add(1, Relaxed),
+            started: Instant::now(),
+            started_at: clock::unix_now(),
+            facts: Mutex::new(facts),
+            sent: AtomicU64::new(0),
+            received: AtomicU64::new(0),
+            verified: Mutex::default(),
+            carried: false.into(),
+            cut: CancellationToken::new(),
+            cut_for: Mutex::default(),
+            reported: Mutex::default(),
+        });
+        lock(&self.live).insert(live.id, Arc::clone(&live));
+        self.metrics.open.get_or_create(&DirectionLabel { direction: direction.word() }).inc();
+        Entry { table: Arc::clone(self), live, closed: false }
+    }
+
+    pub fn live(&self) -> Vec<Arc<Live>> {
+        lock(&self.live).values().cloned().collect()
+    }
+
+    pub fn live_count(&self) -> usize {
+        lock(&self.live).len()
+    }
+
+    /// The last [`REMEMBERED`] ends, newest first.
+    pub fn ended(&self) -> Vec<Ended> {
+        lock(&self.ended).iter().cloned().collect()
+    }
+
+    /// The sums since the last call, live connections' bytes included: what the next report carries.
+    pub fn take_edges(&self) -> Vec<(EdgeKey, EdgeSums)> {
+        for live in self.live() {
+            if live.is_carried() {
+                let facts = live.facts();
+                self.add(&facts, None, |sums| count_bytes(&live, sums));
+            }
+        }
+        std::mem::take(&mut *lock(&self.edges)).into_iter().collect()
+    }
+
+    /// Gives sums back that could not be sent.
+    pub fn return_edges(&self, unsent: Vec<(EdgeKey, EdgeSums)>) {
+        for (key, sums) in unsent {
+            self.add_to(key, |held| {
+                held.opened += sums.opened;
+                held.closed += sums.closed;
+                held.sent += sums.sent;
+                held.received += sums.received;
+                held.peer_not_after = held.peer_not_after.max(sums.peer_not_after);
+            });
+        }
+    }
+
+    fn add(&self, facts: &Facts, refused: Option<&'static str>, change: impl FnOnce(&mut EdgeSums)) {
+        let by_address = || facts.peer_address.unwrap_or(facts.source).ip().to_string().into();
+        let peer = match facts.direction {
+            Direction::Outbound => facts.peer.clone().unwrap_or_else(|| Arc::clone(&facts.destination)),
+            Direction::Inbound => facts.peer.clone().unwrap_or_else(by_address),
+        };
+        let key = EdgeKey {
+            direction: facts.direction,
+            peer_id: facts.peer_id.clone(),
+            peer,
+            port: facts.port,
+            tls: facts.tls,
+            plain_reason: facts.plain_reason.clone(),
+            refused,
+        };
+        let not_after = facts.peer_not_after.unwrap_or(0);
+        self.add_to(key, |sums| {
+            sums.peer_not_after = sums.peer_not_after.max(not_after);
+            change(sums);
+        });
+    }
+
+    fn add_to(&self, key: EdgeKey, change: impl FnOnce(&mut EdgeSums)) {
+        let mut edges = lock(&self.edges);
+        if edges.len() < MAX_EDGES || edges.contains_key(&key) {
+            change(edges.entry(key).or_default());
+        } else {
+            self.metrics.edges_dropped.inc();
+        }
+    }
+
+    fn end(&self, live: &Arc<Live>, reason: &'static str, why: Option<String>, refused: bool) {
+        lock(&self.live).remove(&live.id);
+        let facts = live.facts();
+        let direction = facts.direction.word();
+        self.metrics.open.get_or_create(&DirectionLabel { direction }).dec();
+        self.metrics.ended.get_or_create(&EndLabels { direction, reason }).inc();
+        if refused {
+            self.metrics.refused.get_or_create(&EndLabels { direction, reason }).inc();
+        }
+        let (sent, received) = (live.sent.load(Relaxed), live.received.load(Relaxed));
+        self.metrics.bytes.get_or_create(&BytesLabels { direction, flow: "sent" }).inc_by(sent);
+        self.metrics.bytes.get_or_create(&BytesLabels { direction, flow: "received" }).inc_by(received);
+        self.add(&facts, refused.then_some(reason), |sums| {
+            if live.is_carried() {
+                sums.closed += 1;
+            } else {
+                sums.opened += 1; // never carried: its only trace
+                sums.closed += 1;
+            }
+            count_bytes(live, sums);
+        });
+        let ended = Ended {
+            facts,
+            ended_at: clock::unix_now(),
+            lasted: live.started.elapsed(),
+            sent,
+            received,
+            reason,
+            why,
+            refused,
+        };
+        log(&ended);
+        let mut past = lock(&self.ended);
+        past.truncate(REMEMBERED - 1);
+        past.push_front(ended);
+    }
+}
+
+fn count_bytes(live: &Live, sums: &mut EdgeSums) {
+    let (sent, received) = (live.sent.load(Relaxed), live.received.load(Relaxed));
+    let mut reported = lock(&live.reported);
+    sums.sent += sent - reported.0;
+    sums.received += received - reported.1;
+    *reported = (sent, received);
+}
+
+/// The access log: one line at the end of each connection.
+fn log(ended: &Ended) {
+    let facts = &ended.facts;
+    macro_rules! line {
+        ($level:ident) => {
+            $level!(
+                target: "access",
+                direction = facts.direction.word(),
+                source = %facts.source,
+                destination = %facts.destination,
+                peer_address = facts.peer_address.map(tracing::field::display),
+                peer = facts.peer.as_deref(),
+                peer_id = facts.peer_id.as_ref().map(tracing::field::display),
+                tls = facts.tls.map(|tls| tls.version),
+                key_exchange = facts.tls.map(|tls| tls.key_exchange),
+                plain_reason = facts.plain_reason.as_deref(),
+                sent = ended.sent,
+                received = ended.received,
+                lasted_ms = u64::try_from(ended.lasted.as_millis()).unwrap_or(u64::MAX),
+                model = facts.model_generation,
+                audited = facts.audited.as_deref(),
+                reason = ended.reason,
+                why = ended.why.as_deref(),
+            )
+        };
+    }
+    if ended.refused { line!(warn) } else { line!(info) }
+}
+
+/// A connection's own row while it lives.
+pub struct Entry {
+    table: Arc<Connections>,
+    live: Arc<Live>,
+    closed: bool,
+}
+
+impl Entry {
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+
+    pub fn note(&self, change: impl FnOnce(&mut Facts)) {
+        change(&mut lock(&self.live.facts));
+    }
+
+    /// Keeps the verified peer, for a second look when trust, policy or the endpoint changes.
+    pub fn verified(&self, peer: &Arc<Peer>) {
+        self.note(|facts| facts.secured_by(peer));
+        *lock(&self.live.verified) = Some(Arc::clone(peer));
+    }
+
+    /// The relay begins: from now on it counts as carried.
+    pub fn carried(&self) {
+        if !self.live.carried.swap(true, Relaxed) {
+            let facts = self.live.facts();
+            self.table.add(&facts, None, |sums| sums.opened += 1);
+        }
+    }
+
+    /// Resolves when the connection must end early, with the reason.
+    pub async fn cut(&self) -> Refusal {
+        self.live.cut.cancelled().await;
+        lock(&self.live.cut_for).take().unwrap_or(Refusal::Draining)
+    }
+
+    /// Records the end. `Ok` is an end that both sides wished.
+    pub fn close(mut self, end: &Result<(), Refusal>) {
+        self.closed = true;
+        match end {
+            Ok(()) => self.table.end(&self.live, OK, None, false),
+            Err(refusal) => {
+                let refused = !(refusal.lived() && self.live.is_carried());
+                self.table.end(&self.live, refusal.reason(), Some(refusal.why()), refused);
+            }
+        }
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        if !self.closed {
+            self.table.end(&self.live, CUT, None, false);
+        }
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct DirectionLabel {
+    direction: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct EndLabels {
+    direction: &'static str,
+    reason: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct BytesLabels {
+    direction: &'static str,
+    flow: &'static str,
+}
+
+struct ConnectionMetrics {
+    open: Family<DirectionLabel, Gauge>,
+    ended: Family<EndLabels, Counter>,
+    refused: Family<EndLabels, Counter>,
+    bytes: Family<BytesLabels, Counter>,
+    edges_dropped: Counter,
+}
+
+impl ConnectionMetrics {
+    fn new(metrics: &mut Metrics) -> Self {
+        Self {
+            open: metrics.add("connections_open", "Connections open now", Family::default()),
+            ended: metrics.add(
+                "connections_ended",
+                "Connections ended, by the word of their end",
+                Family::default(),
+            ),
+            refused: metrics.add("refused", "Connections refused, by reason", Family::default()),
+            bytes: metrics.add("bytes", "Bytes of the app in connections that ended", Family::default()),
+            edges_dropped: metrics.add(
+                "edges_dropped",
+                "Edge sums dropped: too many peers between reports",
+                Counter::default(),
+            ),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The end of a connection whose task was dropped: the drain time was over.
+const CUT: &str = "cut";
+/// Ends kept for the table: a screenful of trouble, some 100 kB at most.
+const REMEMBERED: usize = 256;
+/// Different kinds of connection between two reports; a peer cannot grow it further.
+const MAX_EDGES: usize = 4096;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts {
+        Facts::new(Direction::Inbound, "198.18.0.9:4000".parse().unwrap(), "198.18.0.1:80".into(), 80)
+    }
+
+    #[test]
+    fn a_connections_bytes_are_reported_once_whatever_is_taken_when() {
+        let table = Connections::new(&mut Metrics::new());
+        let entry = table.open(facts());
+        entry.carried();
+        entry.live().sent.store(10, Relaxed);
+        let first = table.take_edges();
+        entry.live().sent.store(25, Relaxed);
+        let second = table.take_edges();
+        table.return_edges(second);
+        entry.close(&Ok(()));
+        let third = table.take_edges();
+        assert_eq!((first[0].1.opened, first[0].1.closed, first[0].1.sent), (1, 0, 10));
+        assert_eq!((third[0].1.opened, third[0].1.closed, third[0].1.sent), (0, 1, 15));
+        assert!(table.take_edges().is_empty());
+    }
+
+    #[test]
+    fn every_end_has_one_word_and_a_dropped_entry_says_cut() {
+        let mut metrics = Metrics::new();
+        let table = Connections::new(&mut metrics);
+        table.open(facts()).close(&Err(Refusal::NoSettings));
+        drop(table.open(facts()));
+        let words: Vec<_> = table.ended().iter().map(|end| (end.reason, end.refused)).collect();
+        assert_eq!(words, [("cut", false), ("no_settings", true)]);
+        assert!(
+            metrics.render().contains(r#"signet_refused_total{direction="inbound",reason="no_settings"} 1"#)
+        );
+        assert_eq!(table.live_count(), 0);
+    }
+}
