@@ -166,7 +166,7 @@ mod tests {
             ("--intermediate-life 3d", "--intermediate-life"),
             ("--leaf-life 24", "no duration"),
             ("--leaf-life h", "no duration"),
-            ("--leaf-life -1h", "no duration"),
+            ("--leaf-life=-1h", "no duration"),
             ("--leaf-life 1.5h", "no duration"),
             ("--leaf-life 24\u{20ac}", "no duration"),
             ("--root-life 4000000000y", "no duration"),

@@ -303,6 +303,7 @@ impl Authority {
         let path = &self.settings.trust_file;
         let failed = |source| CaError::Publish { path: path.clone(), source };
         let bundle = bundle_of(&writer.state)?;
+        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
         files::write_atomic(path, bundle.to_pem().as_bytes(), PUBLIC).map_err(failed)?;
         if !holds(path, &bundle) {
             return Err(failed(io::Error::other("it does not hold what was written")));
@@ -424,11 +425,9 @@ fn sign_intermediate(
     Ok((state.with_intermediate(record, now), Intermediary { issuer, issued_by, renew_at }))
 }
 
-/// The bundle that a state stands for, active root first.
+/// The bundle that a state stands for, oldest root first: the same sequence is always the same bytes.
 fn bundle_of(state: &State) -> Result<TrustBundle, CaError> {
-    let mut roots: Vec<&Root> = state.roots.iter().collect();
-    roots.sort_by_key(|root| root.role != Role::Active);
-    let certificates = roots.iter().map(|root| {
+    let certificates = state.roots.iter().map(|root| {
         CertificateDer::from_pem_slice(root.certificate.as_bytes())
             .map_err(|e| format!("root {}: {e:?}", root.id))
     });

@@ -213,4 +213,54 @@ mod tests {
         drop(others);
         assert!(gate.inside.lock().unwrap().is_empty());
     }
+
+    fn admission(name: &str) -> (Admission, std::path::PathBuf) {
+        let path = std::env::temp_dir().join(format!("signet-limits-{}-{name}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        let metrics = Arc::new(crate::metrics::CaMetrics::new(&mut signet_core::telemetry::Metrics::new()));
+        let audit = crate::audit::Audit::open(Some(&path)).unwrap();
+        (Admission::new(Arc::new(Ledger::new(audit, metrics, crate::clock::real()))), path)
+    }
+
+    fn request() -> http::Request<Body> {
+        let mut request = http::Request::new(Body::empty());
+        request.extensions_mut().insert(Caller { peer: None, address: ([198, 18, 0, 1], 1).into() });
+        request
+    }
+
+    fn code(response: &http::Response<Body>) -> Code {
+        tonic::Status::from_header_map(response.headers()).unwrap().code()
+    }
+
+    /// As when a body comes a byte a minute: the service is still reading.
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_takes_for_ever_is_ended_in_five_seconds() {
+        let (admission, _) = admission("slow");
+        let mut service = admission
+            .layer(tower::service_fn(|_| std::future::pending::<Result<http::Response<Body>, Infallible>>()));
+        let began = tokio::time::Instant::now();
+        let response = service.call(request()).await.unwrap();
+        assert_eq!(code(&response), Code::DeadlineExceeded);
+        assert!(
+            began.elapsed() < DEADLINE + Duration::from_secs(2),
+            "and at most a second for the audit log"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_request_too_many_is_told_when_to_come_back_and_written() {
+        let (admission, log) = admission("busy");
+        let service = admission
+            .layer(tower::service_fn(|_| std::future::pending::<Result<http::Response<Body>, Infallible>>()));
+        let mut running: Vec<_> = (0..REQUESTS_PER_SOURCE).map(|_| service.clone().call(request())).collect();
+        for one in &mut running {
+            assert!(futures_util::poll!(one).is_pending());
+        }
+        let response = service.clone().call(request()).await.unwrap();
+        assert_eq!(code(&response), Code::ResourceExhausted);
+        assert_eq!(response.headers()["grpc-retry-pushback-ms"], "1000");
+        let line = std::fs::read_to_string(&log).unwrap();
+        assert!(line.contains("\"reason\":\"busy\"") && line.contains("198.18.0.1"), "{line}");
+        std::fs::remove_file(log).unwrap();
+    }
 }
