@@ -234,7 +234,7 @@ impl Keeper {
     where
         F: Fn() -> Option<Arc<rustls::ClientConfig>> + Clone + Send + Sync + 'static,
     {
-        let channel: Channel = client::channel(&self.config.ca, self.config.source, config).await?;
+        let channel: Channel = client::channel(&self.config.ca, self.config.source, config).await.map_err(Box::new)?;
         let key = KeyPair::generate().map_err(|e| NoSvid::Key(e.to_string()))?;
         let mut request =
             Request::new(IstioCertificateRequest { csr: self.csr(&key)?, ..Default::default() });
@@ -305,7 +305,7 @@ fn unix_time() -> UnixTime {
 #[derive(Debug, thiserror::Error)]
 pub enum NoSvid {
     #[error(transparent)]
-    Unreachable(#[from] Unreachable),
+    Unreachable(#[from] Box<Unreachable>),
     #[error("the CA refused: {}", .0.message())]
     Refused(#[from] Box<tonic::Status>),
     #[error("the CA did not answer in {FETCH:?}")]
