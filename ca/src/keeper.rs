@@ -122,7 +122,7 @@ impl Keeper {
         loop {
             let pause = match failures {
                 0 => self.authority.pace(),
-                _ => self.authority.pace().max(schedule::retry_after(failures, LONG, fastrand::f64())),
+                _ => schedule::retry_after(failures, LONG, fastrand::f64()),
             };
             let _ = timeout(pause, self.wake.notified()).await;
             failures = if self.beat().await { 0 } else { failures + 1 };
@@ -172,5 +172,5 @@ enum NoCertificate {
     Key,
 }
 
-/// As life left for the back-off: nothing of ours ends within a minute of a first failure.
+/// As life left for the back-off, so that it is 1 s, doubling to 60 s: everything of ours is renewed at half of its life.
 const LONG: Duration = Duration::from_secs(3600);

@@ -220,12 +220,9 @@ async fn hostile_requests_are_refused_or_their_wishes_ignored_and_the_audit_log_
     let world = World::start("").await;
     let stranger = world.stranger().await;
     let uri = |id: &str| vec![SanType::URI(id.try_into().unwrap())];
-    let forged = {
-        let csr = plain().serialize_request(&KeyPair::generate().unwrap()).unwrap();
-        let mut der = csr.der().to_vec();
-        *der.last_mut().unwrap() ^= 1;
-        certificate_pem(&der).replace("CERTIFICATE", "CERTIFICATE REQUEST")
-    };
+    let mut der = plain().serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec();
+    *der.last_mut().unwrap() ^= 1;
+    let forged = certificate_pem(&der).replace("CERTIFICATE", "CERTIFICATE REQUEST");
     for (case, csr, ignored) in [
         ("someone else's name", csr(|p| p.subject_alt_names = uri(DB)), json!(["san"])),
         (
@@ -321,8 +318,7 @@ async fn of_200_concurrent_uses_of_a_token_over_the_wire_one_succeeds() {
 #[tokio::test]
 async fn what_is_not_a_request_of_this_service_is_refused_and_written() {
     let world = World::start("").await;
-    let provider = mesh_provider(tls::default_provider());
-    let config = anonymous_client(&provider, &world.trust()).unwrap();
+    let config = anonymous_client(&mesh_provider(tls::default_provider()), &world.trust()).unwrap();
     let channel = client::channel(&world.target(), None, move || Some(Arc::clone(&config))).await.unwrap();
     let mut other =
         signet_api::xds::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient::new(channel);
