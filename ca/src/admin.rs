@@ -27,7 +27,7 @@ use crate::{
     tokens::{CannotMint, Tokens},
 };
 
-pub(crate) mod status;
+pub mod status;
 use status::Status;
 
 /// What the socket gives access to.

@@ -4,7 +4,7 @@
 //! Beside it, `authority` holds what signs, `rotation` decides when its root is replaced (pure), `state` and `store` make
 //! that survive kill -9, `keeper` is the heartbeat, `admin` takes orders. docs/ca.md is the operator's page.
 
-mod admin;
+pub mod admin;
 mod args;
 mod audit;
 mod authority;
@@ -57,10 +57,6 @@ use crate::{
     tokens::Tokens,
 };
 pub use crate::{
-    admin::{
-        DistrustRequest, Token, TokenRequest,
-        status::{Intermediate, Root, RootState, Rotation, Status},
-    },
     args::{Args, Life},
     csr::{BadCsr, parse as parse_csr},
     rotation::Phase,

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 use signet_api::istio::{
     IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
 };
-use signet_ca::{Args, Ca, RootState, Status};
+use signet_ca::{Args, Ca, admin::status};
 use signet_core::{
     bundle::{TrustBundle, certificate_pem},
     drain::Drain,
@@ -96,7 +96,7 @@ impl World {
         (status, serde_json::from_str(body).unwrap_or_else(|_| body.into()))
     }
 
-    async fn status(&self) -> Status {
+    async fn status(&self) -> status::Status {
         serde_json::from_value(self.admin("GET", "/v1/status", None).await.1).unwrap()
     }
 
@@ -426,7 +426,7 @@ async fn the_admin_socket_answers_in_the_documented_shapes() {
 
     let (code, rotating) = world.admin("POST", "/v1/rotate", Some(json!({}))).await;
     assert_eq!((code, &rotating["rotation"]["state"]), (200, &json!("prepare")));
-    assert_eq!(world.status().await.roots[1].state, RootState::Next);
+    assert_eq!(world.status().await.roots[1].state, status::RootState::Next);
     for (path, body, code, word) in [
         ("/v1/rotate", json!({}), 409, "under way"),
         ("/v1/distrust", json!({ "root": "0123456789abcdef" }), 409, "no root of this CA"),
