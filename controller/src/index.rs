@@ -1,0 +1,163 @@
+//! Objects -> what questions are asked of: each object parsed once, its errors kept beside it, everything found by the key
+//! that [`crate::translate`] looks for. Pure: the same objects make the same index, in whatever order they come.
+
+mod objects;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+    sync::Arc,
+};
+
+use ipnet::IpNet;
+use signet_core::identity::TrustDomain;
+
+pub use objects::{Namespace, Pod, PodPort, Port, Service, Slice, SliceEndpoint, Transport};
+
+use crate::source::{Kind, ManifestError, Object, policy::PolicyObject};
+
+/// What the objects themselves do not say.
+#[derive(Clone, Debug)]
+pub struct Mesh {
+    pub trust_domain: TrustDomain,
+    /// "cluster.local": what may follow "<service>.<namespace>.svc.".
+    pub cluster_domain: String,
+    /// The cluster's pod and Service ranges. An address in none of them is outside; without ranges no address is.
+    pub ranges: Vec<IpNet>,
+}
+
+impl Mesh {
+    /// No ranges, and `cluster.local`.
+    pub fn new(trust_domain: TrustDomain) -> Self {
+        Self { trust_domain, cluster_domain: "cluster.local".into(), ranges: Vec::new() }
+    }
+}
+
+/// A snapshot of everything that the controller knows.
+#[derive(Debug)]
+pub struct Index {
+    pub mesh: Mesh,
+    pub namespaces: BTreeMap<String, Namespace>,
+    /// By namespace and name; those that have ended (Succeeded, Failed) included.
+    pub pods: BTreeMap<(String, String), Arc<Pod>>,
+    pub services: BTreeMap<(String, String), Arc<Service>>,
+    /// By namespace and Service name.
+    pub slices: BTreeMap<(String, String), Vec<Slice>>,
+    /// By namespace, in order of name.
+    pub policies: BTreeMap<String, Vec<Arc<PolicyObject>>>,
+    /// Values that do not parse, in objects that otherwise do.
+    pub errors: Vec<ManifestError>,
+    /// Objects of our kinds.
+    pub objects: usize,
+    pods_by_address: HashMap<IpAddr, Arc<Pod>>,
+    services_by_address: HashMap<IpAddr, Arc<Service>>,
+}
+
+impl Index {
+    /// Of objects that are unique by their key, in any order.
+    pub fn build(mesh: &Mesh, objects: &[Arc<Object>]) -> Self {
+        let mut index = Self::empty(mesh.clone());
+        let mut sorted: Vec<&Arc<Object>> = objects.iter().collect();
+        sorted.sort_by(|a, b| a.origin.cmp(&b.origin));
+        for object in &sorted {
+            if let Kind::Namespace(namespace) = &object.kind {
+                let (name, namespace) = Namespace::parse(namespace, &object.origin, &mut index.errors);
+                index.namespaces.insert(name, namespace);
+            }
+        }
+        for object in &sorted {
+            index.objects += usize::from(!matches!(object.kind, Kind::Other { .. }));
+            index.take(object);
+        }
+        index.find_by_address();
+        for policies in index.policies.values_mut() {
+            policies.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        for slices in index.slices.values_mut() {
+            slices.sort_by(|a, b| a.name.cmp(&b.name));
+        }
+        index
+    }
+
+    fn empty(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            namespaces: BTreeMap::new(),
+            pods: BTreeMap::new(),
+            services: BTreeMap::new(),
+            slices: BTreeMap::new(),
+            policies: BTreeMap::new(),
+            errors: Vec::new(),
+            objects: 0,
+            pods_by_address: HashMap::new(),
+            services_by_address: HashMap::new(),
+        }
+    }
+
+    fn take(&mut self, object: &Object) {
+        let (origin, errors) = (&object.origin, &mut self.errors);
+        match &object.kind {
+            Kind::Namespace(_) | Kind::ServiceAccount(_) | Kind::Other { .. } => {}
+            Kind::Pod(pod) => {
+                if let Some(pod) = Pod::parse(pod, origin, &self.namespaces, &self.mesh, errors) {
+                    self.pods.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod));
+                }
+            }
+            Kind::Service(service) => {
+                let service = Service::parse(service, origin, errors);
+                self.services.insert((service.namespace.clone(), service.name.clone()), Arc::new(service));
+            }
+            Kind::EndpointSlice(slice) => {
+                if let Some(slice) = Slice::parse(slice, origin, errors) {
+                    self.slices.entry((slice.namespace.clone(), slice.service.clone())).or_default().push(slice);
+                }
+            }
+            Kind::Policy(policy) => {
+                let policy = Arc::new(objects::check_policy(policy, origin, &self.mesh, errors));
+                self.policies.entry(policy.namespace.clone()).or_default().push(policy);
+            }
+        }
+    }
+
+    /// Who holds an address. Two Pods may claim one for a while, when an IP is reused: the one on the host's network, whose
+    /// addresses are never the mesh's; else the one that is not terminating; else the newest; else the first by name.
+    fn find_by_address(&mut self) {
+        let rank = |pod: &Pod| (pod.host_network, !pod.terminating, pod.created);
+        for pod in self.pods.values().filter(|pod| !pod.ended) {
+            for address in &pod.addresses {
+                let held = self.pods_by_address.get(address);
+                if held.is_none_or(|held| rank(pod) > rank(held)) {
+                    self.pods_by_address.insert(*address, Arc::clone(pod));
+                }
+            }
+        }
+        for service in self.services.values() {
+            for address in &service.cluster_ips {
+                self.services_by_address.entry(*address).or_insert_with(|| Arc::clone(service));
+            }
+        }
+    }
+
+    /// The Pod that holds `address` now.
+    pub fn pod_at(&self, address: IpAddr) -> Option<&Arc<Pod>> {
+        self.pods_by_address.get(&address)
+    }
+
+    /// The Service whose ClusterIP is `address`.
+    pub fn service_at(&self, address: IpAddr) -> Option<&Arc<Service>> {
+        self.services_by_address.get(&address)
+    }
+
+    pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {
+        self.pods.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    pub fn service(&self, namespace: &str, name: &str) -> Option<&Arc<Service>> {
+        self.services.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// The policies that select `pod`.
+    pub fn policies_of(&self, pod: &Pod) -> impl Iterator<Item = &Arc<PolicyObject>> {
+        self.policies.get(&pod.namespace).into_iter().flatten().filter(|policy| policy.selects(&pod.labels))
+    }
+}

@@ -1,0 +1,181 @@
+//! What one stream asked for, what it holds, and what it gets next. Pure: requests and snapshots in, responses out.
+//!
+//! Back-pressure: at most one response per type waits for its ACK. Meanwhile changes only mark the type as due, and the next
+//! response is made from the newest snapshot, so a slow client costs its names and nothing else, and sees the latest state.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use signet_api::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+
+use crate::resources::{Denial, Encoded, Snapshot, Subscriber, Type};
+
+/// The subscriptions of one stream.
+#[derive(Debug, Default)]
+pub(crate) struct Subscriptions {
+    types: BTreeMap<Type, Subscribed>,
+    /// Names over all types.
+    names: usize,
+    nonces: u64,
+}
+
+#[derive(Debug, Default)]
+struct Subscribed {
+    names: BTreeMap<Arc<str>, Held>,
+    /// Something may have changed since the last look.
+    due: bool,
+    in_flight: Option<InFlight>,
+    /// Nothing came of this type before: the request may name the versions that the client brings along.
+    begun: bool,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    nonce: String,
+    names: Vec<Arc<str>>,
+}
+
+/// What the client holds of a name, once it has taken everything in flight.
+#[derive(Clone, Debug, Eq, PartialEq)]
+enum Held {
+    Nothing,
+    /// It knows that there is none.
+    Absence,
+    Version(Arc<str>),
+}
+
+/// How a request answered the response in flight.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) enum Answer {
+    /// It did not: only subscriptions, or the nonce of an older response.
+    None,
+    Ack(Type),
+    /// Rejected: the names that the response carried, and the client's words.
+    Nack { kind: Type, names: Vec<Arc<str>>, why: String },
+}
+
+/// A request that ends the stream.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub(crate) enum Breach {
+    #[error("type {0:?} is not served here")]
+    UnknownType(String),
+    #[error("a name of {0} bytes; at most {MAX_NAME_BYTES} are taken")]
+    LongName(usize),
+    #[error("more than {MAX_NAMES} names on one stream; unsubscribe what is not used")]
+    TooManyNames,
+}
+
+impl Subscriptions {
+    /// Takes one request in.
+    pub(crate) fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Answer, Breach> {
+        let kind = Type::parse(&request.type_url)
+            .ok_or_else(|| Breach::UnknownType(request.type_url.chars().take(SHOWN).collect()))?;
+        let all = request.resource_names_subscribe.iter().chain(request.initial_resource_versions.keys());
+        if let Some(long) = all.map(String::len).find(|len| *len > MAX_NAME_BYTES) {
+            return Err(Breach::LongName(long));
+        }
+        let subscribed = self.types.entry(kind).or_default();
+        let resumed = if subscribed.begun { BTreeMap::new() } else { request.initial_resource_versions };
+        subscribed.begun = true;
+        for name in request.resource_names_unsubscribe {
+            self.names -= usize::from(subscribed.names.remove(name.as_str()).is_some());
+        }
+        for name in request.resource_names_subscribe {
+            let held = match resumed.get(&name) {
+                Some(version) if version.len() <= MAX_NAME_BYTES => Held::Version(version.as_str().into()),
+                _ => Held::Nothing, // asked again: sent again
+            };
+            self.names += usize::from(subscribed.names.insert(name.into(), held).is_none());
+            subscribed.due = true;
+            if self.names > MAX_NAMES {
+                return Err(Breach::TooManyNames);
+            }
+        }
+        let answered = subscribed.in_flight.take_if(|sent| sent.nonce == request.response_nonce);
+        Ok(match (answered, request.error_detail) {
+            (None, _) => Answer::None,
+            (Some(_), None) => Answer::Ack(kind),
+            (Some(sent), Some(error)) => {
+                let why = error.message.chars().filter(|c| !c.is_control()).take(SHOWN).collect();
+                Answer::Nack { kind, names: sent.names, why }
+            }
+        })
+    }
+
+    /// The snapshot changed: every type is looked at again when its turn comes.
+    pub(crate) fn touch(&mut self) {
+        self.types.values_mut().for_each(|subscribed| subscribed.due = true);
+    }
+
+    /// Whether a response waits for its ACK.
+    pub(crate) fn in_flight(&self) -> bool {
+        self.types.values().any(|subscribed| subscribed.in_flight.is_some())
+    }
+
+    pub(crate) fn names(&self) -> usize {
+        self.names
+    }
+
+    /// The next response of `kind`, if one is due and none is in flight. Every name that is refused is told to `refused` with
+    /// the rule that refused it, once until the answer changes; its subscriber sees it as removed, like one that is not there.
+    pub(crate) fn next(
+        &mut self,
+        kind: Type,
+        snapshot: &Snapshot,
+        who: &Subscriber,
+        mut refused: impl FnMut(&str, &'static str),
+    ) -> Option<DeltaDiscoveryResponse> {
+        let subscribed = self.types.get_mut(&kind)?;
+        if !subscribed.due || subscribed.in_flight.is_some() {
+            return None;
+        }
+        let mut response = DeltaDiscoveryResponse { type_url: kind.url().to_owned(), ..Default::default() };
+        let (mut names, mut bytes) = (Vec::new(), 0);
+        subscribed.due = false;
+        for (name, held) in &mut subscribed.names {
+            if bytes > MAX_RESPONSE_BYTES {
+                subscribed.due = true; // the rest comes after the ACK
+                break;
+            }
+            match snapshot.resource(who, kind, name) {
+                Ok(Encoded { version, .. }) if *held == Held::Version(Arc::clone(&version)) => continue,
+                Ok(Encoded { version, body }) => {
+                    bytes += body.len() + name.len();
+                    let resource = prost_types::Any { type_url: kind.url().to_owned(), value: body.to_vec() };
+                    let (version, resource) = (version.to_string(), Some(resource));
+                    *held = Held::Version(version.as_str().into());
+                    response.resources.push(Resource { version, resource, name: name.to_string() });
+                }
+                Err(_) if *held == Held::Absence => continue,
+                Err(denial) => {
+                    if let Denial::Refused(word) = denial {
+                        refused(name, word);
+                    }
+                    bytes += name.len();
+                    *held = Held::Absence;
+                    response.removed_resources.push(name.to_string());
+                }
+            }
+            names.push(Arc::clone(name));
+        }
+        if names.is_empty() {
+            return None;
+        }
+        self.nonces += 1;
+        response.nonce = self.nonces.to_string();
+        subscribed.in_flight = Some(InFlight { nonce: response.nonce.clone(), names });
+        Some(response)
+    }
+}
+
+/// Names of one stream: a proxy subscribes to what it dials, and 10 000 destinations are a whole large cluster.
+pub(crate) const MAX_NAMES: usize = 10_000;
+/// A host has at most 253 bytes (RFC 1035), "<namespace>/<pod>" 63 + 1 + 253.
+pub(crate) const MAX_NAME_BYTES: usize = 320;
+/// A response is closed once it is longer: two of them stay below gRPC's default limit of 4 MiB.
+const MAX_RESPONSE_BYTES: usize = 1 << 20;
+/// Characters of a client's words that we repeat.
+const SHOWN: usize = 300;
+
+#[cfg(test)]
+#[path = "subscriptions/tests.rs"]
+mod tests;
