@@ -1,131 +1,155 @@
-//! Deltas of many proxies -> edges: who spoke with whom, how, and how much. Both ends of an mTLS connection report it; the two
-//! reports meet under (client ID, server ID, port), so an edge that both have seen is proven by both.
+//! Who talks to whom, and how: the sums of both ends' reports, merged, in bounded memory. Pure: reports and time in, edges out.
 //!
-//! Bounded: [`MAX_EDGES`] in all, [`MAX_EDGES_OF_ONE`] that one reporter may start. A workload can lie about itself and its
-//! own counts, never about another's: its end of each edge is its own SVID.
+//! An edge is *proven* when both ends report it; what only one says is its claim.
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::IpAddr,
-    sync::Arc,
-};
+use std::collections::HashMap;
 
-use signet_api::v1::{Direction, EdgeDelta, address::Target};
-use signet_core::identity;
+use serde::{Deserialize, Serialize};
+use signet_api::v1::{Direction, EdgeDelta};
 
-use crate::{
-    index::{Index, Pod},
-    status::{Edge, End, Tls},
-    translate,
-};
+/// One line of `signet edges`: connections of one client to one port of one server that went the same way.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Edge {
+    pub client: End,
+    pub server: End,
+    pub secured: bool,
+    pub tls: Option<Tls>,
+    /// Until the first of the two leaves ends, as far as they are known.
+    pub cert_left_seconds: Option<i64>,
+    /// Why plaintext, or why refused: a word.
+    pub reason: Option<String>,
+    pub refused: bool,
+    pub open: u64,
+    pub total: u64,
+    /// Bytes of the apps, from client to server and back.
+    pub sent: u64,
+    pub received: u64,
+    /// "both", "client" or "server": who reported it.
+    pub proof: String,
+}
 
-/// What is remembered of all connections.
-#[derive(Debug, Default)]
+/// A workload, or an address that belongs to none.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct End {
+    pub namespace: Option<String>,
+    pub pod: Option<String>,
+    pub address: Option<String>,
+    /// SPIFFE ID that it proved.
+    pub id: Option<String>,
+    /// Of a server.
+    pub port: Option<u16>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tls {
+    pub version: String,
+    pub key_exchange: String,
+    pub cipher: String,
+}
+
+/// Who reports: a pod, with the identity that its certificate proved.
+#[derive(Clone, Debug, Eq, Hash, PartialEq)]
+pub struct Reporter {
+    /// "<namespace>/<pod>"
+    pub pod: String,
+    pub id: String,
+}
+
+/// All edges, by what makes them one.
+#[derive(Default)]
 pub struct Edges {
     edges: HashMap<Key, Sums>,
-    /// Edges that each reporter began.
-    begun: HashMap<Arc<str>, usize>,
 }
 
 #[derive(Clone, Debug, Eq, Hash, PartialEq)]
 struct Key {
-    /// SPIFFE ID on mTLS, else "<namespace>/<pod>" or an address.
+    /// "<namespace>/<pod>", a Service or an address.
     client: String,
     server: String,
     port: u16,
-    secured: bool,
-    reason: String,
-    refused: bool,
+    tls: bool,
+    plain: String,
+    refused: String,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Default)]
 struct Sums {
-    client: End,
-    server: End,
+    client_id: String,
+    server_id: String,
     tls: Option<Tls>,
-    /// As the client and as the server end reported it.
-    by_client: Side,
-    by_server: Side,
+    by_client: Option<Side>,
+    by_server: Option<Side>,
     /// Unix seconds.
     seen: i64,
-    begun_by: Arc<str>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 struct Side {
-    reported: bool,
-    /// The other end's leaf: notAfter, Unix seconds; 0: unknown.
-    peer_not_after: i64,
-    total: u64,
-    /// Open connections by reporter, so that those of one that is gone can be taken back.
-    open: BTreeMap<Arc<str>, u64>,
-    /// As this end sent and received.
+    opened: u64,
+    closed: u64,
     sent: u64,
     received: u64,
-}
-
-impl Side {
-    fn open(&self) -> u64 {
-        self.open.values().sum()
-    }
+    /// Of the other end's leaf.
+    peer_not_after: i64,
 }
 
 impl Edges {
-    /// Adds what `reporter` says at `now`, Unix seconds. `Err`: not kept, and the word that says why.
-    pub fn add(&mut self, index: &Index, reporter: &Pod, delta: EdgeDelta, now: i64) -> Result<(), &'static str> {
-        let by: Arc<str> = format!("{}/{}", reporter.namespace, reporter.name).into();
-        let fresh = Fresh::read(index, reporter, delta)?;
-        if !self.edges.contains_key(&fresh.key) {
-            self.make_room(&by)?;
-            *self.begun.entry(Arc::clone(&by)).or_default() += 1;
-        }
-        let sums = self.edges.entry(fresh.key).or_insert_with(|| Sums {
-            client: End::default(),
-            server: End::default(),
-            tls: None,
-            by_client: Side::default(),
-            by_server: Side::default(),
-            seen: now,
-            begun_by: Arc::clone(&by),
-        });
-        sums.seen = now;
-        sums.tls = fresh.tls.or(sums.tls.take());
-        // Each end knows itself best: what it says of the other never replaces what that one said.
-        let (own_is_client, side) = match fresh.direction {
-            Direction::Outbound => (true, &mut sums.by_client),
-            _ => (false, &mut sums.by_server),
+    /// Adds one delta; false when it was dropped because there are [`MAX_EDGES`] and none is idle.
+    pub fn add(&mut self, reporter: &Reporter, delta: EdgeDelta, now: i64) -> bool {
+        let outbound = delta.direction() == Direction::Outbound;
+        let (client, server) = match outbound {
+            true => (reporter.pod.clone(), shown(&delta.peer)),
+            false => (shown(&delta.peer), reporter.pod.clone()),
         };
-        side.reported = true;
-        side.peer_not_after = side.peer_not_after.max(fresh.peer_not_after);
-        side.total = side.total.saturating_add(fresh.opened);
-        side.sent = side.sent.saturating_add(fresh.sent);
-        side.received = side.received.saturating_add(fresh.received);
-        let open = side.open.get(&by).copied().unwrap_or(0).saturating_add(fresh.opened).saturating_sub(fresh.closed);
-        match open {
-            0 => drop(side.open.remove(&by)),
-            open => drop(side.open.insert(by, open)),
+        let key = Key {
+            client,
+            server,
+            port: u16::try_from(delta.port).unwrap_or(0),
+            tls: delta.tls.is_some(),
+            plain: shown(&delta.plain_reason),
+            refused: shown(&delta.refused_reason),
+        };
+        if !self.edges.contains_key(&key) && self.edges.len() >= MAX_EDGES && !self.make_room(now) {
+            return false;
         }
-        let other_reported = if own_is_client { sums.by_server.reported } else { sums.by_client.reported };
-        if own_is_client || !other_reported {
-            sums.client = fresh.client;
+        let sums = self.edges.entry(key).or_default();
+        sums.seen = now;
+        let (own, peer) = (reporter.id.clone(), shown(&delta.peer_id));
+        (sums.client_id, sums.server_id) = if outbound { (own, peer) } else { (peer, own) };
+        if let Some(tls) = &delta.tls {
+            let word = |text: &str| shown(text);
+            sums.tls = Some(Tls {
+                version: word(&tls.version),
+                key_exchange: word(&tls.key_exchange),
+                cipher: word(&tls.cipher),
+            });
         }
-        if !own_is_client || !other_reported {
-            sums.server = fresh.server;
-        }
-        Ok(())
+        let side = if outbound { &mut sums.by_client } else { &mut sums.by_server };
+        side.get_or_insert_default().add(&delta);
+        true
     }
 
-    /// Drops what was idle for [`IDLE`] at `now`.
-    pub fn forget(&mut self, now: i64) {
-        self.retain(|sums| sums.is_open() || now - sums.seen <= IDLE);
+    /// A reporter's stream ended: what it had open is closed, as far as we can know.
+    pub fn gone(&mut self, reporter: &Reporter) {
+        for (key, sums) in &mut self.edges {
+            if key.client == reporter.pod && let Some(side) = &mut sums.by_client {
+                side.closed = side.opened;
+            }
+            if key.server == reporter.pod && let Some(side) = &mut sums.by_server {
+                side.closed = side.opened;
+            }
+        }
     }
 
-    /// `reporter` has been gone for so long that its open connections have ended with it.
-    pub fn gone(&mut self, reporter: &str) {
-        for sums in self.edges.values_mut() {
-            sums.by_client.open.remove(reporter);
-            sums.by_server.open.remove(reporter);
-        }
+    /// Every edge that is open or was seen within [`IDLE`], by name.
+    pub fn list(&mut self, now: i64) -> Vec<Edge> {
+        self.forget(now, IDLE);
+        let mut edges: Vec<Edge> = self.edges.iter().map(|(key, sums)| sums.edge(key, now)).collect();
+        edges.sort_by_cached_key(|edge| (edge.client.name(), edge.server.name(), edge.server.port, edge.reason.clone()));
+        edges
     }
 
     pub fn len(&self) -> usize {
@@ -136,73 +160,70 @@ impl Edges {
         self.edges.is_empty()
     }
 
-    /// Every edge that is open or was used in the last [`IDLE`] seconds, in no order.
-    pub fn list(&self, now: i64) -> Vec<Edge> {
-        let live = self.edges.iter().filter(|(_, sums)| sums.is_open() || now - sums.seen <= IDLE);
-        live.map(|(key, sums)| sums.edge(key, now)).collect()
+    fn forget(&mut self, now: i64, idle: i64) {
+        self.edges.retain(|_, sums| sums.open() > 0 || now - sums.seen < idle);
     }
 
-    /// Room for one edge more of `reporter`: when all is full, the oldest idle twentieth goes at once, so that the search for
-    /// it is paid once per many edges.
-    fn make_room(&mut self, reporter: &Arc<str>) -> Result<(), &'static str> {
-        if self.begun.get(reporter).is_some_and(|begun| *begun >= MAX_EDGES_OF_ONE) {
-            return Err("reporter_full");
-        }
+    /// Forgets what is idle, the longest idle of it if nothing is idle for long.
+    fn make_room(&mut self, now: i64) -> bool {
+        self.forget(now, IDLE);
         if self.edges.len() < MAX_EDGES {
-            return Ok(());
+            return true;
         }
-        let mut idle: Vec<i64> = self.edges.values().filter(|sums| !sums.is_open()).map(|sums| sums.seen).collect();
-        if idle.is_empty() {
-            return Err("full");
-        }
-        idle.sort_unstable();
-        let oldest = idle[(MAX_EDGES / 20).min(idle.len() - 1)];
-        let mut quota = MAX_EDGES / 20; // many may have been seen in the same second
-        self.retain(|sums| {
-            let goes = !sums.is_open() && sums.seen <= oldest && quota > 0;
-            quota -= usize::from(goes);
-            !goes
-        });
-        Ok(())
+        let idle = self.edges.iter().filter(|(_, sums)| sums.open() == 0).min_by_key(|(_, sums)| sums.seen);
+        let Some(oldest) = idle.map(|(key, _)| key.clone()) else { return false };
+        self.edges.remove(&oldest).is_some()
+    }
+}
+
+impl Side {
+    fn add(&mut self, delta: &EdgeDelta) {
+        self.opened = self.opened.saturating_add(delta.opened);
+        self.closed = self.closed.saturating_add(delta.closed);
+        self.sent = self.sent.saturating_add(delta.sent);
+        self.received = self.received.saturating_add(delta.received);
+        let not_after = delta.tls.as_ref().map_or(0, |tls| tls.peer_not_after);
+        self.peer_not_after = self.peer_not_after.max(not_after);
     }
 
-    fn retain(&mut self, mut keep: impl FnMut(&Sums) -> bool) {
-        let begun = &mut self.begun;
-        self.edges.retain(|_, sums| {
-            let keeps = keep(sums);
-            if !keeps && let Some(count) = begun.get_mut(&sums.begun_by) {
-                *count -= 1;
-            }
-            keeps
-        });
-        begun.retain(|_, count| *count > 0);
+    fn open(&self) -> u64 {
+        self.opened.saturating_sub(self.closed)
     }
 }
 
 impl Sums {
-    fn is_open(&self) -> bool {
-        self.by_client.open() > 0 || self.by_server.open() > 0
+    fn sides(&self) -> impl Iterator<Item = Side> {
+        [self.by_client, self.by_server].into_iter().flatten()
     }
 
-    /// The larger of what the two ends counted: reports may be lost, never invented twice.
+    fn open(&self) -> u64 {
+        self.sides().map(|side| side.open()).max().unwrap_or(0)
+    }
+
     fn edge(&self, key: &Key, now: i64) -> Edge {
-        let (client, server) = (&self.by_client, &self.by_server);
-        let first_expiry = [client.peer_not_after, server.peer_not_after].into_iter().filter(|at| *at > 0).min();
+        let ends = self.sides().map(|side| side.peer_not_after).filter(|not_after| *not_after > 0).min();
+        let reason = [&key.refused, &key.plain].into_iter().find(|word| !word.is_empty());
+        let (sent, received) = match (self.by_client, self.by_server) {
+            (Some(client), _) => (client.sent, client.received),
+            (None, Some(server)) => (server.received, server.sent),
+            (None, None) => (0, 0),
+        };
+        let refused = !key.refused.is_empty();
         Edge {
-            client: self.client.clone(),
-            server: End { port: Some(key.port), ..self.server.clone() },
-            secured: key.secured,
+            client: End::named(&key.client, &self.client_id),
+            server: End { port: Some(key.port), ..End::named(&key.server, &self.server_id) },
+            secured: key.tls && !refused,
             tls: self.tls.clone(),
-            cert_left_seconds: first_expiry.map(|at| at - now),
-            reason: Some(key.reason.clone()).filter(|reason| !reason.is_empty()),
-            refused: key.refused,
-            open: client.open().max(server.open()),
-            total: client.total.max(server.total),
-            sent: client.sent.max(server.received),
-            received: client.received.max(server.sent),
-            proof: match (client.reported, server.reported) {
-                (true, true) => "both",
-                (true, false) => "client",
+            cert_left_seconds: ends.map(|not_after| not_after - now),
+            reason: reason.cloned(),
+            refused,
+            open: self.open(),
+            total: self.sides().map(|side| side.opened).max().unwrap_or(0),
+            sent,
+            received,
+            proof: match (self.by_client, self.by_server) {
+                (Some(_), Some(_)) => "both",
+                (Some(_), None) => "client",
                 _ => "server",
             }
             .into(),
@@ -210,127 +231,95 @@ impl Sums {
     }
 }
 
-/// One delta, checked and with its peer looked up.
-struct Fresh {
-    key: Key,
-    client: End,
-    server: End,
-    direction: Direction,
-    tls: Option<Tls>,
-    peer_not_after: i64,
-    opened: u64,
-    closed: u64,
-    sent: u64,
-    received: u64,
-}
-
-impl Fresh {
-    fn read(index: &Index, reporter: &Pod, delta: EdgeDelta) -> Result<Self, &'static str> {
-        let id = reporter.identity().ok_or("not_meshed")?.to_string();
-        let direction = delta.direction();
-        if direction == Direction::Unspecified {
-            return Err("no_direction");
-        }
-        let asked = u16::try_from(delta.port).map_err(|_| "bad_port")?;
-        if delta.peer.len() > MAX_WORD || (!delta.peer_id.is_empty() && identity::parse(&delta.peer_id).is_err()) {
-            return Err("bad_peer");
-        }
-        if !is_word(&delta.plain_reason) || !is_word(&delta.refused_reason) {
-            return Err("bad_reason");
-        }
-        let (peer_not_after, tls) = match delta.tls {
-            Some(tls) if [&tls.version, &tls.key_exchange, &tls.cipher].iter().any(|name| name.len() > MAX_WORD) => {
-                return Err("bad_tls");
+impl End {
+    fn named(name: &str, id: &str) -> Self {
+        let id = Some(id.to_owned()).filter(|id| !id.is_empty());
+        match name.split_once('/') {
+            Some((namespace, pod)) => {
+                Self { namespace: Some(namespace.into()), pod: Some(pod.into()), id, ..Self::default() }
             }
-            Some(tls) => {
-                let names = Tls { version: tls.version, key_exchange: tls.key_exchange, cipher: tls.cipher };
-                (tls.peer_not_after, Some(names))
-            }
-            None => (0, None),
-        };
-        let own = End { namespace: reporter.namespace.clone(), pod: reporter.name.clone(), id, ..End::default() };
-        let peer = peer_end(index, &delta.peer, delta.peer_id);
-        let refused = !delta.refused_reason.is_empty();
-        let secured = tls.is_some() && !peer.id.is_empty();
-        let (client, server, port) = match direction {
-            Direction::Outbound => {
-                let port = pod_port(index, &peer, &delta.peer, asked);
-                (own, peer, port)
-            }
-            _ => (peer, own, asked),
-        };
-        let name = |end: &End| match (secured, end.pod.is_empty()) {
-            (true, _) => end.id.clone(),
-            (false, false) => format!("{}/{}", end.namespace, end.pod),
-            (false, true) => end.address.clone(),
-        };
-        let reason = if refused { delta.refused_reason } else { delta.plain_reason };
-        let key = Key { client: name(&client), server: name(&server), port, secured, reason, refused };
-        let EdgeDelta { opened, closed, sent, received, .. } = delta;
-        Ok(Self { key, client, server, direction, tls, peer_not_after, opened, closed, sent, received })
-    }
-}
-
-/// "<namespace>/<pod>", "<namespace>/<service>" or an address; an address of a Pod that we know becomes that Pod.
-fn peer_end(index: &Index, peer: &str, id: String) -> End {
-    let bare = peer.parse::<IpAddr>();
-    let known = bare.as_ref().ok().and_then(|address| index.pod_at(address.to_canonical()));
-    match (known, peer.split_once('/')) {
-        (Some(pod), _) => End { namespace: pod.namespace.clone(), pod: pod.name.clone(), id, ..End::default() },
-        (None, Some((namespace, name))) => End { namespace: namespace.into(), pod: name.into(), id, ..End::default() },
-        (None, None) => End { address: peer.into(), id, ..End::default() },
-    }
-}
-
-/// A client reports the port that it asked for, the server its Pod's: where a Service in between maps the one to exactly one
-/// other, that is the edge's port, so that the two reports meet.
-fn pod_port(index: &Index, server: &End, peer: &str, asked: u16) -> u16 {
-    let named = index.service(&server.namespace, &server.pod).map(|service| format!("{}.{}", service.name, service.namespace));
-    let of_namespace = index.services.iter().filter(|((namespace, _), _)| *namespace == server.namespace);
-    let hosts = of_namespace.map(|((namespace, name), _)| format!("{name}.{namespace}"));
-    let hosts: Vec<String> = if index.pod(&server.namespace, &server.pod).is_some() {
-        hosts.take(MAX_SERVICES).collect()
-    } else {
-        named.into_iter().collect()
-    };
-    let mut targets = Vec::new();
-    for host in hosts {
-        let Some(Target::Service(service)) = translate::address(index, &host).and_then(|address| address.target) else {
-            continue;
-        };
-        for endpoint in service.endpoints {
-            let is_server = endpoint.workload.as_ref().is_some_and(|w| {
-                w.address == peer || service.name == server.pod || (w.namespace == server.namespace && w.name == server.pod)
-            });
-            if let Some(target) = endpoint.target_ports.get(&u32::from(asked)).filter(|_| is_server) {
-                targets.push(*target);
-            }
+            None => Self { address: Some(name.into()), id, ..Self::default() },
         }
     }
-    targets.sort_unstable();
-    targets.dedup();
-    match targets[..] {
-        [target] => u16::try_from(target).unwrap_or(asked),
-        _ => asked,
+
+    /// "shop/web-0", or the bare address.
+    pub fn name(&self) -> String {
+        match (&self.namespace, &self.pod, &self.address) {
+            (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
+            (.., Some(address)) => address.clone(),
+            _ => "unknown".into(),
+        }
     }
 }
 
-/// A reason is one of our words: lower-case, digits and underscores.
-fn is_word(word: &str) -> bool {
-    word.len() <= 64 && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+/// A proxy is authenticated, not trusted: its words are kept short.
+fn shown(text: &str) -> String {
+    text.chars().take(MAX_WORD).collect()
 }
 
-/// In all; an edge costs about 1 kB.
-const MAX_EDGES: usize = 20_000;
-/// A tenth of all may be one workload's.
-const MAX_EDGES_OF_ONE: usize = 2_000;
-/// Seconds after its last connection: a quarter of an hour is what a person looking for a cause goes back.
+/// Of the whole mesh; about 10 MB.
+pub const MAX_EDGES: usize = 20_000;
+/// Seconds without traffic after which a closed edge is history.
 const IDLE: i64 = 15 * 60;
-/// Bytes of a peer's or an algorithm's name: "<namespace>/<pod>" fits.
-const MAX_WORD: usize = 320;
-/// Services of one namespace that are searched for a port's mapping.
-const MAX_SERVICES: usize = 200;
+/// The longest is "<namespace>/<pod>" or a SPIFFE ID of usual names.
+const MAX_WORD: usize = 512;
 
 #[cfg(test)]
-#[path = "edges/tests.rs"]
-mod tests;
+mod tests {
+    use super::*;
+    use signet_api::v1;
+
+    fn reporter(pod: &str) -> Reporter {
+        Reporter { pod: pod.into(), id: format!("spiffe://td/{pod}") }
+    }
+
+    fn delta(direction: Direction, peer: &str, opened: u64, closed: u64) -> EdgeDelta {
+        let tls = v1::Tls { version: "TLSv1.3".into(), peer_not_after: 1000, ..Default::default() };
+        EdgeDelta {
+            direction: direction.into(),
+            peer: peer.into(),
+            peer_id: format!("spiffe://td/{peer}"),
+            port: 80,
+            tls: Some(tls),
+            opened,
+            closed,
+            sent: 10,
+            received: 20,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn both_ends_make_one_proven_edge() {
+        let mut edges = Edges::default();
+        edges.add(&reporter("shop/web"), delta(Direction::Outbound, "shop/api", 2, 1), 100);
+        assert_eq!(edges.list(100)[0].proof, "client");
+        edges.add(&reporter("shop/api"), delta(Direction::Inbound, "shop/web", 2, 1), 100);
+        let [edge] = &edges.list(100)[..] else { panic!("not one edge") };
+        assert_eq!((edge.proof.as_str(), edge.open, edge.total, edge.sent, edge.received), ("both", 1, 2, 10, 20));
+        assert_eq!(edge.client.id.as_deref(), Some("spiffe://td/shop/web"));
+        assert_eq!(edge.server.id.as_deref(), Some("spiffe://td/shop/api"));
+        assert_eq!((edge.secured, edge.cert_left_seconds), (true, Some(900)));
+    }
+
+    #[test]
+    fn a_reporter_that_goes_leaves_nothing_open_and_idle_edges_are_forgotten() {
+        let mut edges = Edges::default();
+        edges.add(&reporter("shop/web"), delta(Direction::Outbound, "shop/api", 1, 0), 0);
+        assert_eq!(edges.list(IDLE + 1).len(), 1, "open: not idle");
+        edges.gone(&reporter("shop/web"));
+        assert!(edges.list(IDLE + 1).is_empty());
+    }
+
+    #[test]
+    fn memory_is_bounded_and_the_longest_idle_edge_goes_first() {
+        let mut edges = Edges::default();
+        for n in 0..MAX_EDGES + 10 {
+            let now = i64::try_from(n).unwrap() / 1000;
+            assert!(edges.add(&reporter("shop/web"), delta(Direction::Outbound, &format!("shop/{n}"), 1, 1), now));
+        }
+        assert_eq!(edges.len(), MAX_EDGES);
+        let open = delta(Direction::Outbound, "shop/last", 1, 0);
+        assert!(edges.add(&reporter("shop/web"), open, 20));
+    }
+}

@@ -67,6 +67,10 @@ impl Directory {
         Self { root: root.into(), files: BTreeMap::new(), fault: None }
     }
 
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Reads what changed; true when the contents did. Blocking.
     pub fn poll(&mut self) -> bool {
         let listed = match list(&self.root) {
