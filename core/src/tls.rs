@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use rustls::{
-    CipherSuite, ClientConfig, CommonState, Error, NamedGroup, ServerConfig,
+    CipherSuite, ClientConfig, CommonState, Error, NamedGroup, ProtocolVersion, ServerConfig,
     client::Resumption,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, ServerName},
@@ -228,7 +228,10 @@ fn peer_leaf(der: &[u8]) -> Result<Leaf, NotOurPeer> {
 impl TlsFacts {
     fn of(connection: &CommonState) -> Self {
         Self {
-            version: connection.protocol_version().and_then(|v| v.as_str()).unwrap_or("unknown"),
+            version: match connection.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
+                _ => "unknown", // our configs know no other
+            },
             key_exchange: connection
                 .negotiated_key_exchange_group()
                 .and_then(|group| group.name().as_str())

@@ -336,21 +336,21 @@ fn log(ended: &Ended) {
         ($level:ident) => {
             $level!(
                 target: "access",
-                direction = facts.direction.word(),
+                direction = %facts.direction.word(),
                 source = %facts.source,
                 destination = %facts.destination,
                 peer_address = facts.peer_address.map(tracing::field::display),
                 peer = facts.peer.as_deref(),
                 peer_id = facts.peer_id.as_ref().map(tracing::field::display),
-                tls = facts.tls.map(|tls| tls.version),
-                key_exchange = facts.tls.map(|tls| tls.key_exchange),
-                plain_reason = facts.plain_reason.as_deref(),
+                tls = facts.tls.map(|tls| tracing::field::display(tls.version)),
+                key_exchange = facts.tls.map(|tls| tracing::field::display(tls.key_exchange)),
+                plain_reason = facts.plain_reason.as_deref().map(tracing::field::display),
                 sent = ended.sent,
                 received = ended.received,
                 lasted_ms = u64::try_from(ended.lasted.as_millis()).unwrap_or(u64::MAX),
                 model = facts.model_generation,
                 audited = facts.audited.as_deref(),
-                reason = ended.reason,
+                reason = %ended.reason,
                 why = ended.why.as_deref(),
             )
         };
