@@ -3,49 +3,7 @@
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
-
-/// CA, GET /v1/status. Times are RFC 3339.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct CaStatus {
-    pub(crate) version: String,
-    pub(crate) trust_domain: String,
-    pub(crate) boot_id: String,
-    pub(crate) bundle_sequence: u64,
-    pub(crate) leaf_life_seconds: u64,
-    pub(crate) roots: Vec<Root>,
-    pub(crate) intermediate: Intermediate,
-    pub(crate) rotation: Rotation,
-    pub(crate) issued: u64,
-    pub(crate) refused: u64,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Root {
-    pub(crate) id: String,
-    pub(crate) not_after: String,
-    /// active, next, retiring or distrusted.
-    pub(crate) state: String,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Intermediate {
-    pub(crate) serial: String,
-    pub(crate) not_after: String,
-    /// Id of a root.
-    pub(crate) issued_by: String,
-}
-
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(crate) struct Rotation {
-    /// steady, prepare, converge, activate or retire.
-    pub(crate) state: String,
-    pub(crate) since: Option<String>,
-    pub(crate) next_step_at: Option<String>,
-}
+pub(crate) use signet_ca::{Phase, RootState, Status as CaStatus};
 
 /// Controller, GET /v1/status.
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -1,6 +1,6 @@
 //! From one plan to the next: proxies started, restarted and stopped, with the files that they read.
 
-use std::{fs, sync::Arc};
+use std::fs;
 
 use anyhow::{Context as _, Result};
 use futures_util::future::join_all;
@@ -11,25 +11,14 @@ use super::{
     Shared,
     child::{Child, Order},
     plan::{self, Plan, Sidecar},
-    source, write,
+    write,
 };
 use crate::state::StateDir;
 
 impl Shared {
-    /// The directory changed.
-    pub(super) async fn reread(self: Arc<Self>) {
-        let source = match source::read(&self.config.directory) {
-            Ok(source) => source,
-            Err(e) => return warn!("the running mesh stays as it is: {e:#}"),
-        };
-        let ranges = self.plan().mesh_ranges.clone();
-        let next = source.plan(&self.config, &ranges);
-        self.apply(next, source.errors.is_empty()).await;
-    }
-
     /// Stops first, since a new workload may take a removed one's address.
-    pub(super) async fn apply(&self, next: Plan, whole: bool) {
-        let changes = plan::changes(&self.plan(), &next, whole);
+    pub(super) async fn apply(&self, next: Plan) {
+        let changes = plan::changes(&self.plan(), &next);
         let known = self.plan().problems.clone();
         for problem in next.problems.iter().filter(|problem| !known.contains(problem)) {
             warn!("{problem}");

@@ -26,7 +26,7 @@ use signet_core::{drain::Drain, files::PRIVATE};
 use tokio::{
     process::{self, ChildStdin, Command},
     sync::{mpsc, oneshot, watch},
-    time::{Instant, sleep, timeout},
+    time::{Instant, timeout},
 };
 use tracing::{info, warn};
 
@@ -313,22 +313,6 @@ pub(crate) fn trim_log(log: &Path) -> io::Result<()> {
         OpenOptions::new().write(true).open(log)?.set_len(0)?;
     }
     Ok(())
-}
-
-/// Waits until the child runs, has crashed or `deadline` is over; the crash in words.
-pub(crate) async fn crashed(child: &Child, deadline: Duration) -> Option<String> {
-    let mut state = child.state.clone();
-    let crash = state.wait_for(|state| matches!(state, State::Crashed { .. }));
-    match timeout(deadline, crash).await {
-        Ok(Ok(state)) => match &*state {
-            State::Crashed { why, .. } => Some(why.clone()),
-            _ => None,
-        },
-        _ => {
-            sleep(Duration::ZERO).await;
-            None
-        }
-    }
 }
 
 /// Orders that wait: one person, or one test, gives them.

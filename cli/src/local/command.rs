@@ -1,7 +1,7 @@
 //! `signet local`: a mesh of the manifests in a directory, until Ctrl-C.
 
 use std::{
-    net::IpAddr,
+    net::{IpAddr, SocketAddr},
     path::PathBuf,
     time::Duration,
 };
@@ -143,10 +143,11 @@ fn summary(local: &Local) -> String {
 fn workload(name: &str, sidecar: &Sidecar) -> String {
     let mut text = format!("{name}  {}  {}\n", sidecar.workload.address, sidecar.identity);
     for inbound in &sidecar.bootstrap.inbound {
-        text += &format!("    its app listens on {:<22} others call {}\n", inbound.target, inbound.listen);
+        let (app, address) = (inbound.target.to_string(), SocketAddr::new(sidecar.workload.address, inbound.port));
+        text += &format!("    its app listens on {app:<22} others call {address}\n");
     }
     for upstream in &sidecar.bootstrap.upstreams {
-        text += &format!("    its app dials      {:<22} to reach {}\n", upstream.listen, upstream.to);
+        text += &format!("    its app dials      {:<22} to reach {}\n", upstream.listen.to_string(), upstream.to);
     }
     text + "\n"
 }

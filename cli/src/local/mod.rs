@@ -31,6 +31,7 @@ use tracing::warn;
 use self::{
     child::{Child, Order, State},
     plan::{Plan, Sidecar},
+    source::Source,
     tokens::Tokens,
 };
 pub use self::{
@@ -68,8 +69,8 @@ impl Local {
     pub async fn start(config: LocalConfig) -> Result<Self> {
         let lock = config.state.take()?;
         end_orphans(&config.state);
-        let source = source::read(&config.directory)?;
-        let plan = source.plan(&config, &[]);
+        let source = Source::open(&config)?;
+        let plan = source.plan(&config, &Plan::default());
         let (tasks, nursery) = (Drain::new(), Drain::new());
         let changed = watch::Sender::new(());
         let ca = Child::supervise(config.ca(), None, changed.clone(), &nursery);
@@ -77,7 +78,7 @@ impl Local {
         let children = Mutex::new([("ca".to_owned(), ca)].into());
         let shared = Arc::new(Shared { config, children, plan: Mutex::default(), tokens, changed, nursery });
         let local = Self { shared, tasks, _lock: lock };
-        match local.bring_up(plan).await {
+        match local.bring_up(source, plan).await {
             Ok(()) => Ok(local),
             Err(e) => {
                 local.shutdown().await;
@@ -86,7 +87,7 @@ impl Local {
         }
     }
 
-    async fn bring_up(&self, plan: Plan) -> Result<()> {
+    async fn bring_up(&self, source: Source, plan: Plan) -> Result<()> {
         let shared = &self.shared;
         self.record_children();
         let ca = Place::Socket(shared.config.state.ca_socket());
@@ -95,8 +96,8 @@ impl Local {
         let tokens = Some(shared.tokens.clone());
         shared.adopt(Child::supervise(controller, tokens, shared.changed.clone(), &shared.nursery));
         apply::sweep(&shared.config.state, &plan);
-        shared.apply(plan, true).await;
-        self.follow_directory();
+        shared.apply(plan).await;
+        self.follow_directory(source);
         self.trim_logs();
         Ok(())
     }
@@ -127,6 +128,10 @@ impl Local {
             Some(format!("{}: {}", child.spec.name, in_words(&child, &why)))
         });
         join_all(asked).await.into_iter().flatten().collect()
+    }
+
+    pub fn config(&self) -> &LocalConfig {
+        &self.shared.config
     }
 
     pub fn state_dir(&self) -> &StateDir {
@@ -211,43 +216,39 @@ impl Local {
         });
     }
 
-    fn follow_directory(&self) {
-        let shared = Arc::clone(&self.shared);
-        let mut seen = source::fingerprint(&shared.config.directory);
-        self.every(FOLLOW, move || {
-            let (shared, now) = (Arc::clone(&shared), source::fingerprint(&shared.config.directory));
-            let changed = now != seen;
-            seen = now;
-            async move {
-                if changed {
-                    shared.reread().await;
+    fn follow_directory(&self, mut source: Source) {
+        let (shared, stop) = (Arc::clone(&self.shared), self.tasks.clone());
+        self.tasks.spawn(async move {
+            let mut ticks = ticks(FOLLOW);
+            while tokio::select! { biased; () = stop.stopping() => false, _ = ticks.tick() => true } {
+                if source.poll() {
+                    let now = shared.plan().clone();
+                    shared.apply(source.plan(&shared.config, &now)).await;
                 }
             }
         });
     }
 
     fn trim_logs(&self) {
-        let state = self.shared.config.state.clone();
-        self.every(TRIM, move || {
-            for log in fs::read_dir(state.logs()).into_iter().flatten().flatten() {
-                if let Err(e) = child::trim_log(&log.path()) {
-                    warn!("{} keeps growing: {e}", log.path().display());
+        let (logs, stop) = (self.state_dir().logs(), self.tasks.clone());
+        self.tasks.spawn(async move {
+            let mut ticks = ticks(TRIM);
+            while tokio::select! { biased; () = stop.stopping() => false, _ = ticks.tick() => true } {
+                for log in fs::read_dir(&logs).into_iter().flatten().flatten() {
+                    if let Err(e) = child::trim_log(&log.path()) {
+                        warn!("{} keeps growing: {e}", log.path().display());
+                    }
                 }
             }
-            std::future::ready(())
         });
     }
+}
 
-    fn every<F: Future<Output = ()> + Send>(&self, period: Duration, mut step: impl FnMut() -> F + Send + 'static) {
-        let stop = self.tasks.clone();
-        self.tasks.spawn(async move {
-            let mut ticks = interval(period);
-            ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-            while tokio::select! { biased; () = stop.stopping() => false, _ = ticks.tick() => true } {
-                step().await;
-            }
-        });
-    }
+/// Late ticks are not made up for.
+fn ticks(period: Duration) -> tokio::time::Interval {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 impl Shared {

@@ -170,9 +170,8 @@ impl Changes {
     }
 }
 
-/// `whole`: the directory was read without an error. Otherwise nobody is stopped for missing: a file in mid-edit must not
-/// cost a running workload its proxy.
-pub fn changes(now: &Plan, next: &Plan, whole: bool) -> Changes {
+/// Stopped is who is gone from the directory; the source keeps what a file held before it broke.
+pub fn changes(now: &Plan, next: &Plan) -> Changes {
     let mut changes = Changes::default();
     for (name, sidecar) in &next.sidecars {
         match now.sidecars.get(name) {
@@ -181,9 +180,7 @@ pub fn changes(now: &Plan, next: &Plan, whole: bool) -> Changes {
             Some(_) => {}
         }
     }
-    if whole {
-        changes.stop = now.sidecars.keys().filter(|name| !next.sidecars.contains_key(*name)).cloned().collect();
-    }
+    changes.stop = now.sidecars.keys().filter(|name| !next.sidecars.contains_key(*name)).cloned().collect();
     changes
 }
 
@@ -321,21 +318,20 @@ mod tests {
     }
 
     #[test]
-    fn only_what_changed_is_touched_and_a_half_read_directory_stops_nobody() {
+    fn only_what_changed_is_touched() {
         let all = |workloads: &[Workload]| plan(workloads, &settings());
         let (a, b) = (workload("shop/a", "127.77.0.3"), workload("shop/b", "127.77.0.4"));
         let mut moved = a.clone();
         moved.upstreams.clear();
         let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
-        for (case, now, next, whole, start, restart, stop) in [
-            ("nothing new", all(&[a.clone()]), all(&[a.clone()]), true, &[][..], &[][..], &[][..]),
-            ("added", all(&[a.clone()]), all(&[a.clone(), b.clone()]), true, &["shop/b"], &[], &[]),
-            ("annotation changed", all(&[a.clone()]), all(&[moved]), true, &[], &["shop/a"], &[]),
-            ("removed", all(&[a.clone(), b.clone()]), all(&[a.clone()]), true, &[], &[], &["shop/b"]),
-            ("unreadable", all(&[a.clone(), b]), all(&[a]), false, &[], &[], &[]),
+        for (case, now, next, start, restart, stop) in [
+            ("nothing new", all(&[a.clone()]), all(&[a.clone()]), &[][..], &[][..], &[][..]),
+            ("added", all(&[a.clone()]), all(&[a.clone(), b.clone()]), &["shop/b"], &[], &[]),
+            ("annotation changed", all(&[a.clone()]), all(&[moved]), &[], &["shop/a"], &[]),
+            ("removed", all(&[a.clone(), b.clone()]), all(&[a.clone()]), &[], &[], &["shop/b"]),
         ] {
             let want = Changes { start: names(start), restart: names(restart), stop: names(stop) };
-            assert_eq!(changes(&now, &next, whole), want, "{case}");
+            assert_eq!(changes(&now, &next), want, "{case}");
         }
     }
 

@@ -1,57 +1,64 @@
-//! The manifests, as the controller reads them, down to what a supervisor needs.
+//! The manifests, read with the controller's own eyes, down to what a supervisor needs.
 
-use std::{
-    collections::BTreeMap,
-    fs,
-    net::IpAddr,
-    path::{Path, PathBuf},
-    time::SystemTime,
+use anyhow::{Result, bail};
+use signet_controller::{
+    index::{Index, Mesh},
+    local::{self, LocalWorkload},
+    source::directory::Directory,
 };
-
-use anyhow::Result;
-use ipnet::IpNet;
 
 use super::{
     LocalConfig,
     plan::{self, Plan, Workload},
 };
 
-/// What a directory holds.
+/// A directory of manifests, followed.
 pub(super) struct Source {
-    /// Meshed pods.
-    pub(super) workloads: Vec<Workload>,
-    /// Of every pod and Service, meshed or not.
-    pub(super) addresses: Vec<IpAddr>,
-    /// Manifests that cannot be used: file, line and field, in words.
-    pub(super) errors: Vec<String>,
-}
-
-/// Reads a directory. An error is a directory that cannot be read at all.
-pub(super) fn read(directory: &Path) -> Result<Source> {
-    anyhow::bail!("TODO {}", directory.display())
+    directory: Directory,
+    mesh: Mesh,
 }
 
 impl Source {
-    /// `ranges`: those of the plan before.
-    pub(super) fn plan(&self, config: &LocalConfig, ranges: &[IpNet]) -> Plan {
+    /// Reads a directory for the first time.
+    pub(super) fn open(config: &LocalConfig) -> Result<Self> {
+        if !config.directory.is_dir() {
+            bail!("{} is not a directory of manifests; name one that is", config.directory.display());
+        }
+        let mut directory = Directory::new(&config.directory);
+        directory.poll();
+        Ok(Self { directory, mesh: Mesh::new(config.trust_domain.clone()) })
+    }
+
+    /// True when the directory says something else than before. Blocking.
+    pub(super) fn poll(&mut self) -> bool {
+        self.directory.poll()
+    }
+
+    /// What should run now; `before` is the plan that runs.
+    pub(super) fn plan(&self, config: &LocalConfig, before: &Plan) -> Plan {
+        let contents = self.directory.contents();
+        let index = Index::build(&self.mesh, &contents.objects);
+        let workloads: Vec<Workload> = local::workloads(&index).into_iter().map(workload).collect();
         let ranges = if config.mesh_ranges.is_empty() {
-            plan::ranges_around(self.addresses.iter().copied(), ranges)
+            let addresses = local::addresses(&index).into_iter().map(|range| range.addr());
+            plan::ranges_around(addresses, &before.mesh_ranges)
         } else {
             config.mesh_ranges.clone()
         };
-        let mut plan = plan::plan(&self.workloads, &config.settings(ranges));
-        plan.problems.splice(0..0, self.errors.iter().cloned());
+        let mut plan = plan::plan(&workloads, &config.settings(ranges));
+        let errors = contents.errors.iter().chain(&index.errors).map(ToString::to_string);
+        plan.problems.splice(0..0, errors);
         plan
     }
 }
 
-/// Differs when a file came, went or was written. Reads no content.
-pub(super) fn fingerprint(directory: &Path) -> BTreeMap<PathBuf, (u64, Option<SystemTime>)> {
-    let files = fs::read_dir(directory).into_iter().flatten().flatten();
-    files
-        .filter_map(|entry| {
-            let metadata = fs::metadata(entry.path()).ok()?; // through symlinks: a mounted ConfigMap is made of them
-            Some((entry.path(), (metadata.len(), metadata.modified().ok())))
-        })
-        .collect()
+fn workload(local: LocalWorkload) -> Workload {
+    Workload {
+        namespace: local.namespace,
+        pod: local.pod,
+        account: local.service_account,
+        address: local.address,
+        inbound: local.inbound.iter().map(|inbound| (inbound.port, inbound.target)).collect(),
+        upstreams: local.upstreams.into_iter().map(|upstream| (upstream.listen, upstream.to)).collect(),
+    }
 }
