@@ -4,6 +4,8 @@
 
 pub mod admin;
 mod annotations;
+#[cfg(test)]
+mod build;
 pub mod edges;
 pub mod index;
 pub mod local;
