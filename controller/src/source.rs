@@ -106,3 +106,6 @@ impl fmt::Display for ManifestError {
         write!(f, ": {}", self.message)
     }
 }
+
+#[cfg(test)]
+mod tests;

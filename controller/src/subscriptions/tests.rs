@@ -1,1 +1,153 @@
-//! Tests.
+use super::*;
+use crate::{
+    build::{index, namespace, pod},
+    resources::may_have,
+};
+use signet_api::{ADDRESS, WORKLOAD_SETTINGS, xds};
+use signet_core::identity;
+
+fn who(account: &str, address: &str) -> Subscriber {
+    let id = identity::parse(&format!("spiffe://cluster.local/ns/shop/sa/{account}")).unwrap();
+    Subscriber { id, address: address.parse().unwrap() }
+}
+
+/// Pod shop/api at `address`, and shop/db.
+fn snapshot(address: &str) -> Snapshot {
+    let index = index([namespace("shop"), pod("api").at(address), pod("db").at("10.0.0.9")]);
+    Snapshot::new(Arc::new(index), None)
+}
+
+fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
+    let names = names.iter().map(|name| (*name).to_owned()).collect();
+    DeltaDiscoveryRequest { type_url: ADDRESS.into(), resource_names_subscribe: names, ..Default::default() }
+}
+
+fn answer(nonce: &str, error: Option<&str>) -> DeltaDiscoveryRequest {
+    let error_detail = error.map(|message| xds::Status { code: 3, message: message.into() });
+    DeltaDiscoveryRequest { type_url: ADDRESS.into(), response_nonce: nonce.into(), error_detail, ..Default::default() }
+}
+
+fn next(subscriptions: &mut Subscriptions, snapshot: &Snapshot) -> Option<DeltaDiscoveryResponse> {
+    subscriptions.next(Type::Address, snapshot, &who("api", "10.0.0.1"), |_, _| {})
+}
+
+fn sent(response: &DeltaDiscoveryResponse) -> (Vec<&str>, Vec<&str>) {
+    let resources = response.resources.iter().map(|resource| resource.name.as_str()).collect();
+    (resources, response.removed_resources.iter().map(String::as_str).collect())
+}
+
+#[test]
+fn only_what_changed_is_sent_and_only_to_who_asked() {
+    let mut subscriptions = Subscriptions::default();
+    assert_eq!(subscriptions.request(subscribe(&["10.0.0.1", "10.0.0.2", "10.0.0.9"])), Ok(Answer::None));
+    let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
+    assert_eq!(sent(&first), (vec!["10.0.0.1", "10.0.0.9"], vec!["10.0.0.2"]));
+    assert_eq!(subscriptions.request(answer(&first.nonce, None)), Ok(Answer::Ack(Type::Address)));
+    subscriptions.touch();
+    assert_eq!(next(&mut subscriptions, &snapshot("10.0.0.1")), None, "nothing changed");
+    subscriptions.touch();
+    let second = next(&mut subscriptions, &snapshot("10.0.0.2")).unwrap();
+    assert_eq!(sent(&second), (vec!["10.0.0.2"], vec!["10.0.0.1"]));
+}
+
+#[test]
+fn a_slow_client_gets_one_response_and_then_the_latest_state() {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.request(subscribe(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])).unwrap();
+    let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
+    for n in 0..1000 {
+        subscriptions.touch();
+        assert_eq!(next(&mut subscriptions, &snapshot(["10.0.0.2", "10.0.0.3"][n % 2])), None, "not acknowledged yet");
+    }
+    assert_eq!(subscriptions.request(answer("0", None)), Ok(Answer::None), "an older nonce");
+    assert!(subscriptions.in_flight());
+    subscriptions.request(answer(&first.nonce, None)).unwrap();
+    let latest = next(&mut subscriptions, &snapshot("10.0.0.3")).unwrap();
+    assert_eq!(sent(&latest), (vec!["10.0.0.3"], vec!["10.0.0.1"]), "10.0.0.2 came and went unseen");
+}
+
+#[test]
+fn resuming_with_the_versions_held_sends_what_differs() {
+    let mut before = Subscriptions::default();
+    before.request(subscribe(&["10.0.0.1", "10.0.0.9"])).unwrap();
+    let held = next(&mut before, &snapshot("10.0.0.1")).unwrap().resources;
+    let versions = held.into_iter().map(|resource| (resource.name, resource.version));
+    let resume = DeltaDiscoveryRequest {
+        initial_resource_versions: versions.chain([("10.0.0.2".into(), "gone".into())]).collect(),
+        ..subscribe(&["10.0.0.1", "10.0.0.9", "10.0.0.2"])
+    };
+    let mut after = Subscriptions::default();
+    after.request(resume.clone()).unwrap();
+    let rest = next(&mut after, &snapshot("10.0.0.1")).unwrap();
+    assert_eq!(sent(&rest), (vec![], vec!["10.0.0.2"]), "versions are the same on every replica");
+    after.request(resume).unwrap(); // not the first request: versions are no longer taken
+    after.request(answer(&rest.nonce, None)).unwrap();
+    assert_eq!(sent(&next(&mut after, &snapshot("10.0.0.1")).unwrap()).0, ["10.0.0.1", "10.0.0.9"]);
+}
+
+#[test]
+fn what_is_asked_again_is_sent_again_and_what_is_left_is_not() {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.request(subscribe(&["10.0.0.1", "10.0.0.9"])).unwrap();
+    let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
+    let again = DeltaDiscoveryRequest {
+        resource_names_unsubscribe: vec!["10.0.0.9".into(), "never".into()],
+        response_nonce: first.nonce,
+        ..subscribe(&["10.0.0.1"])
+    };
+    assert_eq!(subscriptions.request(again), Ok(Answer::Ack(Type::Address)));
+    assert_eq!(sent(&next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap()).0, ["10.0.0.1"]);
+    assert_eq!(subscriptions.names(), 1);
+}
+
+#[test]
+fn a_nack_names_what_was_rejected_and_is_not_answered_by_the_same_again() {
+    let mut subscriptions = Subscriptions::default();
+    subscriptions.request(subscribe(&["10.0.0.1"])).unwrap();
+    let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
+    let nack = subscriptions.request(answer(&first.nonce, Some("no\nsuch port"))).unwrap();
+    let why = "nosuch port".to_owned();
+    assert_eq!(nack, Answer::Nack { kind: Type::Address, names: vec!["10.0.0.1".into()], why });
+    subscriptions.touch();
+    assert_eq!(next(&mut subscriptions, &snapshot("10.0.0.1")), None);
+}
+
+#[test]
+fn limits_end_the_stream_by_name() {
+    let unknown = DeltaDiscoveryRequest { type_url: "x".into(), ..Default::default() };
+    assert_eq!(Subscriptions::default().request(unknown), Err(Breach::UnknownType("x".into())));
+    let long = "x".repeat(MAX_NAME_BYTES + 1);
+    assert_eq!(Subscriptions::default().request(subscribe(&[&long])), Err(Breach::LongName(MAX_NAME_BYTES + 1)));
+    let many: Vec<String> = (0..=MAX_NAMES).map(|n| format!("{n}.shop")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    assert_eq!(Subscriptions::default().request(subscribe(&many)), Err(Breach::TooManyNames));
+    assert_eq!(Subscriptions::default().request(subscribe(&many[1..])), Ok(Answer::None));
+}
+
+#[test]
+fn settings_go_to_the_pod_whose_identity_and_address_match_and_to_nobody_else() {
+    let snapshot = snapshot("10.0.0.1");
+    let may = |who: &Subscriber, kind, name: &str| may_have(&snapshot.index, who, kind, name);
+    let settings = Type::WorkloadSettings;
+    let foreign = Subscriber { id: identity::parse("spiffe://other/ns/shop/sa/api").unwrap(), ..who("api", "10.0.0.1") };
+    for (case, got, want) in [
+        ("its own", may(&who("api", "10.0.0.1"), settings, "shop/api"), Ok(())),
+        ("another's", may(&who("db", "10.0.0.9"), settings, "shop/api"), Err(Denial::Refused("identity_mismatch"))),
+        ("from elsewhere", may(&who("api", "10.0.0.2"), settings, "shop/api"), Err(Denial::Refused("address_mismatch"))),
+        ("of nobody", may(&who("api", "10.0.0.1"), settings, "shop/none"), Err(Denial::Absent)),
+        ("addresses: all of us", may(&who("db", "10.0.0.9"), Type::Address, "10.0.0.1"), Ok(())),
+        ("the bundle: all of us", may(&who("db", "10.0.0.9"), Type::TrustBundle, "cluster.local"), Ok(())),
+        ("another's bundle", may(&who("db", "10.0.0.9"), Type::TrustBundle, "other"), Err(Denial::Absent)),
+        ("not of us", may(&foreign, Type::Address, "10.0.0.1"), Err(Denial::Refused("foreign_trust_domain"))),
+    ] {
+        assert_eq!(got, want, "{case}");
+    }
+    let mut subscriptions = Subscriptions::default();
+    let request = DeltaDiscoveryRequest { type_url: WORKLOAD_SETTINGS.into(), ..subscribe(&["shop/api"]) };
+    subscriptions.request(request).unwrap();
+    let mut refused = Vec::new();
+    let response = subscriptions
+        .next(settings, &snapshot, &who("db", "10.0.0.9"), |name, why| refused.push(format!("{name} {why}")))
+        .unwrap();
+    assert_eq!((sent(&response), refused), ((vec![], vec!["shop/api"]), vec!["shop/api identity_mismatch".to_owned()]));
+}
