@@ -163,3 +163,22 @@ impl Refusal {
 
 /// The word of a connection that ended as both sides wished.
 pub const OK: &str = "ok";
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    /// The words stand in logs, metrics and tables; whoever meets one must find what it means.
+    #[test]
+    fn every_reason_has_its_page() {
+        let source = include_str!("refusal.rs");
+        let reasons = source.split("pub fn reason").nth(1).and_then(|rest| rest.split("pub fn").next()).unwrap();
+        let words: Vec<&str> = reasons.lines().filter_map(|line| line.split("=> \"").nth(1)?.split('"').next()).collect();
+        assert!(words.len() > 20, "{words:?}");
+        for word in words {
+            let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/reasons/{word}.md"));
+            let text = std::fs::read_to_string(&page).unwrap_or_default();
+            assert!(text.starts_with(&format!("# {word}\n")), "{} is missing", page.display());
+        }
+    }
+}
