@@ -262,7 +262,10 @@ impl Connections {
             direction: facts.direction,
             peer_id: facts.peer_id.clone(),
             peer,
-            port: facts.port,
+            port: match facts.direction {
+                Direction::Outbound => facts.peer_address.map_or(facts.port, |endpoint| endpoint.port()),
+                Direction::Inbound => facts.port,
+            },
             tls: facts.tls,
             plain_reason: facts.plain_reason.clone(),
             refused,

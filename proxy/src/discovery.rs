@@ -17,7 +17,7 @@ use signet_api::{
         aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
     },
 };
-use signet_core::{bundle::TrustBundle, drain::Drain, telemetry::Metrics};
+use signet_core::{bundle::TrustBundle, drain::Drain, telemetry::Metrics, trust::Trust};
 use signet_link::client;
 use tokio::{
     sync::{mpsc, watch},
@@ -27,7 +27,11 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tracing::{info, warn};
 
-use crate::{Proxy, model::Answer, settings::Settings};
+use crate::{
+    Proxy,
+    model::{Answer, Model},
+    settings::Settings,
+};
 
 /// How discovery stands, for the admin page.
 #[derive(Clone, Debug, Default, serde::Serialize)]
@@ -78,7 +82,7 @@ impl Discovery {
     pub fn run(self: &Arc<Self>, proxy: Arc<Proxy>, drain: &Drain) {
         let (discovery, stop) = (Arc::clone(self), drain.clone());
         drain.spawn(async move {
-            let mut held = Held::new(&proxy);
+            let mut held = Held::new(proxy.config.workload.name().to_string());
             let mut failures = 0;
             loop {
                 let attempt = discovery.one_stream(&proxy, &mut held, &mut failures);
@@ -127,7 +131,7 @@ impl Discovery {
             Err(error) => return error.to_string(),
         };
         let (requests, outgoing) = mpsc::channel(REQUESTS);
-        for request in held.first_requests(proxy) {
+        for request in held.first_requests(&proxy.model, &proxy.trust) {
             if requests.send(request).await.is_err() {
                 return "the stream closed at once".into();
             }
@@ -148,7 +152,7 @@ impl Discovery {
                 answer = answers.message() => match answer {
                     Ok(Some(answer)) => {
                         *failures = 0;
-                        let reply = self.take(proxy, held, answer);
+                        let reply = self.take(&proxy.model, &proxy.trust, held, answer);
                         if requests.send(reply).await.is_err() {
                             return "the stream closed".into();
                         }
@@ -158,11 +162,11 @@ impl Discovery {
                 },
                 changed = interests.changed() => {
                     if changed.is_err() { return "the model is gone".into() }
-                    if let Some(request) = held.follow(proxy)
+                    if let Some(request) = held.follow(&proxy.model)
                         && requests.send(request).await.is_err() { return "the stream closed".into() }
                 }
                 _ = forget.tick() => {
-                    if let Some(request) = held.follow(proxy)
+                    if let Some(request) = held.follow(&proxy.model)
                         && requests.send(request).await.is_err() { return "the stream closed".into() }
                 }
             }
@@ -170,10 +174,16 @@ impl Discovery {
     }
 
     /// Applies one answer to the model, whole, and says ACK or NACK.
-    fn take(&self, proxy: &Proxy, held: &mut Held, answer: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+    fn take(
+        &self,
+        model: &Model,
+        trust: &Trust,
+        held: &mut Held,
+        answer: DeltaDiscoveryResponse,
+    ) -> DeltaDiscoveryRequest {
         let mut faults = Vec::new();
         let type_url = answer.type_url;
-        proxy.model.update(|draft| {
+        model.update(|draft| {
             for resource in answer.resources {
                 let (name, version) = (resource.name.clone(), resource.version.clone());
                 let applied = match type_url.as_str() {
@@ -185,7 +195,7 @@ impl Discovery {
                         .map(|settings| draft.set_settings(settings)),
                     TRUST_BUNDLE => {
                         decode::<v1::TrustBundle>(resource, TRUST_BUNDLE).and_then(bundle).map(|bundle| {
-                            proxy.trust.offer(bundle);
+                            trust.offer(bundle);
                         })
                     }
                     other => Err(format!("type {other:?} was not asked for")),
@@ -225,21 +235,19 @@ struct Held {
 }
 
 impl Held {
-    fn new(proxy: &Proxy) -> Self {
-        let workload = &proxy.config.workload;
-        let node = format!("{}/{}", workload.namespace, workload.pod);
+    fn new(node: String) -> Self {
         Self { versions: HashMap::new(), addresses: BTreeSet::new(), node }
     }
 
-    fn first_requests(&mut self, proxy: &Proxy) -> Vec<DeltaDiscoveryRequest> {
-        self.addresses = proxy.model.interests().into_iter().collect();
+    fn first_requests(&mut self, model: &Model, trust: &Trust) -> Vec<DeltaDiscoveryRequest> {
+        self.addresses = model.interests().into_iter().collect();
         if let Some(versions) = self.versions.get_mut(ADDRESS) {
             versions.retain(|name, _| self.addresses.contains(name.as_str()));
         }
         let addresses = self.addresses.iter().map(ToString::to_string).collect();
         vec![
             self.subscribe(WORKLOAD_SETTINGS, vec![self.node.clone()]),
-            self.subscribe(TRUST_BUNDLE, vec![proxy.trust.domain().to_string()]),
+            self.subscribe(TRUST_BUNDLE, vec![trust.domain().to_string()]),
             self.subscribe(ADDRESS, addresses),
         ]
     }
@@ -261,14 +269,14 @@ impl Held {
     }
 
     /// The difference to what the model wants now, if any. A name that nobody uses any more is forgotten.
-    fn follow(&mut self, proxy: &Proxy) -> Option<DeltaDiscoveryRequest> {
-        let wanted: BTreeSet<Arc<str>> = proxy.model.interests().into_iter().collect();
+    fn follow(&mut self, model: &Model) -> Option<DeltaDiscoveryRequest> {
+        let wanted: BTreeSet<Arc<str>> = model.interests().into_iter().collect();
         let subscribe: Vec<String> = wanted.difference(&self.addresses).map(ToString::to_string).collect();
         let unsubscribe: Vec<String> = self.addresses.difference(&wanted).map(ToString::to_string).collect();
         if subscribe.is_empty() && unsubscribe.is_empty() {
             return None;
         }
-        proxy.model.update(|draft| unsubscribe.iter().for_each(|name| draft.forget_address(name)));
+        model.update(|draft| unsubscribe.iter().for_each(|name| draft.forget_address(name)));
         unsubscribe.iter().for_each(|name| self.drop_version(ADDRESS, name));
         self.addresses = wanted;
         Some(DeltaDiscoveryRequest {
@@ -312,3 +320,99 @@ const OPENING: Duration = Duration::from_secs(5);
 const FORGET_CHECK: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use prost::Message as _;
+    use signet_core::identity::TrustDomain;
+
+    struct Fixture {
+        discovery: Arc<Discovery>,
+        model: Arc<Model>,
+        trust: Arc<Trust>,
+        held: Held,
+    }
+
+    fn fixture() -> Fixture {
+        Fixture {
+            discovery: Discovery::new(&mut Metrics::new()),
+            model: Model::new(["api.shop".into()]),
+            trust: Trust::new(TrustDomain::new("cluster.local").unwrap()),
+            held: Held::new("shop/web".into()),
+        }
+    }
+
+    impl Fixture {
+        fn take(&mut self, resources: Vec<Resource>, removed: &[&str]) -> DeltaDiscoveryRequest {
+            let answer = DeltaDiscoveryResponse {
+                resources,
+                type_url: ADDRESS.into(),
+                nonce: "7".into(),
+                removed_resources: removed.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            };
+            self.discovery.take(&self.model, &self.trust, &mut self.held, answer)
+        }
+    }
+
+    fn resource(name: &str, version: &str, address: &v1::Address) -> Resource {
+        let body = prost_types::Any { type_url: ADDRESS.into(), value: address.encode_to_vec() };
+        Resource { name: name.into(), version: version.into(), resource: Some(body) }
+    }
+
+    fn service() -> v1::Address {
+        let service = v1::Service { namespace: "shop".into(), name: "api".into(), ..Default::default() };
+        v1::Address { target: Some(v1::address::Target::Service(service)) }
+    }
+
+    #[test]
+    fn an_answer_is_acked_and_its_version_resumes_the_next_stream() {
+        let mut fixture = fixture();
+        let first = fixture.held.first_requests(&fixture.model, &fixture.trust);
+        assert_eq!(first[2].resource_names_subscribe, ["api.shop"]);
+        let ack = fixture.take(vec![resource("api.shop", "v1", &service())], &[]);
+        assert_eq!((ack.response_nonce.as_str(), ack.error_detail), ("7", None));
+        assert!(matches!(fixture.model.snapshot().address("api.shop"), Some(Some(Answer::Service(_)))));
+        let again = fixture.held.first_requests(&fixture.model, &fixture.trust);
+        assert_eq!(again[2].initial_resource_versions.get("api.shop").map(String::as_str), Some("v1"));
+    }
+
+    #[test]
+    fn an_unusable_answer_is_nacked_and_what_was_held_stays() {
+        let mut fixture = fixture();
+        fixture.take(vec![resource("api.shop", "v1", &service())], &[]);
+        let nack = fixture.take(vec![resource("api.shop", "v2", &v1::Address::default())], &[]);
+        assert!(nack.error_detail.unwrap().message.contains("api.shop"));
+        assert!(matches!(fixture.model.snapshot().address("api.shop"), Some(Some(Answer::Service(_)))));
+        assert_eq!(fixture.held.versions[ADDRESS]["api.shop"], "v1");
+        assert_eq!(fixture.discovery.status().nacks, 1);
+    }
+
+    #[test]
+    fn removed_is_unknown_and_never_plain_and_comes_back_whole() {
+        let mut fixture = fixture();
+        fixture.take(vec![resource("api.shop", "v1", &service())], &[]);
+        fixture.take(vec![], &["api.shop"]);
+        assert_eq!(fixture.model.snapshot().address("api.shop"), Some(None));
+        let again = fixture.held.first_requests(&fixture.model, &fixture.trust);
+        assert!(
+            again[2].initial_resource_versions.is_empty(),
+            "an old version would hide the answer for ever"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn names_that_nobody_uses_are_unsubscribed_and_forgotten() {
+        let mut fixture = fixture();
+        fixture.held.first_requests(&fixture.model, &fixture.trust);
+        let _ = fixture.model.resolve_within("10.0.0.9", Duration::ZERO).await;
+        let request = fixture.held.follow(&fixture.model).unwrap();
+        assert_eq!(request.resource_names_subscribe, ["10.0.0.9"]);
+        fixture.take(vec![resource("10.0.0.9", "v1", &service())], &[]);
+        tokio::time::advance(Duration::from_secs(3600)).await;
+        let request = fixture.held.follow(&fixture.model).unwrap();
+        assert_eq!(request.resource_names_unsubscribe, ["10.0.0.9"]);
+        assert_eq!(fixture.model.snapshot().address("10.0.0.9"), None);
+    }
+}

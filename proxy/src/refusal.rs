@@ -172,8 +172,10 @@ mod tests {
     #[test]
     fn every_reason_has_its_page() {
         let source = include_str!("refusal.rs");
-        let reasons = source.split("pub fn reason").nth(1).and_then(|rest| rest.split("pub fn").next()).unwrap();
-        let words: Vec<&str> = reasons.lines().filter_map(|line| line.split("=> \"").nth(1)?.split('"').next()).collect();
+        let reasons =
+            source.split("pub fn reason").nth(1).and_then(|rest| rest.split("pub fn").next()).unwrap();
+        let words: Vec<&str> =
+            reasons.lines().filter_map(|line| line.split("=> \"").nth(1)?.split('"').next()).collect();
         assert!(words.len() > 20, "{words:?}");
         for word in words {
             let page = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../docs/reasons/{word}.md"));
