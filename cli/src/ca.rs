@@ -13,7 +13,7 @@ use crate::{
     ask::{NoAnswer, Place},
     human,
     output::{self, Output},
-    shapes::CaStatus,
+    shapes::{CaStatus, Phase, RootState},
     state::StateDir,
 };
 
@@ -100,7 +100,7 @@ fn status_text(status: &CaStatus) -> String {
     let mut text = format!(
         "Trust domain  {}\nLeaf life     {}\nIssued        {}, refused {}\nIntermediate  {}, {} left\nRotation      {}\n\n",
         status.trust_domain,
-        human::duration(std::time::Duration::from_secs(status.leaf_life_seconds)),
+        human::left(status.leaf_life_seconds),
         status.issued,
         status.refused,
         status.intermediate.serial,
@@ -111,7 +111,7 @@ fn status_text(status: &CaStatus) -> String {
         ["ROOT", "STATE", "LEFT", "NOT AFTER"],
         status.roots.iter().map(|root| {
             let left = human::left_until(&root.not_after, now);
-            [root.id.clone(), root.state.clone(), left, root.not_after.clone()]
+            [root.id.clone(), state_word(root.state).into(), left, root.not_after.clone()]
         }),
     );
     for what in expired(status) {
@@ -122,12 +122,30 @@ fn status_text(status: &CaStatus) -> String {
 
 /// "steady", or "converge, next step in 23h 10m".
 pub(crate) fn rotation_words(status: &CaStatus) -> String {
-    let rotation = &status.rotation;
-    match &rotation.next_step_at {
-        Some(at) if rotation.state != "steady" => {
-            format!("{}, next step in {}", rotation.state, human::left_until(at, clock::now()))
-        }
-        _ => rotation.state.clone(),
+    let phase = phase_word(status.rotation.state);
+    let next = human::left_until(&status.rotation.next_step_at, clock::now());
+    match status.rotation.state {
+        Phase::Steady => format!("{phase}, the next one begins in {next}"),
+        _ => format!("{phase}, next step in {next}"),
+    }
+}
+
+fn phase_word(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Steady => "steady",
+        Phase::Prepare => "prepare",
+        Phase::Converge => "converge",
+        Phase::Activate => "activate",
+        Phase::Retire => "retire",
+    }
+}
+
+fn state_word(state: RootState) -> &'static str {
+    match state {
+        RootState::Active => "active",
+        RootState::Next => "next",
+        RootState::Retiring => "retiring",
+        RootState::Distrusted => "distrusted",
     }
 }
 
@@ -135,7 +153,7 @@ pub(crate) fn rotation_words(status: &CaStatus) -> String {
 pub(crate) fn expired(status: &CaStatus) -> Vec<String> {
     let now = clock::now();
     let past = |end: &str| human::seconds_until(end, now).is_some_and(|left| left <= 0);
-    let active = status.roots.iter().filter(|root| root.state == "active" && past(&root.not_after));
+    let active = status.roots.iter().filter(|root| root.state == RootState::Active && past(&root.not_after));
     let mut expired: Vec<String> = active.map(|root| format!("root {}", root.id)).collect();
     if past(&status.intermediate.not_after) {
         expired.push(format!("intermediate {}", status.intermediate.serial));

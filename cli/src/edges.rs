@@ -6,7 +6,7 @@ use crate::{
     Asking, Exit, ask::Place,
     human,
     output::{self, Mark, Output},
-    shapes::{Edge, Edges},
+    shapes::{Edge, EdgeList, End},
 };
 
 /// Show who talks to whom, and whether it is encrypted
@@ -33,7 +33,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     let state = args.asking.state()?;
     let controller = Place::Socket(state.controller_socket());
-    let mut edges: Edges = controller.get("/v1/edges").await.map_err(|e| state.explain("controller", e))?;
+    let mut edges: EdgeList = controller.get("/v1/edges").await.map_err(|e| state.explain("controller", e))?;
     if args.plaintext {
         edges.edges.retain(is_plaintext);
     }
@@ -69,8 +69,8 @@ fn row(out: Output, edge: &Edge) -> [String; 15] {
         (false, false) => format!("{} plaintext", out.mark(Mark::Bad)),
     };
     [
-        edge.client.name(),
-        edge.server.name(),
+        name(&edge.client),
+        name(&edge.server),
         edge.server.port.map_or_else(none, |port| port.to_string()),
         secured,
         edge.tls.as_ref().map_or_else(none, |tls| tls.version.clone()),
@@ -85,4 +85,13 @@ fn row(out: Output, edge: &Edge) -> [String; 15] {
         or_none(&edge.client.id),
         or_none(&edge.server.id),
     ]
+}
+
+/// "shop/web-0", or the bare address.
+pub(crate) fn name(end: &End) -> String {
+    match (&end.namespace, &end.pod, &end.address) {
+        (Some(namespace), Some(pod), _) => format!("{namespace}/{pod}"),
+        (.., Some(address)) => address.clone(),
+        _ => "unknown".into(),
+    }
 }

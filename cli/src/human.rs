@@ -59,7 +59,7 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// "1 edge", "3 edges".
-pub fn count(n: u64, thing: &str) -> String {
+pub fn count(n: usize, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 

@@ -1,7 +1,6 @@
-//! `signet identity WORKLOAD`: who a workload proves to be, asked from its own proxy.
+//! `signet identity`: which certificate a workload's proxy holds, asked of the proxy itself.
 
-use anyhow::{Result, bail};
-use serde::{Deserialize, Serialize};
+use anyhow::{Result, anyhow, bail};
 use signet_core::clock;
 
 use crate::{
@@ -9,91 +8,111 @@ use crate::{
     ask::Place,
     human,
     output::Output,
-    state::{Kind, RunningChild},
+    shapes::ProxyIdentity,
+    state::{Kind, Running, RunningChild},
 };
 
-/// Show who WORKLOAD proves to be, and until when
+/// Show the certificate that WORKLOAD's proxy holds, and whom it believes
 ///
-/// Its proxy is asked: SPIFFE ID, serial, life and chain of the certificate that it uses now, and the roots that it trusts.
-/// The key never leaves the proxy.
+/// Asked of the proxy itself: SPIFFE ID, serial, how long it is valid, the roots that it trusts; with -o json the chain, too.
+///
+/// Changes nothing.
 ///
 /// Examples:
 ///   signet identity shop/api-0
 ///   signet identity api-0 -o json | jq -r .chain | openssl x509 -noout -text
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, after_help = "Exit status: 0 a valid certificate, 1 none, 2 could not ask")]
+#[command(verbatim_doc_comment, after_help = "Exit status: 0 it has a certificate, 1 it has none or trusts nobody, 2 could not ask")]
 pub(crate) struct Args {
-    /// "<namespace>/<pod>", or the pod alone where only one has that name
+    /// "namespace/pod", or "pod" where only one has that name
     workload: String,
     #[command(flatten)]
     asking: Asking,
 }
 
-/// What the proxy answers, and `-o json` prints.
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Identity {
-    spiffe_id: String,
-    /// `null`: no valid certificate now.
-    serial: Option<String>,
-    /// RFC 3339.
-    not_before: Option<String>,
-    not_after: Option<String>,
-    left_seconds: Option<i64>,
-    /// "ECDSA P-256"
-    key: Option<String>,
-    /// Counts the leaves of this process.
-    generation: Option<u64>,
-    /// PEM: leaf, then intermediates.
-    chain: Option<String>,
-    bundle_sequence: Option<u64>,
-    roots: Vec<String>,
-    distrusted: Option<Vec<String>>,
-    /// Set: the proxy trusts nobody, and why.
-    trust_fault: Option<String>,
-}
-
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     let state = args.asking.state()?;
     let running = state.read_running()?;
-    let child = find(&running.children, &args.workload)?;
-    let Some(admin) = child.admin_address else { bail!("{} has no admin address in {}", child.name, state.running().display()) };
-    let identity: Identity = Place::Tcp(admin).get("/identity").await.map_err(|e| state.explain(&child.name, e))?;
-    let out = Output::to_stdout(args.asking.output);
-    out.show(&identity, text)?;
-    Ok(if identity.serial.is_some() { Exit::Fine } else { Exit::Fix })
+    let child = find(&running, &args.workload)?;
+    let admin = child.admin_address.ok_or_else(|| anyhow!("{} has no admin address; restart the mesh", child.name))?;
+    let asked = Place::Tcp(admin).get::<ProxyIdentity>("/identity").await;
+    let identity = asked.map_err(|e| state.explain(&child.name, e))?;
+    Output::to_stdout(args.asking.output).show(&identity, |identity| text(&child.name, identity))?;
+    let well = identity.left_seconds.is_some_and(|left| left > 0) && identity.trust_fault.is_none();
+    Ok(if well { Exit::Fine } else { Exit::Fix })
 }
 
-fn find<'a>(children: &'a [RunningChild], workload: &str) -> Result<&'a RunningChild> {
-    let is_it = |name: &str| name == workload || name.split_once('/').is_some_and(|(_, pod)| pod == workload);
-    let found: Vec<&RunningChild> =
-        children.iter().filter(|child| child.kind == Kind::Proxy && is_it(&child.name)).collect();
-    match found[..] {
-        [one] => Ok(one),
-        [] => bail!("no meshed workload {workload:?} runs here; signet status lists them"),
-        _ => {
-            let names: Vec<&str> = found.iter().map(|child| child.name.as_str()).collect();
-            bail!("{workload:?} could be {}; say which", names.join(" or "))
+fn find<'a>(running: &'a Running, workload: &str) -> Result<&'a RunningChild> {
+    let proxies = || running.children.iter().filter(|child| child.kind == Kind::Proxy);
+    let fits = |child: &&RunningChild| {
+        child.name == workload || child.name.rsplit_once('/').is_some_and(|(_, pod)| pod == workload)
+    };
+    let names = |found: Vec<&RunningChild>| found.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
+    match proxies().filter(fits).collect::<Vec<_>>()[..] {
+        [child] => Ok(child),
+        [] => bail!("no proxy runs for {workload:?}; there are {}", names(proxies().collect())),
+        ref several => bail!("{workload:?} may be any of {}; name one in full", names(several.to_vec())),
+    }
+}
+
+fn text(name: &str, identity: &ProxyIdentity) -> String {
+    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
+    let left = match &identity.not_after {
+        Some(end) => format!("{} left, until {end}", human::left_until(end, clock::now())),
+        None => "no certificate: all its mesh traffic is closed".into(),
+    };
+    let mut rows: Vec<[String; 2]> = vec![
+        ["Workload".into(), name.to_owned()],
+        ["SPIFFE ID".into(), identity.spiffe_id.clone()],
+        ["Certificate".into(), left],
+        ["Serial".into(), or_none(&identity.serial)],
+        ["Key".into(), or_none(&identity.key)],
+        ["Trusts".into(), identity.roots.join(", ")],
+    ];
+    if let Some(fault) = &identity.trust_fault {
+        rows.push(["To fix".into(), fault.clone()]);
+    }
+    rows.iter().map(|[label, value]| format!("{label:<12} {value}\n")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn running(names: &[&str]) -> Running {
+        let child = |name: &&str| RunningChild {
+            name: (*name).into(),
+            kind: if name.contains('/') { Kind::Proxy } else { Kind::Ca },
+            pid: None,
+            started: None,
+            admin_address: None,
+        };
+        Running {
+            version: String::new(),
+            pid: 1,
+            directory: "/d".into(),
+            trust_domain: "cluster.local".into(),
+            control_address: [127, 0, 0, 1].into(),
+            children: names.iter().map(child).collect(),
         }
     }
-}
 
-fn text(identity: &Identity) -> String {
-    let or_none = |text: &Option<String>| text.clone().unwrap_or_else(|| "-".into());
-    let left = identity.not_after.as_ref().map_or_else(|| "-".into(), |end| human::left_until(end, clock::now()));
-    let mut lines = vec![
-        ("SPIFFE ID", identity.spiffe_id.clone()),
-        ("serial", or_none(&identity.serial)),
-        ("valid from", or_none(&identity.not_before)),
-        ("valid until", format!("{} ({left})", or_none(&identity.not_after))),
-        ("key", or_none(&identity.key)),
-        ("trusts", identity.roots.join(", ")),
-    ];
-    if identity.serial.is_none() {
-        lines.push(("problem", "no valid certificate: all mesh traffic of this workload is closed; see signet ca status".into()));
+    #[test]
+    fn a_workload_is_named_in_full_or_by_its_pod_where_that_is_enough() {
+        let running = running(&["ca", "shop/api-0", "shop/web-0", "office/web-0"]);
+        for (asked, want) in [
+            ("shop/api-0", Ok("shop/api-0")),
+            ("api-0", Ok("shop/api-0")),
+            ("office/web-0", Ok("office/web-0")),
+            ("web-0", Err("any of shop/web-0, office/web-0")),
+            ("ca", Err("no proxy runs")),
+            ("-0", Err("there are shop/api-0")),
+        ] {
+            match (find(&running, asked), want) {
+                (Ok(child), Ok(name)) => assert_eq!(child.name, name),
+                (Err(e), Err(words)) => assert!(e.to_string().contains(words), "{asked}: {e}"),
+                (found, _) => panic!("{asked}: {found:?}"),
+            }
+        }
     }
-    if let Some(fault) = &identity.trust_fault {
-        lines.push(("problem", format!("trusts nobody: {fault}")));
-    }
-    lines.iter().map(|(name, value)| format!("{name:<12} {value}\n")).collect()
 }

@@ -1,25 +1,33 @@
-//! `signet run`: the parts of the control plane, each in the foreground. `signet local` runs them for you.
+//! `signet run`: the long-running parts, each in its own process. Supervisors and manifests start them; people seldom do.
 
 use anyhow::Result;
 
 use crate::Exit;
 
-/// Run one part of the control plane in the foreground
+/// Run one part of Signet in the foreground
 ///
-/// What `signet local` supervises, and what a Deployment will run. Logs to stderr; SIGTERM stops it.
+/// What signet local, and a cluster's manifests, start. Logs to stderr.
 #[derive(Debug, clap::Subcommand)]
-#[command(verbatim_doc_comment)]
 pub(crate) enum Command {
-    /// The mesh's certificate authority
+    /// Run the mesh's CA
+    ///
+    /// Example: signet run ca --state /var/lib/signet/ca --trust-bundle /var/lib/signet/bundle.pem
+    #[command(after_help = STATUS)]
     Ca(signet_ca::Args),
-    /// Reads manifests, tells data planes, keeps their reports
+    /// Run the controller on a directory of manifests
+    ///
+    /// Example: signet run controller --source-dir ./manifests --token-file ./token --trust-bundle ./bundle.pem
+    /// --admin-socket ./admin.sock
+    #[command(after_help = STATUS)]
     Controller(signet_controller::Args),
 }
 
 pub(crate) async fn run(command: Command) -> Result<Exit> {
     match command {
-        Command::Ca(args) => signet_ca::run(args).await?,
-        Command::Controller(args) => signet_controller::run(args).await?,
+        Command::Ca(args) => Box::pin(signet_ca::run(args)).await?,
+        Command::Controller(args) => Box::pin(signet_controller::run(args)).await?,
     }
     Ok(Exit::Fine)
 }
+
+const STATUS: &str = "Exit status: 0 stopped by SIGTERM or SIGINT, 1 could not start, 3 the supervisor is gone";

@@ -9,7 +9,7 @@ use crate::{
     ask::Place,
     ca, human,
     output::{self, Mark, Output},
-    shapes::{CaStatus, ControllerStatus, WorkloadStatus},
+    shapes::{CaStatus, ControllerStatus, RootState, WorkloadStatus},
     state::Running,
 };
 
@@ -115,7 +115,7 @@ fn text(out: Output, status: &Status) -> String {
 
 fn ca_line(ca: &CaStatus) -> String {
     let now = clock::now();
-    let root = ca.roots.iter().find(|root| root.state == "active");
+    let root = ca.roots.iter().find(|root| root.state == RootState::Active);
     let root = root.map_or("no active root".into(), |root| {
         format!("root {} {} left", root.id, human::left_until(&root.not_after, now))
     });

@@ -101,7 +101,7 @@ async fn serve(local: &Local, out: Output) -> Result<()> {
 }
 
 /// Waits until all is ready; says every two seconds what for.
-async fn tell_progress(local: &Local) {
+pub(crate) async fn tell_progress(local: &Local) {
     let mut ticks = interval_at(Instant::now() + PROGRESS, PROGRESS);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     while local.wait_ready(Duration::ZERO).await.is_err() {
