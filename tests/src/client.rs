@@ -46,7 +46,11 @@ pub async fn ping(connection: &mut TcpStream, bytes: &[u8]) -> io::Result<()> {
         connection.write_all(bytes).await?;
         let mut answer = vec![0; bytes.len()];
         connection.read_exact(&mut answer).await?;
-        if answer == bytes { Ok(()) } else { Err(io::Error::other(format!("sent {bytes:?}, got {answer:?}"))) }
+        if answer == bytes {
+            Ok(())
+        } else {
+            Err(io::Error::other(format!("sent {bytes:?}, got {answer:?}")))
+        }
     })
     .await
 }
@@ -133,7 +137,9 @@ impl Load {
                         Ok(answer) if answer == words.as_bytes() => {
                             counts.answered.fetch_add(1, Ordering::Relaxed);
                         }
-                        Ok(answer) => counts.failure(at, format!("sent {words:?}, got {} bytes", answer.len())),
+                        Ok(answer) => {
+                            counts.failure(at, format!("sent {words:?}, got {} bytes", answer.len()))
+                        }
                         Err(error) => counts.failure(at, error.to_string()),
                     }
                 });

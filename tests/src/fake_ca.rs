@@ -32,7 +32,9 @@ use crate::pki::{Authority, leaf_params};
 #[derive(Clone, Debug)]
 pub enum Answers {
     /// A leaf for who asks.
-    Honest { life: Duration },
+    Honest {
+        life: Duration,
+    },
     /// A leaf for someone else.
     For(SpiffeId),
     /// A chain that has nothing to do with the CSR.
@@ -66,10 +68,14 @@ impl FakeCa {
         let config = own.open_server(&provider, &trust).map_err(io::Error::other)?;
         let listener = TcpListener::bind(listen).await?;
         let answers = Answers::Honest { life: Duration::from_secs(3600) };
-        let service =
-            Service { authority: Arc::clone(&authority), answers: Arc::new(answers.into()), asked: Arc::default() };
+        let service = Service {
+            authority: Arc::clone(&authority),
+            answers: Arc::new(answers.into()),
+            asked: Arc::default(),
+        };
         let drain = Drain::new();
-        let incoming = server::incoming(listener, move || Some(Arc::clone(&config)), Limits::default(), &drain);
+        let incoming =
+            server::incoming(listener, move || Some(Arc::clone(&config)), Limits::default(), &drain);
         let serve = tonic::transport::Server::builder()
             .add_service(IstioCertificateServiceServer::new(service.clone()))
             .serve_with_incoming(incoming);
@@ -103,7 +109,8 @@ impl IstioCertificateService for Service {
         let asks = caller(&request)?;
         let csr = CertificateSigningRequestParams::from_pem(&request.get_ref().csr)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
-        let leaf = |id: &SpiffeId, life| self.authority.chain(&leaf_params(&id.to_string(), life), &csr.public_key);
+        let leaf =
+            |id: &SpiffeId, life| self.authority.chain(&leaf_params(&id.to_string(), life), &csr.public_key);
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let chain = match answers {
             Answers::Honest { life } => leaf(&asks, life),
@@ -130,7 +137,8 @@ fn caller(request: &Request<IstioCertificateRequest>) -> Result<SpiffeId, Status
 fn pem(der: &[u8]) -> String {
     use base64::prelude::{BASE64_STANDARD, Engine as _};
     let text = BASE64_STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).filter_map(|line| std::str::from_utf8(line).ok()).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))
 }
 
@@ -152,9 +160,11 @@ mod tests {
     async fn an_honest_answer_becomes_a_leaf_and_one_for_somebody_else_does_not() {
         let network = Network::claim();
         let authority = Arc::new(Authority::new());
-        let ca = FakeCa::start(SocketAddr::new(network.control(), 15012), Arc::clone(&authority)).await.unwrap();
+        let ca =
+            FakeCa::start(SocketAddr::new(network.control(), 15012), Arc::clone(&authority)).await.unwrap();
         let domain = TrustDomain::new("cluster.local").unwrap();
-        let (api, db) = (identity::of(&domain, "shop", "api").unwrap(), identity::of(&domain, "shop", "db").unwrap());
+        let (api, db) =
+            (identity::of(&domain, "shop", "api").unwrap(), identity::of(&domain, "shop", "db").unwrap());
         let token_file = std::env::temp_dir().join(format!("signet-fake-ca-{}", std::process::id()));
         std::fs::write(&token_file, api.to_string()).unwrap();
         let trust = Trust::new(domain.clone());

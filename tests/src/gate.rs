@@ -42,7 +42,8 @@ impl Gate {
     pub async fn start(listen: SocketAddr, to: SocketAddr) -> io::Result<Self> {
         let listener = TcpListener::bind(listen).await?;
         let (passing, watched) = watch::channel(Passing::Open);
-        let gate = Self { address: listener.local_addr()?, passing, seen: Arc::default(), drain: Drain::new() };
+        let gate =
+            Self { address: listener.local_addr()?, passing, seen: Arc::default(), drain: Drain::new() };
         let (drain, seen) = (gate.drain.clone(), Arc::clone(&gate.seen));
         gate.drain.spawn(async move {
             while let Ok((down, source)) = listener.accept().await {

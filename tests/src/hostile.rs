@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose as Eku, IsCa, Issuer,
-    KeyPair, KeyUsagePurpose as Usage, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, CustomExtension, DnType, ExtendedKeyUsagePurpose as Eku, IsCa,
+    Issuer, KeyPair, KeyUsagePurpose as Usage, SignatureAlgorithm,
 };
 use signet_core::clock;
 
@@ -74,10 +74,26 @@ fn names(ours: &Authority, id: &str, path: &str) -> Vec<Case> {
         Case::rule("0 URI SANs, a DNS name only", ours, with_san(Some(dns_san("api.shop.svc")))),
         Case::rule("DNS SAN that holds a SPIFFE ID", ours, with_san(Some(dns_san(id)))),
         Case::rule("2 URI SANs", ours, with_san(Some(uri_san(&[id.as_bytes(), other.as_bytes()], true)))),
-        Case::rule("2 URI SANs, the right one last", ours, with_san(Some(uri_san(&[other.as_bytes(), id.as_bytes()], true)))),
-        Case::rule("the same URI SAN twice", ours, with_san(Some(uri_san(&[id.as_bytes(), id.as_bytes()], true)))),
-        Case::rule("byte order mark before the URI", ours, with_san(Some(uri_san(&[&[b"\xef\xbb\xbf", id.as_bytes()].concat()], true)))),
-        Case::rule("SAN is not critical though the subject is empty", ours, with_san(Some(uri_san(&[id.as_bytes()], false)))),
+        Case::rule(
+            "2 URI SANs, the right one last",
+            ours,
+            with_san(Some(uri_san(&[other.as_bytes(), id.as_bytes()], true))),
+        ),
+        Case::rule(
+            "the same URI SAN twice",
+            ours,
+            with_san(Some(uri_san(&[id.as_bytes(), id.as_bytes()], true))),
+        ),
+        Case::rule(
+            "byte order mark before the URI",
+            ours,
+            with_san(Some(uri_san(&[&[b"\xef\xbb\xbf", id.as_bytes()].concat()], true))),
+        ),
+        Case::rule(
+            "SAN is not critical though the subject is empty",
+            ours,
+            with_san(Some(uri_san(&[id.as_bytes()], false))),
+        ),
     ]);
     cases
 }
@@ -91,19 +107,35 @@ fn profiles(ours: &Authority, id: &str) -> Vec<Case> {
     };
     vec![
         // webpki itself refuses a CA as the end of a path.
-        Case::path("CA:TRUE", ours.present(&with(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), &key())),
+        Case::path(
+            "CA:TRUE",
+            ours.present(&with(|p| p.is_ca = IsCa::Ca(BasicConstraints::Unconstrained)), &key()),
+        ),
         Case::rule("no BasicConstraints", ours, with(|p| p.is_ca = IsCa::NoCa)),
         Case::rule("keyCertSign", ours, with(|p| p.key_usages.push(Usage::KeyCertSign))),
         Case::rule("cRLSign", ours, with(|p| p.key_usages.push(Usage::CrlSign))),
         Case::rule("keyEncipherment", ours, with(|p| p.key_usages.push(Usage::KeyEncipherment))),
         Case::rule("no KeyUsage", ours, with(|p| p.key_usages.clear())),
         // For one side webpki refuses it, for the other our rules do.
-        Case::path("EKU serverAuth only", ours.present(&with(|p| p.extended_key_usages = vec![Eku::ServerAuth]), &key())),
-        Case::path("EKU clientAuth only", ours.present(&with(|p| p.extended_key_usages = vec![Eku::ClientAuth]), &key())),
-        Case::path("EKU codeSigning only", ours.present(&with(|p| p.extended_key_usages = vec![Eku::CodeSigning]), &key())),
+        Case::path(
+            "EKU serverAuth only",
+            ours.present(&with(|p| p.extended_key_usages = vec![Eku::ServerAuth]), &key()),
+        ),
+        Case::path(
+            "EKU clientAuth only",
+            ours.present(&with(|p| p.extended_key_usages = vec![Eku::ClientAuth]), &key()),
+        ),
+        Case::path(
+            "EKU codeSigning only",
+            ours.present(&with(|p| p.extended_key_usages = vec![Eku::CodeSigning]), &key()),
+        ),
         Case::path("EKU any only", ours.present(&with(|p| p.extended_key_usages = vec![Eku::Any]), &key())),
         Case::rule("no EKU", ours, with(|p| p.extended_key_usages.clear())),
-        Case::rule("subject is not empty", ours, with(|p| p.distinguished_name.push(DnType::CommonName, "api"))),
+        Case::rule(
+            "subject is not empty",
+            ours,
+            with(|p| p.distinguished_name.push(DnType::CommonName, "api")),
+        ),
     ]
 }
 

@@ -1,12 +1,23 @@
 //! The harness of the system tests: real processes on real sockets, and whatever stands in their way.
+//!
+//! A story starts a [`mesh::Mesh`] from [`manifests::Pod`]s, runs [`apps`] in them, talks through it as a [`client`], and
+//! asks the proxies what they saw ([`workload::Workload`]). What stands in the way is a [`gate`], a [`fake_ca`], or a peer
+//! that the test plays itself ([`wire`], [`hostile`]). Real programs run as somebody [`unprivileged`].
 #![expect(clippy::panic, reason = "a harness fails its test, with words")]
 
 pub mod apps;
+pub mod binaries;
 pub mod client;
 pub mod eventually;
 pub mod fake_ca;
 pub mod gate;
 pub mod hostile;
+pub mod manifests;
+pub mod mesh;
 pub mod network;
 pub mod pki;
+pub mod programs;
+pub mod record;
+pub mod unprivileged;
 pub mod wire;
+pub mod workload;

@@ -79,7 +79,11 @@ impl Authority {
     }
 
     /// Leaf and intermediate for a public key of someone else, e.g. out of a CSR.
-    pub fn chain(&self, params: &CertificateParams, key: &impl PublicKeyData) -> Vec<CertificateDer<'static>> {
+    pub fn chain(
+        &self,
+        params: &CertificateParams,
+        key: &impl PublicKeyData,
+    ) -> Vec<CertificateDer<'static>> {
         vec![sign(params, key, &self.intermediate), self.intermediate_der.clone()]
     }
 
@@ -114,7 +118,8 @@ pub fn bare_leaf_params(life: Duration) -> CertificateParams {
     params.serial_number = Some(serial());
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     params.use_authority_key_identifier_extension = true;
     params
 }
@@ -127,7 +132,8 @@ fn ca_params(path_length: Option<u8>) -> CertificateParams {
     params.not_before = clock::now() - BACK_DATED;
     params.not_after = clock::now() + LIFE * 24;
     params.serial_number = Some(serial());
-    params.is_ca = IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
+    params.is_ca =
+        IsCa::Ca(path_length.map_or(BasicConstraints::Unconstrained, BasicConstraints::Constrained));
     params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
     params.use_authority_key_identifier_extension = true;
     params

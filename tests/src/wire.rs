@@ -38,7 +38,12 @@ pub type RawFrame = (u8, Vec<u8>);
 
 impl Peer {
     /// Dials a proxy as the client `credential` says, or as one without a certificate.
-    pub async fn connect(from: IpAddr, to: SocketAddr, credential: Option<&Credential>, alpn: &[&[u8]]) -> io::Result<Self> {
+    pub async fn connect(
+        from: IpAddr,
+        to: SocketAddr,
+        credential: Option<&Credential>,
+        alpn: &[&[u8]],
+    ) -> io::Result<Self> {
         let config = client_config(credential, alpn);
         within(async {
             let tcp = connect_from(Some(from), to).await?;
@@ -126,7 +131,8 @@ fn server_config(credential: &Credential, alpn: &[&[u8]]) -> Arc<ServerConfig> {
 
 /// Without rustls' check that key and certificate belong together: that is for honest peers.
 fn resolver(credential: &Credential, provider: &CryptoProvider) -> Arc<SingleCertAndKey> {
-    let key = provider.key_provider.load_private_key(credential.key.clone_key()).expect("the provider's own key");
+    let key =
+        provider.key_provider.load_private_key(credential.key.clone_key()).expect("the provider's own key");
     Arc::new(SingleCertAndKey::from(CertifiedKey::new(credential.chain.clone(), key)))
 }
 

@@ -65,7 +65,8 @@ fn parse_results(text: &str) -> Result<Results> {
     text.lines()
         .map(|line| {
             let mut words = line.split_whitespace();
-            let (Some(test), Some(seconds), Some(outcome)) = (words.next(), words.next(), words.next()) else {
+            let (Some(test), Some(seconds), Some(outcome)) = (words.next(), words.next(), words.next())
+            else {
                 bail!("{line:?} is not <test> <seconds> <outcome>");
             };
             Ok((test.to_owned(), (seconds.parse().with_context(|| line.to_owned())?, outcome.to_owned())))
@@ -108,7 +109,8 @@ impl Row {
     }
 
     fn duration(&self, results: &Results) -> Option<String> {
-        let times: Option<Vec<f64>> = self.tests.iter().map(|test| results.get(test).map(|(s, _)| *s)).collect();
+        let times: Option<Vec<f64>> =
+            self.tests.iter().map(|test| results.get(test).map(|(s, _)| *s)).collect();
         let total: f64 = times.filter(|times| !times.is_empty() && self.kind == "test")?.iter().sum();
         Some(format!("{total:.1} s"))
     }
@@ -124,7 +126,9 @@ fn fault_of(test: &str, results: &Results) -> Option<String> {
 
 /// The record that `make soak` or `make bench` left must say that the promise held, and for which commit.
 fn record_fault(record: &Path) -> Option<String> {
-    let Ok(text) = fs::read_to_string(record) else { return Some("no record; run make soak or make bench".into()) };
+    let Ok(text) = fs::read_to_string(record) else {
+        return Some("no record; run make soak or make bench".into());
+    };
     let Ok(record) = serde_json::from_str::<serde_json::Value>(&text) else { return Some("not JSON".into()) };
     if record["held"] != true {
         return Some("says that the promise did not hold".into());

@@ -115,13 +115,15 @@ impl Suite {
         let end = if self.ignored.iter().any(|ignored| ignored == test) {
             End::Ignored
         } else {
-            self.process(test).unwrap_or_else(|e| End::Failed(format!("could not be run: {e}"), String::new()))
+            self.process(test)
+                .unwrap_or_else(|e| End::Failed(format!("could not be run: {e}"), String::new()))
         };
         Outcome { test: test.to_owned(), took: begun.elapsed(), end }
     }
 
     fn process(&self, test: &str) -> Result<End> {
-        let transcript = env::temp_dir().join(format!("signet-test-{}-{test}", std::process::id()).replace(':', "-"));
+        let transcript =
+            env::temp_dir().join(format!("signet-test-{}-{test}", std::process::id()).replace(':', "-"));
         let output = File::create(&transcript)?;
         let mut process = Command::new(&self.binary)
             .args([test, "--exact", "--include-ignored", "--nocapture", "--test-threads=1"])
@@ -211,7 +213,8 @@ impl<'a> Report<'a> {
             let _ = write!(text, "\n---- {test}: {why} ----\n{printed}\n");
         }
         let verdict = if self.failed.is_empty() { "ok" } else { "FAILED" };
-        let (passed, failed, ignored, filtered) = (self.passed, self.failed.len(), self.ignored, self.filtered);
+        let (passed, failed, ignored, filtered) =
+            (self.passed, self.failed.len(), self.ignored, self.filtered);
         let _ = writeln!(
             text,
             "\ntest result: {verdict}. {passed} passed; {failed} failed; {ignored} ignored; 0 measured; {filtered} filtered out; finished in {:.2}s",
