@@ -21,7 +21,7 @@ use signet_core::{bundle::TrustBundle, drain::Drain, telemetry::Metrics, trust::
 use signet_link::client;
 use tokio::{
     sync::{mpsc, watch},
-    time::{interval, sleep},
+    time::{interval, sleep, timeout},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
@@ -126,20 +126,22 @@ impl Discovery {
         let config = move || svid.current().map(|generation| Arc::clone(&generation.grpc.client));
         let connecting =
             client::channel(&proxy.config.controller, Some(proxy.config.workload.address), config);
+        let distrusted = distrusted(&proxy.trust);
+        let mut trust = proxy.trust.watch();
         let channel = match connecting.await {
             Ok(channel) => channel,
             Err(error) => return error.to_string(),
         };
         let (requests, outgoing) = mpsc::channel(REQUESTS);
         for request in held.first_requests(&proxy.model, &proxy.trust) {
-            if requests.send(request).await.is_err() {
-                return "the stream closed at once".into();
+            if let Err(why) = send(&requests, request).await {
+                return why;
             }
         }
         let mut ads =
             AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
         let opening = ads.delta_aggregated_resources(ReceiverStream::new(outgoing));
-        let mut answers = match tokio::time::timeout(OPENING, opening).await {
+        let mut answers = match timeout(OPENING, opening).await {
             Ok(Ok(answer)) => answer.into_inner(),
             Ok(Err(status)) => return status.to_string(),
             Err(_) => return format!("no answer in {OPENING:?}"),
@@ -153,21 +155,22 @@ impl Discovery {
                     Ok(Some(answer)) => {
                         *failures = 0;
                         let reply = self.take(&proxy.model, &proxy.trust, held, answer);
-                        if requests.send(reply).await.is_err() {
-                            return "the stream closed".into();
-                        }
+                        if let Err(why) = send(&requests, reply).await { return why }
                     }
                     Ok(None) => return "the controller ended the stream".into(),
                     Err(status) => return status.to_string(),
                 },
+                _ = trust.changed() => if self::distrusted(&proxy.trust) != distrusted {
+                    return "a root was distrusted; the controller has to prove itself anew".into();
+                },
                 changed = interests.changed() => {
                     if changed.is_err() { return "the model is gone".into() }
                     if let Some(request) = held.follow(&proxy.model)
-                        && requests.send(request).await.is_err() { return "the stream closed".into() }
+                        && let Err(why) = send(&requests, request).await { return why }
                 }
                 _ = forget.tick() => {
                     if let Some(request) = held.follow(&proxy.model)
-                        && requests.send(request).await.is_err() { return "the stream closed".into() }
+                        && let Err(why) = send(&requests, request).await { return why }
                 }
             }
         }
@@ -185,6 +188,9 @@ impl Discovery {
         let type_url = answer.type_url;
         model.update(|draft| {
             for resource in answer.resources {
+                if type_url == ADDRESS && !held.addresses.contains(resource.name.as_str()) {
+                    continue; // unsubscribed meanwhile: kept, it would grow stale and be used as an answer later
+                }
                 let (name, version) = (resource.name.clone(), resource.version.clone());
                 let applied = match type_url.as_str() {
                     ADDRESS => decode::<v1::Address>(resource, ADDRESS)
@@ -208,7 +214,8 @@ impl Discovery {
             for name in answer.removed_resources {
                 held.drop_version(&type_url, &name);
                 match type_url.as_str() {
-                    ADDRESS => draft.set_address(&name, None),
+                    ADDRESS if held.addresses.contains(name.as_str()) => draft.set_address(&name, None),
+                    ADDRESS => {}
                     _ => warn!(type_url, name, "the controller knows it no more; what we hold stays"),
                 }
             }
@@ -216,7 +223,7 @@ impl Discovery {
         let mut reply =
             DeltaDiscoveryRequest { type_url, response_nonce: answer.nonce, ..Default::default() };
         if !faults.is_empty() {
-            let message = faults.join("; ");
+            let message = shown_faults(&faults);
             warn!(error = message, "an answer of the controller is unusable; what we held before stays");
             self.nacks.inc();
             self.status.send_modify(|status| status.nacks += 1);
@@ -240,16 +247,17 @@ impl Held {
     }
 
     fn first_requests(&mut self, model: &Model, trust: &Trust) -> Vec<DeltaDiscoveryRequest> {
-        self.addresses = model.interests().into_iter().collect();
-        if let Some(versions) = self.versions.get_mut(ADDRESS) {
-            versions.retain(|name, _| self.addresses.contains(name.as_str()));
-        }
-        let addresses = self.addresses.iter().map(ToString::to_string).collect();
-        vec![
+        let _ = self.follow(model); // forgets what nobody used while there was no stream
+        let mut requests = vec![
             self.subscribe(WORKLOAD_SETTINGS, vec![self.node.clone()]),
             self.subscribe(TRUST_BUNDLE, vec![trust.domain().to_string()]),
-            self.subscribe(ADDRESS, addresses),
-        ]
+        ];
+        // A first request without names would subscribe to all there are (delta xDS, wildcard).
+        if !self.addresses.is_empty() {
+            let addresses = self.addresses.iter().map(ToString::to_string).collect();
+            requests.push(self.subscribe(ADDRESS, addresses));
+        }
+        requests
     }
 
     fn subscribe(&self, type_url: &str, names: Vec<String>) -> DeltaDiscoveryRequest {
@@ -298,6 +306,31 @@ impl Held {
     }
 }
 
+/// Waits for room; a controller that does not read for [`SEND`] is one that hangs.
+async fn send(
+    requests: &mpsc::Sender<DeltaDiscoveryRequest>,
+    request: DeltaDiscoveryRequest,
+) -> Result<(), String> {
+    match timeout(SEND, requests.send(request)).await {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(_)) => Err("the stream closed".into()),
+        Err(_) => Err(format!("the controller read nothing for {SEND:?}")),
+    }
+}
+
+fn distrusted(trust: &Trust) -> Vec<Arc<str>> {
+    trust.bundle().map(|bundle| bundle.distrusted.clone()).unwrap_or_default()
+}
+
+/// The first few, so that one broken release of the controller cannot fill a disk with log lines.
+fn shown_faults(faults: &[String]) -> String {
+    let shown = faults.iter().take(SHOWN_FAULTS).map(String::as_str).collect::<Vec<_>>().join("; ");
+    match faults.len().saturating_sub(SHOWN_FAULTS) {
+        0 => shown,
+        more => format!("{shown}; and {more} more"),
+    }
+}
+
 fn decode<M: prost::Message + Default>(resource: Resource, type_url: &str) -> Result<M, String> {
     let any = resource.resource.ok_or("a resource without a body")?;
     if any.type_url != type_url {
@@ -317,6 +350,9 @@ const MAX_MESSAGE: usize = 4 << 20;
 /// Requests that wait for the stream: three first ones, then one at a time.
 const REQUESTS: usize = 16;
 const OPENING: Duration = Duration::from_secs(5);
+/// Both sides could wait for each other to read, as HTTP/2's windows end at 64 KiB; this ends it.
+const SEND: Duration = Duration::from_secs(10);
+const SHOWN_FAULTS: usize = 8;
 const FORGET_CHECK: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(25);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -339,7 +375,7 @@ mod tests {
             discovery: Discovery::new(&mut Metrics::new()),
             model: Model::new(["api.shop".into()]),
             trust: Trust::new(TrustDomain::new("cluster.local").unwrap()),
-            held: Held::new("shop/web".into()),
+            held: Held { addresses: ["api.shop".into()].into(), ..Held::new("shop/web".into()) },
         }
     }
 
@@ -400,6 +436,62 @@ mod tests {
             again[2].initial_resource_versions.is_empty(),
             "an old version would hide the answer for ever"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_expired_or_arrives_without_a_subscription_is_never_an_answer() {
+        let mut fixture = fixture();
+        fixture.held.first_requests(&fixture.model, &fixture.trust);
+        fixture.take(vec![resource("10.0.0.8", "v1", &service())], &["10.0.0.7"]);
+        assert_eq!(fixture.model.snapshot().address("10.0.0.8"), None, "it would never be updated");
+        assert_eq!(fixture.model.snapshot().address("10.0.0.7"), None);
+
+        let _ = fixture.model.resolve_within("10.0.0.9", Duration::ZERO).await;
+        fixture.held.follow(&fixture.model).unwrap();
+        fixture.take(vec![resource("10.0.0.9", "v1", &service())], &[]);
+        tokio::time::advance(Duration::from_secs(3600)).await; // the controller was away for an hour
+        let again = fixture.held.first_requests(&fixture.model, &fixture.trust);
+        assert_eq!(again[2].resource_names_subscribe, ["api.shop"]);
+        assert_eq!(fixture.model.snapshot().address("10.0.0.9"), None);
+    }
+
+    #[test]
+    fn a_proxy_that_dials_nothing_never_subscribes_to_everything() {
+        let (model, trust) = (Model::new([]), fixture().trust);
+        let first = Held::new("shop/web".into()).first_requests(&model, &trust);
+        assert!(first.iter().all(|request| !request.resource_names_subscribe.is_empty()), "{first:?}");
+    }
+
+    #[test]
+    fn a_good_resource_beside_a_broken_one_is_taken_and_the_nack_is_short() {
+        let mut fixture = fixture();
+        fixture.held.first_requests(&fixture.model, &fixture.trust);
+        let names: Vec<String> = (0..1000).map(|n| format!("10.1.{}.{}", n / 250, n % 250)).collect();
+        fixture.held.addresses.extend(names.iter().map(|name| name.as_str().into()));
+        let broken = names.iter().map(|name| resource(name, "v1", &v1::Address::default()));
+        let all = broken.chain([resource("api.shop", "v1", &service())]).collect();
+        let message = fixture.take(all, &[]).error_detail.unwrap().message;
+        assert!(message.len() < 1024 && message.ends_with("and 992 more"), "{message}");
+        assert!(matches!(fixture.model.snapshot().address("api.shop"), Some(Some(Answer::Service(_)))));
+    }
+
+    #[test]
+    fn settings_that_the_controller_no_longer_knows_stay() {
+        let mut fixture = fixture();
+        let settings = v1::WorkloadSettings { mode: v1::Mode::Strict.into(), ..Default::default() };
+        let body = prost_types::Any { type_url: WORKLOAD_SETTINGS.into(), value: settings.encode_to_vec() };
+        let resource = Resource { name: "shop/web".into(), version: "v1".into(), resource: Some(body) };
+        let answer = |resources, removed: &[&str]| DeltaDiscoveryResponse {
+            resources,
+            type_url: WORKLOAD_SETTINGS.into(),
+            removed_resources: removed.iter().map(ToString::to_string).collect(),
+            ..Default::default()
+        };
+        for answer in [answer(vec![resource], &[]), answer(vec![], &["shop/web"])] {
+            let ack = fixture.discovery.take(&fixture.model, &fixture.trust, &mut fixture.held, answer);
+            assert_eq!(ack.error_detail, None);
+            assert!(fixture.model.snapshot().settings.is_some());
+        }
     }
 
     #[tokio::test(start_paused = true)]
