@@ -1,14 +1,16 @@
 //! The admin pages: what this proxy is, knows and does. Read-only; what a stranger sent appears as JSON strings only.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Json, Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{Request, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use prometheus_client::metrics::{family::Family, gauge::Gauge};
 use serde_json::{Value, json};
 use signet_core::{
@@ -18,14 +20,17 @@ use signet_core::{
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, time::timeout};
+use tower::ServiceExt as _;
+use tracing::debug;
 
 use crate::{
     Proxy,
     config::Config,
     connections::{Ended, Facts, Live},
     discovery::Discovery,
-    listen::{self, CannotListen},
+    limits::Limits,
+    listen::{self, CannotListen, Places},
     model::{Answer, Transport, Workload},
 };
 
@@ -84,15 +89,40 @@ impl Listener {
             .route("/config", get(config))
             .route("/identity", get(identity))
             .with_state(pages);
-        let stop = drain.clone();
-        drain.spawn(async move {
-            let graceful = async move { stop.stopping().await };
-            let served = axum::serve(self.0, router).with_graceful_shutdown(graceful).await;
-            if let Err(error) = served {
-                tracing::error!(%error, "admin pages ended");
-            }
-        });
+        serve_on(self.0, router, drain);
     }
+}
+
+/// Answers one request for each connection, within limits: strangers reach this port.
+fn serve_on(listener: TcpListener, router: Router, drain: &Drain) {
+    let (work, places) = (drain.clone(), Places::new(CONNECTIONS));
+    drain.spawn(async move {
+        loop {
+            let (tcp, address) = tokio::select! {
+                biased;
+                () = work.stopping() => return,
+                accepted = listen::accept(&listener) => accepted,
+            };
+            let Some(place) = places.take() else {
+                debug!(%address, "admin connection closed: {CONNECTIONS} are open");
+                continue;
+            };
+            let router = router.clone();
+            work.spawn(async move {
+                let pages = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
+                let answered = http1::Builder::new()
+                    .keep_alive(false)
+                    .max_buf_size(HEAD_BYTES)
+                    .serve_connection(TokioIo::new(tcp), pages);
+                match timeout(EXCHANGE, answered).await {
+                    Ok(Ok(())) => {}
+                    Ok(Err(error)) => debug!(%address, %error, "admin connection failed"),
+                    Err(_) => debug!(%address, "admin connection closed: not done in {EXCHANGE:?}"),
+                }
+                drop(place);
+            });
+        }
+    });
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
@@ -176,7 +206,22 @@ async fn config(State(pages): State<Pages>) -> Json<Value> {
         "settings": snapshot.settings,
         "addresses": addresses,
         "discovery": pages.discovery.status(),
+        "limits": shown_limits(&proxy.config.limits),
     }))
+}
+
+fn shown_limits(limits: &Limits) -> Value {
+    json!({
+        "handshakeSeconds": limits.handshake.as_secs_f64(),
+        "firstBytesSeconds": limits.first_bytes.as_secs_f64(),
+        "clientHelloBytes": limits.client_hello_bytes,
+        "openSeconds": limits.open.as_secs_f64(),
+        "dialSeconds": limits.dial.as_secs_f64(),
+        "tries": limits.tries,
+        "tryAllSeconds": limits.try_all.as_secs_f64(),
+        "connections": limits.connections,
+        "drainSeconds": limits.drain.as_secs_f64(),
+    })
 }
 
 fn shown(answer: Option<&Answer>) -> Value {
@@ -242,4 +287,82 @@ async fn identity(State(pages): State<Pages>) -> Json<Value> {
 
 fn rfc3339(unix: i64) -> Option<String> {
     OffsetDateTime::from_unix_timestamp(unix).ok()?.format(&Rfc3339).ok()
+}
+
+/// Several people and a scraper at once; each costs [`HEAD_BYTES`] and two descriptors at most.
+const CONNECTIONS: usize = 32;
+/// Request head and our answer: the largest page is some 100 kB.
+const EXCHANGE: Duration = Duration::from_secs(10);
+/// A browser's cookies fit; hyper takes no less than 8 KiB.
+const HEAD_BYTES: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connections::Direction;
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+    };
+
+    async fn served() -> (std::net::SocketAddr, Drain) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
+        serve_on(listener, Router::new().route("/ready", get(async || "ready\n")), &drain);
+        (address, drain)
+    }
+
+    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        let mut tcp = TcpStream::connect(address).await.unwrap();
+        tcp.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let _ = tcp.read_to_end(&mut answer).await; // a refused request may end by a reset
+        String::from_utf8(answer).unwrap()
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_only_and_a_connection_is_closed_after_its_answer() {
+        let (address, drain) = served().await;
+        let answer = ask(address, "GET /ready HTTP/1.1\r\nhost: a\r\n\r\n").await;
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ready\n"), "{answer}");
+        let post = ask(address, "POST /ready HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n").await;
+        assert!(post.starts_with("HTTP/1.1 405"), "{post}");
+        let long = format!("GET /ready HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(4 * HEAD_BYTES));
+        assert!(!ask(address, &long).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(drain.run(Duration::from_secs(5)).await, 0);
+    }
+
+    #[tokio::test]
+    async fn callers_that_say_nothing_take_all_places_and_no_more() {
+        let (address, drain) = served().await;
+        let mut silent = Vec::new();
+        for _ in 0..CONNECTIONS {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        // Accepted in order: by the time that this one is looked at, the others have their places.
+        let mut refused = TcpStream::connect(address).await.unwrap();
+        assert_eq!(refused.read(&mut [0; 1]).await.unwrap(), 0);
+        drain.run(Duration::ZERO).await;
+    }
+
+    #[test]
+    fn what_a_stranger_sent_is_escaped() {
+        let mut facts = Facts::new(Direction::Inbound, "198.18.0.9:1".parse().unwrap(), "a".into(), 80);
+        facts.peer = Some("x\"}\n\u{1b}[2J<script>".into());
+        let text = row(&facts).to_string();
+        assert!(!text.contains('\n') && !text.contains('\u{1b}') && text.contains(r#"x\"}\n"#), "{text}");
+    }
+
+    #[test]
+    fn an_unknown_address_is_shown_as_unknown_and_never_as_plain() {
+        assert_eq!(shown(None)["verdict"], "UNKNOWN");
+        let workload = Workload {
+            address: "10.0.0.1".parse().unwrap(),
+            namespace: "shop".into(),
+            name: "api-0".into(),
+            transport: Transport::Plain("host_network".into()),
+        };
+        let plain = shown(Some(&Answer::Workload(workload.into())));
+        assert_eq!((&plain["verdict"], &plain["reason"]), (&json!("PLAIN"), &json!("host_network")));
+    }
 }
