@@ -175,7 +175,7 @@ impl Mesh {
 
     /// SIGTERM to all, in order.
     pub async fn finish(self) {
-        self.local.shutdown().await;
+        Box::pin(self.local.shutdown()).await;
     }
 
     async fn ask(&self, socket: &Path, method: &str, path: &str) -> io::Result<Value> {
@@ -254,8 +254,8 @@ impl MeshBuilder {
 
     /// Starts everything and waits until all of it is ready.
     pub async fn start(self) -> Mesh {
-        let mesh = self.start_without_waiting().await;
-        mesh.local.wait_ready(SOON).await.unwrap_or_else(|e| panic!("{e:#}"));
+        let mesh = Box::pin(self.start_without_waiting()).await;
+        Box::pin(mesh.local.wait_ready(SOON)).await.unwrap_or_else(|e| panic!("{e:#}"));
         mesh
     }
 
@@ -285,7 +285,7 @@ impl MeshBuilder {
         for (file, documents) in &self.manifests {
             put(file, documents);
         }
-        let local = Local::start(config).await.unwrap_or_else(|e| panic!("{e:#}"));
+        let local = Box::pin(Local::start(config)).await.unwrap_or_else(|e| panic!("{e:#}"));
         Mesh { local, network, directory, addresses, _scratch: scratch }
     }
 
