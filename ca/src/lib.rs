@@ -10,7 +10,7 @@ mod audit;
 mod authority;
 mod callers;
 mod clock;
-mod csr;
+pub mod csr; // for its fuzz target (tests/fuzz)
 mod issue;
 mod keeper;
 mod ledger;
