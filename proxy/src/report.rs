@@ -3,21 +3,18 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::Stream;
 use signet_api::v1::{
     self, Direction as WireDirection, EdgeDelta, ProxyState, ReportRequest, telemetry_client::TelemetryClient,
 };
 use signet_core::drain::Drain;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, interval},
-};
-use tokio_stream::wrappers::ReceiverStream;
+use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tracing::debug;
 
 use crate::{
     Proxy,
-    connections::{Direction, EdgeKey, EdgeSums},
+    connections::{Connections, Direction, EdgeKey, EdgeSums},
     discovery::Discovery,
     settings::Mode,
 };
@@ -33,41 +30,76 @@ pub fn run(proxy: Arc<Proxy>, discovery: &Arc<Discovery>, drain: &Drain) {
                 if let Some(now) = now {
                     report(&proxy, now).await;
                 }
+                std::future::pending().await // until there is another connection
             };
             tokio::select! {
                 biased;
                 () = stop.stopping() => return,
                 changed = channel.changed() => if changed.is_err() { return },
-                () = async { one.await; std::future::pending().await } => {}
+                () = one => {}
             }
         }
     });
 }
 
 /// One report stream over `channel`, until it ends.
-async fn report(proxy: &Proxy, channel: Channel) {
-    let (requests, outgoing) = mpsc::channel(REPORTS);
-    let mut client = TelemetryClient::new(channel);
-    let answer = client.report(ReceiverStream::new(outgoing));
-    tokio::pin!(answer);
-    let mut ticks = interval(TICK);
-    let mut spoke: Option<Instant> = None;
-    loop {
-        tokio::select! {
-            end = &mut answer => {
-                debug!(?end, "report stream ended");
-                return;
-            }
-            _ = ticks.tick() => {}
-        }
-        let Ok(slot) = requests.try_reserve() else { continue }; // pressure: the sums wait
-        let edges = proxy.connections.take_edges();
-        if edges.is_empty() && spoke.is_some_and(|spoke| spoke.elapsed() < ALIVE) {
-            continue;
-        }
-        spoke = Some(Instant::now());
-        slot.send(ReportRequest { proxy: Some(state(proxy)), edges: edges.into_iter().map(delta).collect() });
+async fn report(proxy: &Arc<Proxy>, channel: Channel) {
+    let reports = Reports {
+        connections: Arc::clone(&proxy.connections),
+        state: {
+            let proxy = Arc::clone(proxy);
+            move || state(&proxy)
+        },
+        spoke: None,
+        waiting: Vec::new(),
+    };
+    let end = TelemetryClient::new(channel).report(reports.stream()).await;
+    debug!(?end, "report stream ended");
+}
+
+/// Makes a report when the transport asks for one: under pressure it does not ask, and the sums wait where they are.
+struct Reports<S> {
+    connections: Arc<Connections>,
+    state: S,
+    spoke: Option<Instant>,
+    /// The last report, until the transport asks for the next one and so has taken it. If the stream ends before, its sums
+    /// go back; sums that were taken and lost on the way are lost, since doubled ones would be worse.
+    waiting: Vec<(EdgeKey, EdgeSums)>,
+}
+
+impl<S: Fn() -> ProxyState + Send + 'static> Reports<S> {
+    fn stream(self) -> impl Stream<Item = ReportRequest> + Send + 'static {
+        futures_util::stream::unfold(self, async |mut reports| {
+            let report = reports.next().await;
+            Some((report, reports))
+        })
     }
+
+    async fn next(&mut self) -> ReportRequest {
+        self.waiting.clear();
+        loop {
+            let edges = self.connections.take_edges();
+            let alive = self.spoke.is_none_or(|spoke| spoke.elapsed() >= ALIVE);
+            if alive || edges.iter().any(|(_, sums)| has_news(sums)) {
+                self.spoke = Some(Instant::now());
+                self.waiting = edges.clone();
+                let edges = edges.into_iter().map(delta).collect();
+                return ReportRequest { proxy: Some((self.state)()), edges };
+            }
+            sleep(TICK).await;
+        }
+    }
+}
+
+impl<S> Drop for Reports<S> {
+    fn drop(&mut self) {
+        self.connections.return_edges(std::mem::take(&mut self.waiting));
+    }
+}
+
+/// Whether anything happened on an edge; a silent one is repeated only with the sign of life.
+fn has_news(sums: &EdgeSums) -> bool {
+    sums.opened + sums.closed + sums.sent + sums.received > 0
 }
 
 fn state(proxy: &Proxy) -> ProxyState {
@@ -118,4 +150,58 @@ fn delta((key, sums): (EdgeKey, EdgeSums)) -> EdgeDelta {
 const TICK: Duration = Duration::from_millis(500);
 /// Without traffic, so that the controller knows our state.
 const ALIVE: Duration = Duration::from_secs(5);
-const REPORTS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::connections::Facts;
+    use futures_util::{FutureExt as _, StreamExt as _};
+    use signet_core::telemetry::Metrics;
+
+    fn carried(table: &Arc<Connections>) -> crate::connections::Entry {
+        let source = "198.18.0.9:4000".parse().unwrap();
+        let entry = table.open(Facts::new(Direction::Inbound, source, "198.18.0.1:80".into(), 80));
+        entry.carried();
+        entry
+    }
+
+    fn reports(connections: &Arc<Connections>) -> Reports<fn() -> ProxyState> {
+        let state: fn() -> ProxyState = ProxyState::default;
+        Reports { connections: Arc::clone(connections), state, spoke: None, waiting: Vec::new() }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn sums_that_the_transport_never_took_are_reported_by_the_next_stream_and_taken_ones_never_twice() {
+        let table = Connections::new(&mut Metrics::new());
+        let _entry = carried(&table);
+        let mut broken = Box::pin(reports(&table).stream());
+        assert_eq!(broken.next().await.unwrap().edges[0].opened, 1);
+        drop(broken);
+        let mut good = Box::pin(reports(&table).stream());
+        assert_eq!(good.next().await.unwrap().edges[0].opened, 1, "given back");
+        assert!(good.next().now_or_never().is_none(), "asked again, so the first one is on its way");
+        drop(good);
+        assert_eq!(table.take_edges()[0].1.opened, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_change_is_told_within_a_tick_and_silence_costs_only_the_sign_of_life() {
+        let table = Connections::new(&mut Metrics::new());
+        let mut stream = Box::pin(reports(&table).stream());
+        assert!(stream.next().await.unwrap().edges.is_empty(), "who we are, at once");
+        let asked = Instant::now();
+        let entry = {
+            let next = stream.next();
+            tokio::pin!(next);
+            assert!(next.as_mut().now_or_never().is_none());
+            let entry = carried(&table);
+            assert_eq!(next.await.unwrap().edges[0].opened, 1);
+            entry
+        };
+        assert!(asked.elapsed() <= TICK, "{:?}", asked.elapsed());
+        let told = Instant::now();
+        assert_eq!(stream.next().await.unwrap().edges.len(), 1, "the silent edge is still one");
+        assert!(told.elapsed() >= ALIVE, "{:?}", told.elapsed());
+        drop(entry);
+    }
+}
