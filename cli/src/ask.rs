@@ -1,8 +1,7 @@
 //! One question to a running part: HTTP/1.1 over its Unix socket or its loopback admin port, one request per connection.
 
 use std::{
-    fmt,
-    io,
+    fmt, io,
     net::SocketAddr,
     path::{Path, PathBuf},
     pin::pin,

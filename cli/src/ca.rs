@@ -82,7 +82,8 @@ pub(crate) async fn run(command: Command) -> Result<Exit> {
             change(args.asking, "/v1/rotate", json!({}), done).await
         }
         Command::Distrust(args) => {
-            let done = format!("{} is no longer believed; what rested on it fetches new certificates.", args.root);
+            let done =
+                format!("{} is no longer believed; what rested on it fetches new certificates.", args.root);
             change(args.asking, "/v1/distrust", json!({ "root": args.root }), &done).await
         }
     }
@@ -184,7 +185,11 @@ async fn bundle(asking: Asking) -> Result<Exit> {
     let json = BundleJson {
         sequence: bundle.sequence,
         distrusted: bundle.distrusted.iter().map(ToString::to_string).collect(),
-        roots: bundle.roots.iter().map(|der| BundleRoot { id: root_id(der), pem: certificate_pem(der) }).collect(),
+        roots: bundle
+            .roots
+            .iter()
+            .map(|der| BundleRoot { id: root_id(der), pem: certificate_pem(der) })
+            .collect(),
     };
     Output::to_stdout(asking.output).show(&json, |_| pem)?;
     Ok(Exit::Fine)

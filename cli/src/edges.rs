@@ -3,7 +3,8 @@
 use anyhow::Result;
 
 use crate::{
-    Asking, Exit, ask::Place,
+    Asking, Exit,
+    ask::Place,
     human,
     output::{self, Mark, Output},
     shapes::{Edge, EdgeList, End},
@@ -21,7 +22,10 @@ use crate::{
 ///   signet edges --plaintext        # what is not encrypted
 ///   signet edges -o json | jq '.edges[] | select(.refused)'
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, after_help = "Exit status: 0 fine, 1 with --plaintext: there are such edges, 2 could not ask")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Exit status: 0 fine, 1 with --plaintext: there are such edges, 2 could not ask"
+)]
 pub(crate) struct Args {
     /// Only connections that carried plaintext
     #[arg(long)]
@@ -33,7 +37,8 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     let state = args.asking.state()?;
     let controller = Place::Socket(state.controller_socket());
-    let mut edges: EdgeList = controller.get("/v1/edges").await.map_err(|e| state.explain("controller", e))?;
+    let mut edges: EdgeList =
+        controller.get("/v1/edges").await.map_err(|e| state.explain("controller", e))?;
     if args.plaintext {
         edges.edges.retain(is_plaintext);
     }
@@ -54,8 +59,21 @@ pub(crate) fn is_plaintext(edge: &Edge) -> bool {
 /// IDs last: they are long, and a narrow terminal wraps only them.
 pub(crate) fn edges_table(out: Output, edges: &[Edge]) -> String {
     let header = [
-        "CLIENT", "SERVER", "PORT", "SECURED", "TLS", "KEY EXCHANGE", "CERT LEFT", "OPEN", "TOTAL", "SENT", "RECEIVED",
-        "PROOF", "REASON", "CLIENT ID", "SERVER ID",
+        "CLIENT",
+        "SERVER",
+        "PORT",
+        "SECURED",
+        "TLS",
+        "KEY EXCHANGE",
+        "CERT LEFT",
+        "OPEN",
+        "TOTAL",
+        "SENT",
+        "RECEIVED",
+        "PROOF",
+        "REASON",
+        "CLIENT ID",
+        "SERVER ID",
     ];
     output::table(header, edges.iter().map(|edge| row(out, edge)))
 }
@@ -64,9 +82,9 @@ fn row(out: Output, edge: &Edge) -> [String; 15] {
     let none = || "-".to_owned();
     let or_none = |text: &Option<String>| text.clone().unwrap_or_else(none);
     let secured = match (edge.secured, edge.refused) {
-        (_, true) => format!("{} refused", out.mark(Mark::Aside)),
-        (true, false) => format!("{} mTLS", out.mark(Mark::Good)),
-        (false, false) => format!("{} plaintext", out.mark(Mark::Bad)),
+        (_, true) => out.marked(Mark::Aside, "refused"),
+        (true, false) => out.marked(Mark::Good, "mTLS"),
+        (false, false) => out.marked(Mark::Bad, "plaintext"),
     };
     [
         name(&edge.client),

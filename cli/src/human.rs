@@ -5,7 +5,7 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 /// The two largest units: "23h 59m", "9y 364d", "1m 5s", "12s", and "350ms" below a second.
-pub fn duration(duration: Duration) -> String {
+pub(crate) fn duration(duration: Duration) -> String {
     let seconds = duration.as_secs();
     if seconds == 0 && !duration.is_zero() {
         return format!("{}ms", duration.as_millis());
@@ -25,24 +25,24 @@ pub fn duration(duration: Duration) -> String {
 }
 
 /// Time left of something that ends: "23h 59m", or "expired 5m ago".
-pub fn left(seconds: i64) -> String {
+pub(crate) fn left(seconds: i64) -> String {
     let length = duration(Duration::from_secs(seconds.unsigned_abs()));
     if seconds < 0 { format!("expired {length} ago") } else { length }
 }
 
 /// Time left until an RFC 3339 `end`; what does not parse is shown as it came.
-pub fn left_until(end: &str, now: OffsetDateTime) -> String {
+pub(crate) fn left_until(end: &str, now: OffsetDateTime) -> String {
     seconds_until(end, now).map_or_else(|| end.to_owned(), left)
 }
 
 /// Seconds until an RFC 3339 `end`, negative when it is past.
-pub fn seconds_until(end: &str, now: OffsetDateTime) -> Option<i64> {
+pub(crate) fn seconds_until(end: &str, now: OffsetDateTime) -> Option<i64> {
     let end = OffsetDateTime::parse(end, &time::format_description::well_known::Rfc3339).ok()?;
     Some((end - now).whole_seconds())
 }
 
 /// "312 B", "1.2 KiB", "7.0 GiB".
-pub fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     if bytes < 1024 {
         return format!("{bytes} B");
     }
@@ -59,7 +59,7 @@ pub fn bytes(bytes: u64) -> String {
 }
 
 /// "1 edge", "3 edges".
-pub fn count(n: usize, thing: &str) -> String {
+pub(crate) fn count(n: u64, thing: &str) -> String {
     format!("{n} {thing}{}", if n == 1 { "" } else { "s" })
 }
 

@@ -22,7 +22,10 @@ use crate::{
 ///   signet identity shop/api-0
 ///   signet identity api-0 -o json | jq -r .chain | openssl x509 -noout -text
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, after_help = "Exit status: 0 it has a certificate, 1 it has none or trusts nobody, 2 could not ask")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Exit status: 0 it has a certificate, 1 it has none or trusts nobody, 2 could not ask"
+)]
 pub(crate) struct Args {
     /// "namespace/pod", or "pod" where only one has that name
     workload: String,
@@ -34,7 +37,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     let state = args.asking.state()?;
     let running = state.read_running()?;
     let child = find(&running, &args.workload)?;
-    let admin = child.admin_address.ok_or_else(|| anyhow!("{} has no admin address; restart the mesh", child.name))?;
+    let admin = child
+        .admin_address
+        .ok_or_else(|| anyhow!("{} has no admin address; restart the mesh", child.name))?;
     let asked = Place::Tcp(admin).get::<ProxyIdentity>("/identity").await;
     let identity = asked.map_err(|e| state.explain(&child.name, e))?;
     Output::to_stdout(args.asking.output).show(&identity, |identity| text(&child.name, identity))?;
@@ -47,7 +52,8 @@ fn find<'a>(running: &'a Running, workload: &str) -> Result<&'a RunningChild> {
     let fits = |child: &&RunningChild| {
         child.name == workload || child.name.rsplit_once('/').is_some_and(|(_, pod)| pod == workload)
     };
-    let names = |found: Vec<&RunningChild>| found.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
+    let names =
+        |found: Vec<&RunningChild>| found.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
     match proxies().filter(fits).collect::<Vec<_>>()[..] {
         [child] => Ok(child),
         [] => bail!("no proxy runs for {workload:?}; there are {}", names(proxies().collect())),

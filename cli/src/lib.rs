@@ -34,8 +34,16 @@ use crate::{output::Format, state::StateDir};
 ///   signet status               is it well
 ///   signet edges                who talks to whom, and is it encrypted
 #[derive(Debug, clap::Parser)]
-#[command(name = "signet", version, verbatim_doc_comment, propagate_version = true, arg_required_else_help = true)]
-#[command(after_help = "Exit status: 0 fine, 1 something to fix, 2 could not ask, 64 wrong usage. Each command's --help says what it means there.")]
+#[command(
+    name = "signet",
+    version,
+    verbatim_doc_comment,
+    propagate_version = true,
+    arg_required_else_help = true
+)]
+#[command(
+    after_help = "Exit status: 0 fine, 1 something to fix, 2 could not ask, 64 wrong usage. Each command's --help says what it means there."
+)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,

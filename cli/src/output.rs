@@ -77,6 +77,11 @@ impl Output {
         }
     }
 
+    /// A word that says it all, with its sign in front on a terminal.
+    pub fn marked(self, mark: Mark, word: &str) -> String {
+        if self.terminal { format!("{} {word}", self.mark(mark)) } else { word.to_owned() }
+    }
+
     /// Colours the marks after the columns are laid out, so that escapes do not count as width.
     fn paint(self, text: &str) -> String {
         if !self.colour {
@@ -126,7 +131,8 @@ mod tests {
 
     #[test]
     fn a_table_has_no_borders_and_no_trailing_blanks() {
-        let text = table(["NAME", "WHY"], [["web".into(), "a\nb".into()], ["api-long".into(), String::new()]]);
+        let text =
+            table(["NAME", "WHY"], [["web".into(), "a\nb".into()], ["api-long".into(), String::new()]]);
         assert_eq!(text, "NAME      WHY\nweb       a b\napi-long\n");
     }
 

@@ -46,7 +46,11 @@ mod tests {
     fn a_process_is_its_pid_and_its_start() {
         let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
         let started = start_time(child.id()).unwrap();
-        assert_eq!(end_orphans(&[(child.id(), started + 1)]), [0; 0], "another process with that pid is left alone");
+        assert_eq!(
+            end_orphans(&[(child.id(), started + 1)]),
+            [0; 0],
+            "another process with that pid is left alone"
+        );
         assert!(start_time(child.id()).is_some());
         assert_eq!(end_orphans(&[(child.id(), started)]), [child.id()]);
         child.wait().unwrap();

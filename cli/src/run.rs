@@ -30,4 +30,5 @@ pub(crate) async fn run(command: Command) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-const STATUS: &str = "Exit status: 0 stopped by SIGTERM or SIGINT, 1 could not start, 3 the supervisor is gone";
+const STATUS: &str =
+    "Exit status: 0 stopped by SIGTERM or SIGINT, 1 could not start, 3 the supervisor is gone";

@@ -2,7 +2,10 @@
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use signet_ca::{Phase, RootState, Status as CaStatus};
+pub(crate) use signet_ca::{
+    Phase,
+    admin::status::{RootState, Status as CaStatus},
+};
 pub(crate) use signet_controller::{
     admin::{EdgeList, Status as ControllerStatus, WorkloadStatus},
     edges::{Edge, End},

@@ -89,8 +89,14 @@ impl StateDir {
                 too_long.display()
             );
         }
-        let directories =
-            [self.0.clone(), self.ca(), self.0.join("trust"), self.controller(), self.workloads(), self.logs()];
+        let directories = [
+            self.0.clone(),
+            self.ca(),
+            self.0.join("trust"),
+            self.controller(),
+            self.workloads(),
+            self.logs(),
+        ];
         for directory in directories {
             files::create_private_dir(&directory)
                 .with_context(|| format!("making {}; choose another with --state", directory.display()))?;
@@ -101,7 +107,8 @@ impl StateDir {
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => Ok(Lock(lock)),
             Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                let pid = self.read_running().map_or_else(|_| "unknown".into(), |running| running.pid.to_string());
+                let pid =
+                    self.read_running().map_or_else(|_| "unknown".into(), |running| running.pid.to_string());
                 bail!(
                     "{} is in use by another signet (pid {pid}); stop that one, or choose another --state",
                     self.0.display()
@@ -124,7 +131,8 @@ impl StateDir {
             }
             Err(e) => return Err(e).with_context(|| format!("reading {}", path.display())),
         }
-        serde_json::from_str(&text).with_context(|| format!("{} is not what signet local writes", path.display()))
+        serde_json::from_str(&text)
+            .with_context(|| format!("{} is not what signet local writes", path.display()))
     }
 
     /// Why `child` gave no answer, and what to do: there is no mesh, or this part of it is down.

@@ -84,7 +84,11 @@ fn controller_problems(status: &ControllerStatus) -> Vec<String> {
 }
 
 fn text(out: Output, status: &Status) -> String {
-    let mut text = format!("Mesh of {}, trust domain {}\n", status.running.directory.display(), status.running.trust_domain);
+    let mut text = format!(
+        "Mesh of {}, trust domain {}\n",
+        status.running.directory.display(),
+        status.running.trust_domain
+    );
     let mark = |up: bool| out.mark(if up { Mark::Good } else { Mark::Bad });
     text += &match &status.ca {
         Some(ca) => format!("{} CA          {}\n", mark(true), ca_line(ca)),
@@ -94,8 +98,8 @@ fn text(out: Output, status: &Status) -> String {
         Some(controller) => format!(
             "{} Controller  {} with {}\n",
             mark(controller.manifests.errors.is_empty()),
-            human::count(controller.manifests.files, "file"),
-            human::count(controller.manifests.objects, "object"),
+            human::count(controller.manifests.files as u64, "file"),
+            human::count(controller.manifests.objects as u64, "object"),
         ),
         None => format!("{} Controller  does not answer\n", mark(false)),
     };
@@ -121,15 +125,18 @@ fn ca_line(ca: &CaStatus) -> String {
     });
     let intermediate = human::left_until(&ca.intermediate.not_after, now);
     let (rotation, issued) = (ca::rotation_words(ca), ca.issued);
-    format!("{root}, intermediate {intermediate} left, rotation {rotation}, {issued} issued, {} refused", ca.refused)
+    format!(
+        "{root}, intermediate {intermediate} left, rotation {rotation}, {issued} issued, {} refused",
+        ca.refused
+    )
 }
 
 fn row(out: Output, workload: &WorkloadStatus) -> [String; 7] {
     let none = || "-".to_owned();
     let meshed = if workload.meshed {
-        out.mark(Mark::Good).to_owned()
+        out.marked(Mark::Good, "yes")
     } else {
-        format!("{} {}", out.mark(Mark::Aside), workload.why.as_deref().unwrap_or_default())
+        out.marked(Mark::Aside, workload.why.as_deref().unwrap_or("no"))
     };
     let proxy = match &workload.proxy {
         Some(proxy) if proxy.connected && proxy.ready => "ready".into(),

@@ -92,7 +92,11 @@ mod tests {
         let drain = Drain::new();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        serve(listener, |line| async move { if line == "bad" { Err(io::ErrorKind::Other.into()) } else { Ok(line) } }, &drain);
+        serve(
+            listener,
+            |line| async move { if line == "bad" { Err(io::ErrorKind::Other.into()) } else { Ok(line) } },
+            &drain,
+        );
         assert_eq!(call(address.ip(), address, "hello").await.unwrap(), "hello");
         assert!(call(address.ip(), address, "bad").await.is_err());
         drain.run(Duration::ZERO).await;

@@ -45,7 +45,10 @@ use crate::{
 ///   signet demo
 ///   signet demo --once
 #[derive(Debug, clap::Args)]
-#[command(verbatim_doc_comment, after_help = "Exit status: 0 every promise was held, 1 one was not, or it could not start")]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Exit status: 0 every promise was held, 1 one was not, or it could not start"
+)]
 pub(crate) struct Args {
     /// Check the promises and end
     #[arg(long)]

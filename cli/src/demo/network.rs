@@ -1,8 +1,6 @@
 //! Addresses of the demo: 127.X.0.0/16 is all ours on every Linux, without root, and a free X lets demos run side by side.
 
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 
 use anyhow::{Context as _, Result};
 

@@ -55,13 +55,17 @@ fn apps_just_talk(evidence: &Evidence) -> Promise {
     Promise {
         promise: "Apps speak plain TCP and know nothing of the mesh",
         held: answers > 0,
-        because: format!("web asked api, which asked db: {answers} answers came back whole"),
+        because: format!(
+            "web asked api, which asked db: {} came back whole",
+            human::count(answers, "answer")
+        ),
     }
 }
 
 fn both_ends_prove_who_they_are(evidence: &Evidence) -> Promise {
     let proven = |client: &str, server: &str| {
-        let id = |pod: &str| Some(format!("spiffe://cluster.local/ns/shop/sa/{}", pod.trim_end_matches("-0")));
+        let id =
+            |pod: &str| Some(format!("spiffe://cluster.local/ns/shop/sa/{}", pod.trim_end_matches("-0")));
         find(evidence, client, server, |edge| edge.secured).is_some_and(|edge| {
             edge.tls.as_ref().is_some_and(|tls| tls.version == TLS13)
                 && edge.proof == "both"
@@ -79,7 +83,8 @@ fn both_ends_prove_who_they_are(evidence: &Evidence) -> Promise {
         promise: "Between meshed pods all is mutual TLS 1.3",
         held: missing.is_empty(),
         because: match &missing[..] {
-            [] => "web -> api and api -> db: both ends verified the other's SPIFFE ID, and both report it".into(),
+            [] => "web -> api and api -> db: both ends verified the other's SPIFFE ID, and both report it"
+                .into(),
             _ => format!("not proven by both ends: {}", missing.join(", ")),
         },
     }
@@ -122,12 +127,15 @@ fn plaintext_is_shown(evidence: &Evidence) -> Promise {
     };
     let out = plain("shop/web-0", "legacy/billing-0");
     let inward = plain("legacy/cron-0", "office/reports-0");
-    let held = out.as_deref() == Some(NOT_LABELLED) && inward.is_some() && evidence.cron_to_reports.answered > 0;
+    let held =
+        out.as_deref() == Some(NOT_LABELLED) && inward.is_some() && evidence.cron_to_reports.answered > 0;
     Promise {
         promise: "Plaintext still works where it is allowed, and is shown",
         held,
         because: match (out, inward) {
-            (Some(out), Some(inward)) => format!("web -> billing: {out}; cron -> reports (permissive): {inward}"),
+            (Some(out), Some(inward)) => {
+                format!("web -> billing: {out}; cron -> reports (permissive): {inward}")
+            }
             (None, _) => "web -> billing is not reported as plaintext".into(),
             (_, None) => "cron -> reports is not reported as plaintext".into(),
         },
@@ -136,28 +144,45 @@ fn plaintext_is_shown(evidence: &Evidence) -> Promise {
 
 fn strict_refuses_plaintext(evidence: &Evidence) -> Promise {
     let edge = find(evidence, "legacy/cron-0", "shop/db-0", |edge| edge.refused);
-    refusal("A strict pod takes no plaintext", "cron (not meshed) -> db", evidence.cron_to_db, edge, "plaintext_refused")
+    refusal(
+        "A strict pod takes no plaintext",
+        "cron (not meshed) -> db",
+        evidence.cron_to_db,
+        edge,
+        "plaintext_refused",
+    )
 }
 
 fn identity_decides(evidence: &Evidence) -> Promise {
     let edge = find(evidence, "shop/web-0", "shop/db-0", |edge| {
         edge.refused && edge.reason.as_deref() == Some("policy_denied")
     });
-    refusal("A certificate alone opens no door", "web -> db (policy: only api)", evidence.web_to_db, edge, "policy_denied")
+    refusal(
+        "A certificate alone opens no door",
+        "web -> db (policy: only api)",
+        evidence.web_to_db,
+        edge,
+        "policy_denied",
+    )
 }
 
 fn refusal(promise: &'static str, who: &str, calls: Outcome, edge: Option<&Edge>, word: &str) -> Promise {
     let reason = edge.and_then(|edge| edge.reason.as_deref());
     let held = calls.answered == 0 && calls.refused > 0 && reason == Some(word);
     let because = match reason {
-        _ if calls.answered > 0 => format!("{who}: {} calls were answered", calls.answered),
-        Some(reason) => format!("{who}: {} calls refused, {reason}", calls.refused),
-        None => format!("{who}: {} calls refused, and nobody reports why", calls.refused),
+        _ if calls.answered > 0 => format!("{who}: {} answered", human::count(calls.answered, "call")),
+        Some(reason) => format!("{who}: {} refused, {reason}", human::count(calls.refused, "call")),
+        None => format!("{who}: {} refused, and nobody reports why", human::count(calls.refused, "call")),
     };
     Promise { promise, held, because }
 }
 
-fn find<'a>(evidence: &'a Evidence, client: &str, server: &str, fits: impl Fn(&Edge) -> bool) -> Option<&'a Edge> {
+fn find<'a>(
+    evidence: &'a Evidence,
+    client: &str,
+    server: &str,
+    fits: impl Fn(&Edge) -> bool,
+) -> Option<&'a Edge> {
     let is = |edge: &&Edge| edges::name(&edge.client) == client && edges::name(&edge.server) == server;
     evidence.edges.iter().filter(is).find(|edge| fits(edge))
 }
@@ -174,7 +199,8 @@ mod tests {
 
     fn end(name: &str) -> End {
         let (namespace, pod) = name.split_once('/').unwrap();
-        let id = (namespace == "shop").then(|| format!("spiffe://cluster.local/ns/shop/sa/{}", &pod[..pod.len() - 2]));
+        let id = (namespace == "shop")
+            .then(|| format!("spiffe://cluster.local/ns/shop/sa/{}", &pod[..pod.len() - 2]));
         End { namespace: Some(namespace.into()), pod: Some(pod.into()), id, ..End::default() }
     }
 
@@ -199,7 +225,8 @@ mod tests {
 
     fn whole() -> Evidence {
         let client: Vec<u8> = [&[22, 3, 1, 0, 43, 1, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0, 0, 0, 0]].concat();
-        let server = [&[22, 3, 3, 0, 48, 2, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 3, 4]];
+        let server =
+            [&[22, 3, 3, 0, 48, 2, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 3, 4]];
         let seen = Seen { connections: 1, sent: record(&client, 0), received: record(&server.concat(), 0) };
         Evidence {
             answers: 3,

@@ -30,8 +30,13 @@ impl Reading {
             return Self::Open("a TLS version below 1.3".into());
         }
         let rest = || sent[1..].iter().chain(&received[1..]);
-        if let Some(open) = rest().find(|record| ![APPLICATION_DATA, CHANGE_CIPHER_SPEC].contains(&record.kind)) {
-            return Self::Open(format!("a TLS record of type {} after the hellos, which is not encrypted", open.kind));
+        if let Some(open) =
+            rest().find(|record| ![APPLICATION_DATA, CHANGE_CIPHER_SPEC].contains(&record.kind))
+        {
+            return Self::Open(format!(
+                "a TLS record of type {} after the hellos, which is not encrypted",
+                open.kind
+            ));
         }
         let encrypted = rest().filter(|record| record.kind == APPLICATION_DATA).count();
         Self::Tls13 { alpn: hello.alpn, encrypted }
@@ -171,7 +176,8 @@ mod tests {
 
     fn server_hello(version: u16) -> Vec<u8> {
         let [high, low] = version.to_be_bytes();
-        let body = [&[2, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, high, low]].concat();
+        let body =
+            [&[2, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, high, low]].concat();
         record(22, &body)
     }
 
@@ -182,7 +188,11 @@ mod tests {
         let good = Reading::Tls13 { alpn: vec!["signet/1".into()], encrypted: 2 };
         for (case, received, want) in [
             ("TLS 1.3", [server_hello(0x0304), data.clone()].concat(), Some(&good)),
-            ("the recording ends inside a record", [server_hello(0x0304), data[..9].to_vec()].concat(), Some(&good)),
+            (
+                "the recording ends inside a record",
+                [server_hello(0x0304), data[..9].to_vec()].concat(),
+                Some(&good),
+            ),
             ("TLS 1.2", [server_hello(0x0303), data.clone()].concat(), None),
             ("an open handshake record", [server_hello(0x0304), record(22, b"cert")].concat(), None),
             ("plaintext back", b"hello world\n".to_vec(), None),

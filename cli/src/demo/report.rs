@@ -84,11 +84,11 @@ pub(super) fn text(report: &Report, out: Output, state: &StateDir) -> String {
     for wire in &report.wires {
         let kind = if wire.meshed { "both meshed" } else { "billing is not meshed" };
         text += &format!(
-            "  {} ({kind}): {} on {}, the apps' secret {} times\n      sent      {}\n      received  {}\n      that is   {}\n",
+            "  {} ({kind}): {} on {}, the apps' secret read {}\n      sent      {}\n      received  {}\n      that is   {}\n",
             wire.name,
             human::bytes(wire.bytes),
-            human::count(usize::try_from(wire.connections).unwrap_or(usize::MAX), "connection"),
-            wire.secrets,
+            human::count(wire.connections, "connection"),
+            human::count(wire.secrets, "time"),
             wire.sent,
             wire.received,
             wire.reading
@@ -102,7 +102,7 @@ pub(super) fn text(report: &Report, out: Output, state: &StateDir) -> String {
     let broken = report.promises.iter().filter(|promise| !promise.held).count();
     text += &match broken {
         0 => "\nEvery promise was held.\n".into(),
-        n => format!("\n{} broken.\n", human::count(n, "promise")),
+        n => format!("\n{} broken.\n", human::count(n as u64, "promise")),
     };
     text
 }

@@ -66,7 +66,8 @@ impl Stage {
         let pod = |host, port| SocketAddr::new(network.pod(host), port);
         let behind = |host, port| SocketAddr::new(network.behind_tap(host), port);
         // The taps stand on the pods' addresses; the proxies of api and db, and the app of billing, behind them.
-        let tap = async |at: SocketAddr, onward| anyhow::Ok(Tap::start(listen(at).await?, onward, secret, drain));
+        let tap =
+            async |at: SocketAddr, onward| anyhow::Ok(Tap::start(listen(at).await?, onward, secret, drain));
         let stage = Arc::new(Self {
             web: network.pod(WEB),
             api: network.pod(API),
@@ -83,10 +84,14 @@ impl Stage {
         let api_asks_db = (network.pod(API), pod(API, 9001));
         apps::serve(
             listen(pod(API, 18080)).await?,
-            move |line| async move { Ok(format!("api, from {}", apps::call(api_asks_db.0, api_asks_db.1, &line).await?)) },
+            move |line| async move {
+                Ok(format!("api, from {}", apps::call(api_asks_db.0, api_asks_db.1, &line).await?))
+            },
             drain,
         );
-        for (name, at) in [("db", pod(DB, 15432)), ("reports", pod(REPORTS, 18080)), ("billing", behind(BILLING, 7070))] {
+        for (name, at) in
+            [("db", pod(DB, 15432)), ("reports", pod(REPORTS, 18080)), ("billing", behind(BILLING, 7070))]
+        {
             apps::serve(listen(at).await?, move |line| async move { Ok(format!("{name}: {line}")) }, drain);
         }
         Ok(stage)
@@ -94,10 +99,7 @@ impl Stage {
 
     /// Where the proxies behind the taps listen, by workload.
     pub(super) fn inbound_at(network: &Network) -> Vec<(String, IpAddr)> {
-        vec![
-            ("shop/api-0".into(), network.behind_tap(API)),
-            ("shop/db-0".into(), network.behind_tap(DB)),
-        ]
+        vec![("shop/api-0".into(), network.behind_tap(API)), ("shop/db-0".into(), network.behind_tap(DB))]
     }
 
     /// Everyone calls, again and again, until the drain stops.

@@ -9,10 +9,7 @@ use std::{
     fs::{File, OpenOptions},
     io::{self, Read as _, Seek as _, SeekFrom},
     net::SocketAddr,
-    os::unix::{
-        fs::OpenOptionsExt as _,
-        process::ExitStatusExt as _,
-    },
+    os::unix::{fs::OpenOptionsExt as _, process::ExitStatusExt as _},
     path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     time::Duration,
@@ -89,7 +86,12 @@ pub(crate) enum Order {
 
 impl Child {
     /// Starts supervising. `changed` hears of every change of state.
-    pub(crate) fn supervise(spec: Spec, tokens: Option<Tokens>, changed: watch::Sender<()>, drain: &Drain) -> Self {
+    pub(crate) fn supervise(
+        spec: Spec,
+        tokens: Option<Tokens>,
+        changed: watch::Sender<()>,
+        drain: &Drain,
+    ) -> Self {
         let (publish, state) = watch::channel(State::Starting);
         let (orders, receive) = mpsc::channel(ORDERS);
         let keeper = Keeper { spec: spec.clone(), tokens, publish, changed, orders: receive, failures: 0 };

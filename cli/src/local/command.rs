@@ -14,7 +14,7 @@ use signet_core::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{MissedTickBehavior, interval_at, Instant},
+    time::{Instant, MissedTickBehavior, interval_at},
 };
 
 use super::{Local, LocalConfig, plan::Sidecar};
@@ -143,11 +143,13 @@ fn summary(local: &Local) -> String {
 fn workload(name: &str, sidecar: &Sidecar) -> String {
     let mut text = format!("{name}  {}  {}\n", sidecar.workload.address, sidecar.identity);
     for inbound in &sidecar.bootstrap.inbound {
-        let (app, address) = (inbound.target.to_string(), SocketAddr::new(sidecar.workload.address, inbound.port));
+        let (app, address) =
+            (inbound.target.to_string(), SocketAddr::new(sidecar.workload.address, inbound.port));
         text += &format!("    its app listens on {app:<22} others call {address}\n");
     }
     for upstream in &sidecar.bootstrap.upstreams {
-        text += &format!("    its app dials      {:<22} to reach {}\n", upstream.listen.to_string(), upstream.to);
+        text +=
+            &format!("    its app dials      {:<22} to reach {}\n", upstream.listen.to_string(), upstream.to);
     }
     text + "\n"
 }

@@ -106,7 +106,13 @@ impl LocalConfig {
         let token = state.controller().join("token");
         let mut args = words(["run", "controller", "--source-dir"]);
         args.push(self.directory.clone().into());
-        args.extend(words(["--listen", &self.at(CONTROLLER_PORT), "--ca", &self.at(CA_PORT), "--token-file"]));
+        args.extend(words([
+            "--listen",
+            &self.at(CONTROLLER_PORT),
+            "--ca",
+            &self.at(CA_PORT),
+            "--token-file",
+        ]));
         args.push(token.clone().into());
         args.extend(words(["--trust-bundle"]));
         args.push(state.trust_bundle().into());

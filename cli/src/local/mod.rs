@@ -207,7 +207,8 @@ impl Local {
         changed.mark_changed(); // the file of an earlier supervisor must not stand
         let stop = self.tasks.clone();
         self.tasks.spawn(async move {
-            while tokio::select! { biased; () = stop.stopping() => false, c = changed.changed() => c.is_ok() } {
+            while tokio::select! { biased; () = stop.stopping() => false, c = changed.changed() => c.is_ok() }
+            {
                 if let Err(e) = shared.config.state.write_running(&shared.running()) {
                     let file = shared.config.state.running();
                     warn!("{} not written, other commands see an old state: {e}", file.display());
@@ -289,7 +290,11 @@ impl Shared {
                 _ => "ended".into(),
             },
         };
-        Err(anyhow!("{name} {why}; the end of {}:\n{}", child.spec.log.display(), child::tail(&child.spec.log, 5)))
+        Err(anyhow!(
+            "{name} {why}; the end of {}:\n{}",
+            child.spec.log.display(),
+            child::tail(&child.spec.log, 5)
+        ))
     }
 
     fn running(&self) -> Running {
@@ -332,7 +337,10 @@ fn end_orphans(state: &StateDir) {
     let orphans: Vec<(u32, u64)> =
         old.children.iter().filter_map(|child| Some((child.pid?, child.started?))).collect();
     for pid in proc::end_orphans(&orphans) {
-        warn!(pid, "a process of the signet (pid {}) that was killed here was still running; killed it too", old.pid);
+        warn!(
+            pid,
+            "a process of the signet (pid {}) that was killed here was still running; killed it too", old.pid
+        );
     }
     state.forget_running();
 }

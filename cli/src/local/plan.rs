@@ -91,10 +91,8 @@ fn sidecar(
     let directory = settings.state.workload(&workload.name());
     let path = |file: &str| directory.join(file).display().to_string();
     let listen_at = settings.inbound_at.get(&workload.name()).copied().unwrap_or(workload.address);
-    let target = |port, id: SpiffeId| Target {
-        address: SocketAddr::new(settings.control, port),
-        id: id.to_string(),
-    };
+    let target =
+        |port, id: SpiffeId| Target { address: SocketAddr::new(settings.control, port), id: id.to_string() };
     let admin = SocketAddr::new(workload.address, ADMIN_PORT);
     let bootstrap = Bootstrap {
         trust_domain: settings.trust_domain.to_string(),
@@ -133,7 +131,9 @@ fn sidecar(
         own.push(address);
     }
     if let Some((_, app)) = workload.inbound.iter().find(|(_, app)| own.contains(app)) {
-        return Err(format!("its app and its proxy would both listen on {app}; let the app listen elsewhere"));
+        return Err(format!(
+            "its app and its proxy would both listen on {app}; let the app listen elsewhere"
+        ));
     }
     Ok(sidecar)
 }
@@ -303,8 +303,16 @@ mod tests {
             workload
         };
         for (case, bad, word) in [
-            ("same address", with(|w| w.address = "127.77.0.3".parse().unwrap()), "shop/api-0 already listens"),
-            ("the control plane's port", with(|w| w.upstreams[0].0 = "127.77.0.1:15012".parse().unwrap()), "control"),
+            (
+                "same address",
+                with(|w| w.address = "127.77.0.3".parse().unwrap()),
+                "shop/api-0 already listens",
+            ),
+            (
+                "the control plane's port",
+                with(|w| w.upstreams[0].0 = "127.77.0.1:15012".parse().unwrap()),
+                "control",
+            ),
             ("a port twice", with(|w| w.inbound.push(w.inbound[0])), "twice"),
             ("the admin port", with(|w| w.upstreams[0].0.set_port(15020)), "twice"),
             ("app on the pod port", with(|w| w.inbound[0].1.set_port(8080)), "both listen"),
@@ -338,7 +346,10 @@ mod tests {
     #[test]
     fn ranges_lie_around_the_addresses_and_never_shrink() {
         let addresses = ["127.77.0.3", "127.77.9.4", "fd00::1"].map(|a| a.parse().unwrap());
-        let ranges: Vec<String> = ranges_around(addresses, &["127.78.0.0/16".parse().unwrap()]).iter().map(ToString::to_string).collect();
+        let ranges: Vec<String> = ranges_around(addresses, &["127.78.0.0/16".parse().unwrap()])
+            .iter()
+            .map(ToString::to_string)
+            .collect();
         assert_eq!(ranges, ["127.77.0.0/16", "127.78.0.0/16", "fd00::/64"]);
     }
 }

@@ -4,11 +4,7 @@
 //! One task writes them all: every 30 s, before each start of their process, and at once when the CA has a new boot id,
 //! since tokens die with the CA that made them.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, path::PathBuf, time::Duration};
 
 use serde::Deserialize;
 use serde_json::json;
