@@ -119,7 +119,7 @@ It keeps running, with traffic, until Ctrl-C. In another terminal:
   signet identity shop/api-0 --state {root}   the certificate of a workload
   signet ca rotate --state {root}             replace the root under traffic; nothing breaks
   grep -ac secret- {root}/wiretap/*           look for the secret in what the taps recorded
-  $EDITOR {root}/manifests/30-legacy.yaml     ordinary manifests; label the namespace and see
+  sed -i s/permissive/strict/ {root}/manifests/20-office.yaml   cron is refused from now on
 
 Your own manifests: signet local DIR
 "

@@ -14,7 +14,7 @@ use signet_core::identity::{self, TrustDomain};
 
 use super::{
     child::Spec,
-    plan::{CA_PORT, CONTROLLER_PORT, Settings, Sidecar},
+    plan::{CA_PORT, CONTROLLER_PORT, Plan, Settings, Sidecar},
     tokens::Bearer,
 };
 use crate::state::{Kind, StateDir};
@@ -56,7 +56,7 @@ pub struct ChildOverride {
 }
 
 impl LocalConfig {
-    /// The defaults, with the binaries that lie beside the running one.
+    /// The defaults, with the binaries that lie beside the running one, or should.
     pub fn new(directory: &Path, state: StateDir) -> Result<Self> {
         let directory = std::path::absolute(directory)
             .with_context(|| format!("manifest directory {}", directory.display()))?;
@@ -75,6 +75,17 @@ impl LocalConfig {
             overrides: BTreeMap::new(),
             inbound_at: BTreeMap::new(),
         })
+    }
+
+    /// Says now, and not as a crash of each child, which program is missing.
+    pub(super) fn check(&self, plan: &Plan) -> Result<()> {
+        let proxy = (!plan.sidecars.is_empty()).then_some(&self.proxy);
+        match [Some(&self.signet), proxy].into_iter().flatten().find(|program| !program.is_file()) {
+            Some(missing) => {
+                bail!("{} is missing; install it there, or build it with `cargo build`", missing.display())
+            }
+            None => Ok(()),
+        }
     }
 
     pub(super) fn settings(&self, mesh_ranges: Vec<IpNet>) -> Settings {
@@ -161,18 +172,12 @@ fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
     words.map(OsString::from).into()
 }
 
-/// Beside the running executable; for a test, which lies in `deps/`, one directory up.
+/// Beside the running executable; a test lies in `deps/`, and what it runs one directory up.
 fn beside_us(name: &str) -> Result<PathBuf> {
     let us = std::env::current_exe().context("finding our own executable")?;
-    let Some(directory) = us.parent() else { bail!("{} lies in no directory", us.display()) };
-    let found = [Some(directory), directory.parent()]
-        .into_iter()
-        .flatten()
-        .map(|directory| directory.join(name))
-        .find(|path| path.is_file());
-    found.with_context(|| {
-        format!("{name} is not beside {}; install both, or build both with `cargo build`", us.display())
-    })
+    let directory = us.parent().with_context(|| format!("{} lies in no directory", us.display()))?;
+    let directory = directory.parent().filter(|_| directory.ends_with("deps")).unwrap_or(directory);
+    Ok(directory.join(name))
 }
 
 /// Somebody waits at a keyboard: less than a cluster's 25 s.

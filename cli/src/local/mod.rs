@@ -71,6 +71,7 @@ impl Local {
         end_orphans(&config.state);
         let source = Source::open(&config)?;
         let plan = source.plan(&config, &Plan::default());
+        config.check(&plan)?;
         let (tasks, nursery) = (Drain::new(), Drain::new());
         let changed = watch::Sender::new(());
         let ca = Child::supervise(config.ca(), None, changed.clone(), &nursery);
