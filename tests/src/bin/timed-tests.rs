@@ -244,8 +244,8 @@ fn say(text: &str) {
     let _ = io::stdout().lock().write_all(text.as_bytes());
 }
 
-/// The longest story takes two minutes of load; this is a test that hangs.
-const LIMIT: Duration = Duration::from_secs(300);
+/// The longest stories are minutes of load; this is a test that hangs.
+const LIMIT: Duration = Duration::from_secs(600);
 /// How exact durations are.
 const LOOK: Duration = Duration::from_millis(2);
 /// Bytes at the end of what a failed test printed: the panic and the log lines before it.
