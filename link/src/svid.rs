@@ -234,7 +234,8 @@ impl Keeper {
     where
         F: Fn() -> Option<Arc<rustls::ClientConfig>> + Clone + Send + Sync + 'static,
     {
-        let channel: Channel = client::channel(&self.config.ca, self.config.source, config).await.map_err(Box::new)?;
+        let channel: Channel =
+            client::channel(&self.config.ca, self.config.source, config).await.map_err(Box::new)?;
         let key = KeyPair::generate().map_err(|e| NoSvid::Key(e.to_string()))?;
         let mut request =
             Request::new(IstioCertificateRequest { csr: self.csr(&key)?, ..Default::default() });

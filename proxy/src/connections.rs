@@ -3,6 +3,8 @@
 //! An [`Entry`] is a connection's own row. Its end is recorded once, in one place: the access log line, the metric and the
 //! row carry the same word. Dropped without [`Entry::close`], it records "cut".
 
+mod metrics;
+
 use std::{
     collections::{HashMap, VecDeque},
     net::SocketAddr,
@@ -13,10 +15,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-};
 use signet_core::{
     clock,
     identity::SpiffeId,
@@ -26,6 +24,7 @@ use signet_core::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
+use self::metrics::{BytesLabels, ConnectionMetrics, DirectionLabel, EndLabels};
 use crate::refusal::{OK, Refusal};
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Serialize)]
@@ -414,51 +413,6 @@ impl Drop for Entry {
     fn drop(&mut self) {
         if !self.closed {
             self.table.end(&self.live, CUT, None, false);
-        }
-    }
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct DirectionLabel {
-    direction: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct EndLabels {
-    direction: &'static str,
-    reason: &'static str,
-}
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct BytesLabels {
-    direction: &'static str,
-    flow: &'static str,
-}
-
-struct ConnectionMetrics {
-    open: Family<DirectionLabel, Gauge>,
-    ended: Family<EndLabels, Counter>,
-    refused: Family<EndLabels, Counter>,
-    bytes: Family<BytesLabels, Counter>,
-    edges_dropped: Counter,
-}
-
-impl ConnectionMetrics {
-    fn new(metrics: &mut Metrics) -> Self {
-        Self {
-            open: metrics.add("connections_open", "Connections open now", Family::default()),
-            ended: metrics.add(
-                "connections_ended",
-                "Connections ended, by the word of their end",
-                Family::default(),
-            ),
-            refused: metrics.add("refused", "Connections refused, by reason", Family::default()),
-            bytes: metrics.add("bytes", "Bytes of the app in connections that ended", Family::default()),
-            edges_dropped: metrics.add(
-                "edges_dropped",
-                "Edge sums dropped: too many peers between reports",
-                Counter::default(),
-            ),
         }
     }
 }
