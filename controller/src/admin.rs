@@ -122,7 +122,8 @@ pub(crate) fn serve(socket: &Path, admin: Admin, drain: &Drain) -> io::Result<()
 
 async fn status(State(admin): State<Admin>) -> Json<Status> {
     let snapshot = admin.snapshots.borrow().clone();
-    let workloads = snapshot.index.pods.values().filter(|pod| !pod.ended).map(|pod| admin.workload(&snapshot.index, pod));
+    let workloads =
+        snapshot.index.pods.values().filter(|pod| !pod.ended).map(|pod| admin.workload(&snapshot.index, pod));
     Json(Status {
         version: VERSION.into(),
         workloads: workloads.collect(),
@@ -135,7 +136,11 @@ async fn edges(State(admin): State<Admin>) -> Json<EdgeList> {
     let index = Arc::clone(&admin.snapshots.borrow().index);
     let mut edges = admin.reports.edges();
     for end in edges.iter_mut().flat_map(|edge| [&mut edge.client, &mut edge.server]) {
-        let pod = end.address.as_deref().and_then(|address| address.parse().ok()).and_then(|address| index.pod_at(address));
+        let pod = end
+            .address
+            .as_deref()
+            .and_then(|address| address.parse().ok())
+            .and_then(|address| index.pod_at(address));
         if let Some(pod) = pod {
             (end.namespace, end.pod) = (Some(pod.namespace.clone()), Some(pod.name.clone()));
         }
@@ -177,7 +182,8 @@ impl Admin {
 }
 
 fn proxy_status(state: ProxyState, connected: bool, rejected: Vec<String>) -> ProxyStatus {
-    let not_after = OffsetDateTime::from_unix_timestamp(state.leaf_not_after).ok().filter(|_| state.leaf_not_after > 0);
+    let not_after =
+        OffsetDateTime::from_unix_timestamp(state.leaf_not_after).ok().filter(|_| state.leaf_not_after > 0);
     ProxyStatus {
         connected,
         version: state.version,

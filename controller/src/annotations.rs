@@ -18,7 +18,8 @@ pub(crate) fn ports(value: &str) -> Result<BTreeSet<u16>, String> {
 pub(crate) fn upstreams(value: &str) -> Result<Vec<(u16, String)>, String> {
     let upstream = |entry: &str| {
         let (listen, to) = pair(entry)?;
-        let (host, to_port) = to.rsplit_once(':').ok_or_else(|| wrong(entry, "the target needs a port, api.shop:80"))?;
+        let (host, to_port) =
+            to.rsplit_once(':').ok_or_else(|| wrong(entry, "the target needs a port, api.shop:80"))?;
         let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
         let is_name = !bare.is_empty() && bare.chars().all(|c| c.is_ascii_alphanumeric() || ".-".contains(c));
         if !is_name && bare.parse::<std::net::Ipv6Addr>().is_err() {
@@ -82,7 +83,11 @@ mod tests {
     #[test]
     fn values_are_read_as_the_manual_shows_them() {
         assert_eq!(ports("9090, 9091,"), Ok([9090, 9091].into()));
-        let want = vec![(9001, "api.shop:80".to_owned()), (9002, "127.77.0.9:6379".into()), (9003, "[::1]:80".into())];
+        let want = vec![
+            (9001, "api.shop:80".to_owned()),
+            (9002, "127.77.0.9:6379".into()),
+            (9003, "[::1]:80".into()),
+        ];
         assert_eq!(upstreams("9001=api.shop:80, 9002=127.77.0.9:6379,9003=[::1]:80"), Ok(want));
         let at = AppAddress::At("127.0.0.1:18081".parse().unwrap());
         let want = vec![(8080, AppAddress::OnPodAddress(18080)), (8081, at)];

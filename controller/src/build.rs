@@ -46,7 +46,8 @@ pub(crate) fn service(name: &str) -> Manifest {
 
 /// The slice of Service <service> in namespace shop, mapping its one port to `port`.
 pub(crate) fn slice(service: &str, port: u16) -> Manifest {
-    let slice = manifest("discovery.k8s.io/v1", "EndpointSlice", &format!("{service}-1")).in_namespace("shop");
+    let slice =
+        manifest("discovery.k8s.io/v1", "EndpointSlice", &format!("{service}-1")).in_namespace("shop");
     let slice = slice.label("kubernetes.io/service-name", service).with("/addressType", "IPv4");
     slice.with("/ports", serde_json::json!([{"port": port}])).with("/endpoints", serde_json::json!([]))
 }

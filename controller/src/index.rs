@@ -109,7 +109,10 @@ impl Index {
             }
             Kind::EndpointSlice(slice) => {
                 if let Some(slice) = Slice::parse(slice, origin, errors) {
-                    self.slices.entry((slice.namespace.clone(), slice.service.clone())).or_default().push(slice);
+                    self.slices
+                        .entry((slice.namespace.clone(), slice.service.clone()))
+                        .or_default()
+                        .push(slice);
                 }
             }
             Kind::Policy(policy) => {

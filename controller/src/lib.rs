@@ -23,7 +23,8 @@ use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 use anyhow::Context as _;
 use ipnet::IpNet;
 use signet_api::{
-    v1::telemetry_server::TelemetryServer, xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
+    v1::telemetry_server::TelemetryServer,
+    xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
 };
 use signet_core::{
     drain::Drain,
@@ -121,7 +122,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 
 /// Wires a controller, and decides nothing. Its tasks live in `drain`.
 async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
-    let domain = TrustDomain::new(&args.trust_domain).with_context(|| format!("--trust-domain {:?}", args.trust_domain))?;
+    let domain = TrustDomain::new(&args.trust_domain)
+        .with_context(|| format!("--trust-domain {:?}", args.trust_domain))?;
     let mut registry = telemetry::Metrics::new();
     let metrics = Arc::new(Metrics::new(&mut registry));
     let provider = tls::mesh_provider(tls::default_provider());
@@ -134,11 +136,13 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         source: Some(args.listen.ip()).filter(|ip| !ip.is_unspecified()),
     };
     let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), drain, &mut registry);
-    let listener = TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+    let listener =
+        TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
 
     let mesh = Mesh { ranges: args.mesh_range.clone(), ..Mesh::new(domain) };
     let (streams, reports) = (Arc::new(Streams::default()), Arc::new(Reports::default()));
-    let (snapshots, manifests) = follow(args.source_dir.clone(), mesh, &trust, &reports, &metrics, drain).await?;
+    let (snapshots, manifests) =
+        follow(args.source_dir.clone(), mesh, &trust, &reports, &metrics, drain).await?;
 
     let discovery = Discovery {
         snapshots: snapshots.clone(),
@@ -148,8 +152,12 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         drain: drain.clone(),
     };
-    let telemeter =
-        Telemeter { reports: Arc::clone(&reports), snapshots: snapshots.clone(), metrics, drain: drain.clone() };
+    let telemeter = Telemeter {
+        reports: Arc::clone(&reports),
+        snapshots: snapshots.clone(),
+        metrics,
+        drain: drain.clone(),
+    };
     let config = move || svid.current().map(|generation| Arc::clone(&generation.grpc.server));
     let incoming = server::incoming(listener, config, Limits::default(), drain);
     let serving = Server::builder()
@@ -159,12 +167,12 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         .add_service(AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_REQUEST))
         .add_service(TelemetryServer::new(telemeter).max_decoding_message_size(MAX_REQUEST));
     let stop = drain.clone();
-    drain.spawn(Box::pin(async move {
+    drain.spawn(async move {
         let stopping = async move { stop.stopping().await };
-        if let Err(error) = serving.serve_with_incoming_shutdown(incoming, stopping).await {
+        if let Err(error) = Box::pin(serving.serve_with_incoming_shutdown(incoming, stopping)).await {
             tracing::error!(%error, "the controller's gRPC server ended; restart it");
         }
-    }));
+    });
     let admin = Admin { snapshots, manifests, streams, reports, metrics: registry.share() };
     let socket = &args.admin_socket;
     admin::serve(socket, admin, drain).with_context(|| format!("admin socket {}", socket.display()))
@@ -193,7 +201,8 @@ async fn follow(
     let snapshots = watch::Sender::new(Arc::new(Snapshot::new(Arc::new(index), trust.bundle())));
     let manifests = watch::Sender::new(Arc::new(found));
     let followed = (snapshots.subscribe(), manifests.subscribe());
-    let (trust, reports, metrics, stop) = (Arc::clone(trust), Arc::clone(reports), Arc::clone(metrics), drain.clone());
+    let (trust, reports, metrics, stop) =
+        (Arc::clone(trust), Arc::clone(reports), Arc::clone(metrics), drain.clone());
     drain.spawn(async move {
         let mut changed = trust.watch();
         loop {

@@ -34,10 +34,18 @@ impl Metrics {
     pub(crate) fn new(registry: &mut telemetry::Metrics) -> Self {
         Self {
             streams: registry.add("discovery_streams", "Open discovery streams", Gauge::default()),
-            subscriptions: registry.add("discovery_subscriptions", "Names subscribed to, over all streams", Gauge::default()),
+            subscriptions: registry.add(
+                "discovery_subscriptions",
+                "Names subscribed to, over all streams",
+                Gauge::default(),
+            ),
             pushes: registry.add("discovery_pushes", "Responses sent", Family::default()),
             nacks: registry.add("discovery_nacks", "Responses that a proxy rejected", Family::default()),
-            refused: registry.add("discovery_refused", "Streams, names and reports refused", Family::default()),
+            refused: registry.add(
+                "discovery_refused",
+                "Streams, names and reports refused",
+                Family::default(),
+            ),
             manifest_errors: registry.add("manifest_errors", "Errors in manifests, now", Gauge::default()),
             objects: registry.add("manifest_objects", "Objects in use, now", Gauge::default()),
             edges: registry.add("edges", "Edges remembered", Gauge::default()),

@@ -74,7 +74,10 @@ pub(crate) struct Telemeter {
 
 #[tonic::async_trait]
 impl Telemetry for Telemeter {
-    async fn report(&self, request: Request<Streaming<ReportRequest>>) -> Result<Response<ReportResponse>, Status> {
+    async fn report(
+        &self,
+        request: Request<Streaming<ReportRequest>>,
+    ) -> Result<Response<ReportResponse>, Status> {
         let (_, who) = caller(&request)?;
         let mut requests = request.into_inner();
         let mut known: Option<Reporter> = None;
@@ -104,7 +107,12 @@ impl Telemetry for Telemeter {
 
 impl Telemeter {
     /// Who reports: the pod that the message names, if its settings would be given to this caller.
-    fn reporter(&self, who: &Subscriber, request: &ReportRequest, known: Option<Reporter>) -> Result<Reporter, Status> {
+    fn reporter(
+        &self,
+        who: &Subscriber,
+        request: &ReportRequest,
+        known: Option<Reporter>,
+    ) -> Result<Reporter, Status> {
         let pod = match (&request.proxy, known) {
             (Some(proxy), _) => format!("{}/{}", proxy.namespace, proxy.pod),
             (None, Some(known)) => return Ok(known),

@@ -72,7 +72,10 @@ pub(crate) fn may_have(index: &Index, who: &Subscriber, kind: Type, name: &str) 
         Type::TrustBundle if name == index.mesh.trust_domain.as_str() => Ok(()),
         Type::TrustBundle => Err(Denial::Absent),
         Type::WorkloadSettings => {
-            let pod = name.split_once('/').and_then(|(namespace, pod)| index.pod(namespace, pod)).ok_or(Denial::Absent)?;
+            let pod = name
+                .split_once('/')
+                .and_then(|(namespace, pod)| index.pod(namespace, pod))
+                .ok_or(Denial::Absent)?;
             match pod.identity() {
                 None => Err(Denial::Absent),
                 Some(id) if *id != who.id => Err(Denial::Refused("identity_mismatch")),
@@ -123,7 +126,9 @@ impl Snapshot {
         may_have(&self.index, who, kind, name)?;
         match kind {
             Type::Address => self.address(name),
-            Type::WorkloadSettings => translate::settings(&self.index, name).map(|settings| Encoded::of(&settings)),
+            Type::WorkloadSettings => {
+                translate::settings(&self.index, name).map(|settings| Encoded::of(&settings))
+            }
             Type::TrustBundle => self.bundle.as_deref().map(|bundle| Encoded::of(&bundle_message(bundle))),
         }
         .ok_or(Denial::Absent)

@@ -33,7 +33,11 @@ pub enum Kind {
     Pod(Box<Pod>),
     Policy(Box<PolicyObject>),
     /// Not ours: Deployments, ConfigMaps, ... Counted, not used.
-    Other { api_version: String, kind: String, name: String },
+    Other {
+        api_version: String,
+        kind: String,
+        name: String,
+    },
 }
 
 /// Where an object was written down.
@@ -50,7 +54,11 @@ pub struct Origin {
 impl Origin {
     /// An error about the value of one of our labels or annotations; `field` names it in full.
     pub fn error(&self, field: &str, message: impl Into<String>) -> ManifestError {
-        let line = self.settings.iter().find(|(key, _)| field.contains(key.as_str())).map_or(self.line, |(_, line)| *line);
+        let line = self
+            .settings
+            .iter()
+            .find(|(key, _)| field.contains(key.as_str()))
+            .map_or(self.line, |(_, line)| *line);
         ManifestError { file: self.file.to_string(), line, field: field.to_owned(), message: message.into() }
     }
 }

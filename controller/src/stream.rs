@@ -5,7 +5,8 @@ use std::{sync::Arc, time::Duration};
 
 use rustls::{crypto::WebPkiSupportedAlgorithms, pki_types::UnixTime};
 use signet_api::xds::{
-    DeltaDiscoveryRequest, DeltaDiscoveryResponse, aggregated_discovery_service_server::AggregatedDiscoveryService,
+    DeltaDiscoveryRequest, DeltaDiscoveryResponse,
+    aggregated_discovery_service_server::AggregatedDiscoveryService,
 };
 use signet_core::{clock, drain::Drain, tls::Peer, trust::Trust, verifier::MeshVerifier};
 use signet_link::server::Caller;

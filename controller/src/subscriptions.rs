@@ -50,7 +50,11 @@ pub(crate) enum Answer {
     None,
     Ack(Type),
     /// Rejected: the names that the response carried, and the client's words.
-    Nack { kind: Type, names: Vec<Arc<str>>, why: String },
+    Nack {
+        kind: Type,
+        names: Vec<Arc<str>>,
+        why: String,
+    },
 }
 
 /// A request that ends the stream.

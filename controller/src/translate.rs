@@ -80,7 +80,8 @@ fn endpoints(index: &Index, service: &Service, ipv4: Option<bool>) -> Vec<v1::En
     let key = (service.namespace.clone(), service.name.clone());
     let candidates = match index.slices.get(&key) {
         Some(slices) => {
-            let pairs = slices.iter().flat_map(|slice| slice.endpoints.iter().map(move |endpoint| (slice, endpoint)));
+            let pairs =
+                slices.iter().flat_map(|slice| slice.endpoints.iter().map(move |endpoint| (slice, endpoint)));
             let of_slices = pairs.filter_map(|(slice, endpoint)| {
                 Some(Candidate {
                     workload: slice_workload(index, &slice.namespace, endpoint)?,
@@ -93,8 +94,11 @@ fn endpoints(index: &Index, service: &Service, ipv4: Option<bool>) -> Vec<v1::En
         }
         None => selected(index, service),
     };
-    let family = |text: &str| text.parse::<IpAddr>().is_ok_and(|a| ipv4.is_none_or(|ipv4| a.is_ipv4() == ipv4));
-    let usable = |c: &Candidate| family(&c.workload.address) && !(c.target_ports.is_empty() && !service.ports.is_empty());
+    let family =
+        |text: &str| text.parse::<IpAddr>().is_ok_and(|a| ipv4.is_none_or(|ipv4| a.is_ipv4() == ipv4));
+    let usable = |c: &Candidate| {
+        family(&c.workload.address) && (service.ports.is_empty() || !c.target_ports.is_empty())
+    };
     let candidates: Vec<Candidate> = candidates.into_iter().filter(usable).collect();
     let any_ready = candidates.iter().any(|candidate| candidate.ready);
     let chosen = candidates.into_iter().filter(|c| if any_ready { c.ready } else { c.leaving });
@@ -142,14 +146,17 @@ fn slice_ports(service: &Service, ports: &[(String, Option<u16>)]) -> BTreeMap<u
 
 /// A Service with a selector and no slice: what the EndpointSlice controller would write.
 fn selected(index: &Index, service: &Service) -> Vec<Candidate> {
-    let Some(selector) = &service.selector else { return Vec::new() };
     let in_namespace = (service.namespace.clone(), String::new())..;
     let pods = index.pods.range(in_namespace).map(|(_, pod)| pod);
     let pods = pods.take_while(|pod| pod.namespace == service.namespace);
-    let matching = pods.filter(|pod| !pod.ended && selector.iter().all(|(k, v)| pod.labels.get(k) == Some(v)));
+    let matching = pods.filter(|pod| !pod.ended && service.selects(pod));
     let candidates = matching.flat_map(|pod| {
-        // An address that passed to a younger Pod is no longer this one's.
-        let held = |address: &&IpAddr| index.pod_at(**address).is_some_and(|at| Arc::ptr_eq(at, pod) || at.host_network);
+        // An address that passed to a younger Pod is no longer this one's; a node's is shared by all on its network.
+        let held = |address: &&IpAddr| {
+            index
+                .pod_at(**address)
+                .is_some_and(|at| Arc::ptr_eq(at, pod) || (at.host_network && pod.host_network))
+        };
         pod.addresses.iter().filter(held).map(|address| Candidate {
             workload: workload(pod, *address),
             target_ports: pod_ports(service, pod),
@@ -195,21 +202,29 @@ pub(crate) fn settings(index: &Index, name: &str) -> Option<v1::WorkloadSettings
     let pod = index.pod(namespace, pod).filter(|pod| pod.identity().is_some())?;
     let namespace = index.namespaces.get(namespace).cloned().unwrap_or_default();
     let mode = if namespace.strict { v1::Mode::Strict } else { v1::Mode::Permissive };
-    let mut policies: Vec<v1::Policy> = index.policies_of(pod).map(|policy| self::policy(index, policy)).collect();
+    let mut policies: Vec<v1::Policy> =
+        index.policies_of(pod).map(|policy| self::policy(index, policy)).collect();
     if policies.iter().any(|policy| !policy.error.is_empty()) {
         policies.retain(|policy| !policy.error.is_empty());
     }
     Some(v1::WorkloadSettings {
         mode: mode.into(),
-        permissive_ports: namespace.permissive_ports.union(&pod.permissive_ports).map(|port| (*port).into()).collect(),
+        permissive_ports: namespace
+            .permissive_ports
+            .union(&pod.permissive_ports)
+            .map(|port| (*port).into())
+            .collect(),
         policies,
     })
 }
 
 fn policy(index: &Index, policy: &crate::source::policy::PolicyObject) -> v1::Policy {
     let rule = |rule: &crate::source::policy::Rule| {
-        let ids: Result<Vec<String>, String> =
-            rule.from.iter().map(|c| c.id(&index.mesh).map(|id| id.to_string()).map_err(|e| e.to_string())).collect();
+        let ids: Result<Vec<String>, String> = rule
+            .from
+            .iter()
+            .map(|c| c.id(&index.mesh).map(|id| id.to_string()).map_err(|e| e.to_string()))
+            .collect();
         Ok(v1::Rule { spiffe_ids: ids?, ports: rule.ports.iter().map(|port| (*port).into()).collect() })
     };
     let rules = policy.rules.as_ref().map_err(String::clone);

@@ -268,10 +268,8 @@ impl MeshBuilder {
         let put = |file: &str, documents: &[Value]| {
             fs::write(directory.join(file), manifests::file(documents)).expect("the directory is ours");
         };
-        let mut next = 1;
-        for pod in &self.pods {
+        for (next, pod) in (1..).zip(&self.pods) {
             let address = pod.address.unwrap_or_else(|| network.address(1, next));
-            next += 1;
             put(&file_of(&pod.full_name()), &pod.documents(address));
             addresses.insert(pod.full_name(), address);
         }

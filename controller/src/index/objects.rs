@@ -124,7 +124,8 @@ impl Namespace {
             None | Some("permissive") => false,
             Some("strict") => true,
             Some(other) => {
-                let message = format!("{other:?} is no mode; write permissive or strict (counts as strict until then)");
+                let message =
+                    format!("{other:?} is no mode; write permissive or strict (counts as strict until then)");
                 errors.push(origin.error(&format!("metadata.labels[{MTLS}]"), message));
                 true
             }
@@ -166,7 +167,9 @@ impl Pod {
         let addresses = pod_addresses(status, origin, errors);
         let app = |app: AppAddress| match (app, addresses.first()) {
             (AppAddress::At(address), _) => Some(address),
-            (AppAddress::OnPodAddress(port), address) => address.map(|address| SocketAddr::new(*address, port)),
+            (AppAddress::OnPodAddress(port), address) => {
+                address.map(|address| SocketAddr::new(*address, port))
+            }
         };
         let inbound = annotation(meta, INBOUND, origin, errors, annotations::inbound).into_iter();
         let inbound = inbound.filter_map(|(port, at)| Some(PodPort { port, app: app(at)? })).collect();
@@ -212,7 +215,9 @@ fn pod_addresses(
     let mut addresses = Vec::new();
     for text in status.pod_ip.as_deref().into_iter().chain(more).filter(|text| !text.is_empty()) {
         match text.parse::<IpAddr>() {
-            Ok(address) if !addresses.contains(&address.to_canonical()) => addresses.push(address.to_canonical()),
+            Ok(address) if !addresses.contains(&address.to_canonical()) => {
+                addresses.push(address.to_canonical())
+            }
             Ok(_) => {}
             Err(_) => errors.push(origin.error("status.podIP", format!("{text:?} is not an IP address"))),
         }
@@ -235,15 +240,21 @@ impl Service {
         let mut cluster_ips = Vec::new();
         for text in ips.filter(|text| !text.is_empty() && *text != "None") {
             match text.parse::<IpAddr>() {
-                Ok(address) if !cluster_ips.contains(&address.to_canonical()) => cluster_ips.push(address.to_canonical()),
+                Ok(address) if !cluster_ips.contains(&address.to_canonical()) => {
+                    cluster_ips.push(address.to_canonical())
+                }
                 Ok(_) => {}
-                Err(_) => errors.push(origin.error("spec.clusterIP", format!("{text:?} is not an IP address"))),
+                Err(_) => {
+                    errors.push(origin.error("spec.clusterIP", format!("{text:?} is not an IP address")))
+                }
             }
         }
         let mut ports = Vec::new();
         for (n, port) in spec.ports.iter().flatten().enumerate() {
             let Some(number) = number(port.port) else {
-                errors.push(origin.error(&format!("spec.ports[{n}].port"), format!("{} is no port", port.port)));
+                errors.push(
+                    origin.error(&format!("spec.ports[{n}].port"), format!("{} is no port", port.port)),
+                );
                 continue;
             };
             if port.protocol.as_deref().is_none_or(|protocol| protocol == "TCP") {
@@ -262,6 +273,15 @@ impl Service {
             client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
             external: spec.type_.as_deref() == Some("ExternalName"),
         }
+    }
+}
+
+impl Service {
+    /// Whether its selector, if it has one, matches `pod`.
+    pub(crate) fn selects(&self, pod: &Pod) -> bool {
+        let holds = |(key, value)| pod.labels.get(key) == Some(value);
+        pod.namespace == self.namespace
+            && self.selector.as_ref().is_some_and(|selector| selector.iter().all(holds))
     }
 }
 

@@ -82,8 +82,9 @@ impl Directory {
             }
         };
         let too_many = listed.len() > MAX_FILES;
-        let fault = too_many
-            .then(|| self.fault_of(format!("holds {} manifests; the first {MAX_FILES} are read", listed.len())));
+        let fault = too_many.then(|| {
+            self.fault_of(format!("holds {} manifests; the first {MAX_FILES} are read", listed.len()))
+        });
         let mut changed = self.set_fault(fault);
         let listed: BTreeMap<Arc<str>, Fingerprint> = listed.into_iter().take(MAX_FILES).collect();
         let before = self.files.len();
@@ -105,7 +106,10 @@ impl Directory {
         for file in self.files.values() {
             contents.errors.extend(file.errors.iter().cloned());
             for object in file.objects.iter().chain(&file.stale) {
-                match object.key().and_then(|key| seen.insert(key.clone(), Arc::clone(object)).map(|first| (key, first))) {
+                match object
+                    .key()
+                    .and_then(|key| seen.insert(key.clone(), Arc::clone(object)).map(|first| (key, first)))
+                {
                     None => contents.objects.push(Arc::clone(object)),
                     Some((key, first)) => {
                         contents.errors.push(double(&key, object, &first));
@@ -129,7 +133,9 @@ impl Directory {
         }
         let (objects, mut errors) = match text.as_deref().map(std::str::from_utf8) {
             Ok(Ok(text)) => parse::parse(&name, text),
-            Ok(Err(e)) => (Vec::new(), vec![whole(&name, format!("not UTF-8 after byte {}", e.valid_up_to()))]),
+            Ok(Err(e)) => {
+                (Vec::new(), vec![whole(&name, format!("not UTF-8 after byte {}", e.valid_up_to()))])
+            }
             Err(error) => (Vec::new(), vec![whole(&name, error.to_string())]),
         };
         let objects: Vec<Arc<Object>> = objects.into_iter().map(Arc::new).collect();
@@ -171,9 +177,16 @@ fn whole(file: &str, message: String) -> ManifestError {
 
 fn double((kind, namespace, name): &Key, object: &Object, first: &Object) -> ManifestError {
     let place = if namespace.is_empty() { name.clone() } else { format!("{namespace}/{name}") };
-    let message =
-        format!("{kind} {place} is already at {}:{}; this one is left out", first.origin.file, first.origin.line);
-    ManifestError { file: object.origin.file.to_string(), line: object.origin.line, field: "metadata.name".into(), message }
+    let message = format!(
+        "{kind} {place} is already at {}:{}; this one is left out",
+        first.origin.file, first.origin.line
+    );
+    ManifestError {
+        file: object.origin.file.to_string(),
+        line: object.origin.line,
+        field: "metadata.name".into(),
+        message,
+    }
 }
 
 fn log(file: &str, objects: &[Arc<Object>], errors: &[ManifestError]) {

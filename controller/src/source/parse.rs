@@ -1,5 +1,5 @@
 //! One file's text -> objects and errors. Pure, and safe on hostile text: documents are split by line, each is parsed within
-//! [`budget`], and one that does not parse never hides its neighbours.
+//! [`options`], and one that does not parse never hides its neighbours.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -16,7 +16,11 @@ pub fn parse(file: &str, text: &str) -> (Vec<Object>, Vec<ManifestError>) {
     } else {
         for (n, (line, document)) in documents(text).enumerate() {
             if n == MAX_DOCUMENTS {
-                reader.fail(line, "", format!("more than {MAX_DOCUMENTS} documents; split it into several files"));
+                reader.fail(
+                    line,
+                    "",
+                    format!("more than {MAX_DOCUMENTS} documents; split it into several files"),
+                );
                 break;
             }
             reader.document(line, document);
@@ -121,7 +125,9 @@ impl Reader {
             (version, "AuthorizationPolicy") if version.starts_with("signet.dev/") => {
                 Ok(Kind::Policy(Box::new(self.policy(source, line, &head))))
             }
-            ("", _) | (_, "") => Err(Fault { line, field: String::new(), message: "no apiVersion or no kind".into() }),
+            ("", _) | (_, "") => {
+                Err(Fault { line, field: String::new(), message: "no apiVersion or no kind".into() })
+            }
             (api_version, kind) => Ok(Kind::Other {
                 api_version: api_version.into(),
                 kind: kind.into(),
@@ -131,7 +137,9 @@ impl Reader {
         let nameless = head.metadata.name.as_ref().is_none_or(String::is_empty);
         match kind {
             Ok(Kind::Policy(policy)) => self.push(Kind::Policy(policy), line, settings), // nameless: closed, see there
-            Ok(kind) if nameless && !matches!(kind, Kind::Other { .. }) => self.fail(line, "metadata.name", "missing".into()),
+            Ok(kind) if nameless && !matches!(kind, Kind::Other { .. }) => {
+                self.fail(line, "metadata.name", "missing".into())
+            }
             Ok(kind) => self.push(kind, line, settings),
             Err(fault) => self.fault(fault),
         }
@@ -148,7 +156,9 @@ impl Reader {
         let parsed = match (head.api_version.as_str(), name) {
             (POLICY_VERSION, Some(_)) => source.read::<policy::Document>(),
             (POLICY_VERSION, None) => Err(Fault::new(line, "metadata.name", "missing")),
-            (other, _) => Err(Fault::new(line, "apiVersion", format!("{other} is unknown; write {POLICY_VERSION}"))),
+            (other, _) => {
+                Err(Fault::new(line, "apiVersion", format!("{other} is unknown; write {POLICY_VERSION}")))
+            }
         };
         let name = name.map_or_else(|| format!("{}-line-{line}", self.file), str::to_owned);
         let policy = match parsed {
@@ -171,7 +181,10 @@ impl Reader {
     /// error must not open what the policy closed.
     fn unreadable(&mut self, line: u64, text: &str) {
         let value = |l: &str, key: &str| {
-            let value = l.trim_start_matches([' ', '\t', '-', '{', ',', '"']).strip_prefix(key)?.trim_start_matches('"');
+            let value = l
+                .trim_start_matches([' ', '\t', '-', '{', ',', '"'])
+                .strip_prefix(key)?
+                .trim_start_matches('"');
             let value = value.trim_start().strip_prefix(':')?.trim();
             Some(value.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_owned())
         };
@@ -270,7 +283,8 @@ fn settings(line: u64, text: &str) -> Arc<[(String, u64)]> {
     let mut found = BTreeMap::new();
     for (at, content) in (line..).zip(text.lines()) {
         if let Some((_, rest)) = content.split_once("signet.dev/") {
-            let word: String = rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
+            let word: String =
+                rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').take(64).collect();
             if found.len() < 32 {
                 found.entry(format!("signet.dev/{word}")).or_insert(at);
             }

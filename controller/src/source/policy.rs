@@ -146,7 +146,13 @@ impl PolicyObject {
     pub(super) fn new(namespace: &str, name: &str, spec: Spec) -> Self {
         let Spec { target_refs, action: Some(Action::Allow) | None, audit, rules } = spec;
         let rules = rules.into_iter().enumerate().map(|(n, rule)| rule.parse(n, namespace)).collect();
-        Self { namespace: namespace.into(), name: name.into(), audit, selectors: selectors(target_refs), rules }
+        Self {
+            namespace: namespace.into(),
+            name: name.into(),
+            audit,
+            selectors: selectors(target_refs),
+            rules,
+        }
     }
 
     /// A policy that does not parse, for the pods that it was read to select.
@@ -172,14 +178,19 @@ fn selectors(targets: Option<Vec<TargetRef>>) -> Option<Vec<Selector>> {
 
 impl RuleDocument {
     fn parse(self, n: usize, namespace: &str) -> Result<Rule, String> {
-        let from = self.from.into_iter().enumerate().map(|(m, caller)| match (caller.service_account, caller.spiffe) {
-            (Some(AccountDocument { namespace: its, name }), None) => {
-                Ok(Caller::ServiceAccount { namespace: its.unwrap_or_else(|| namespace.into()), name })
+        let from = self.from.into_iter().enumerate().map(|(m, caller)| {
+            match (caller.service_account, caller.spiffe) {
+                (Some(AccountDocument { namespace: its, name }), None) => {
+                    Ok(Caller::ServiceAccount { namespace: its.unwrap_or_else(|| namespace.into()), name })
+                }
+                (None, Some(id)) => Ok(Caller::Spiffe(id)),
+                _ => Err(format!("spec.rules[{n}].from[{m}]: name exactly one of serviceAccount and spiffe")),
             }
-            (None, Some(id)) => Ok(Caller::Spiffe(id)),
-            _ => Err(format!("spec.rules[{n}].from[{m}]: name exactly one of serviceAccount and spiffe")),
         });
-        Ok(Rule { from: from.collect::<Result<_, _>>()?, ports: self.ports.into_iter().map(Into::into).collect() })
+        Ok(Rule {
+            from: from.collect::<Result<_, _>>()?,
+            ports: self.ports.into_iter().map(Into::into).collect(),
+        })
     }
 }
 

@@ -41,7 +41,10 @@ metadata: {name: api}
     let errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
     assert_eq!(errors[0], "shop.yaml:8: spec.ports[0].port: invalid i32");
     assert!(errors[1].starts_with("shop.yaml:1"), "{}", errors[1]);
-    assert_eq!(errors[2..], ["shop.yaml:14: metadata.name: missing", "shop.yaml:18: no apiVersion or no kind"]);
+    assert_eq!(
+        errors[2..],
+        ["shop.yaml:14: metadata.name: missing", "shop.yaml:18: no apiVersion or no kind"]
+    );
     let keys: Vec<_> = objects.iter().map(Object::key).collect();
     assert_eq!(keys, [Some(("Namespace", String::new(), "shop".into())), None]);
     assert_eq!(objects[0].origin.line, 20);
@@ -50,7 +53,10 @@ metadata: {name: api}
 #[test]
 fn lists_json_and_single_objects_are_one() {
     let pod = r#"{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "api"}}"#;
-    let list = format!("apiVersion: v1\nkind: List\nitems:\n- {pod}\n- {}\n", pod.replace("\"metadata\"", "\"spec\": 3, \"metadata\""));
+    let list = format!(
+        "apiVersion: v1\nkind: List\nitems:\n- {pod}\n- {}\n",
+        pod.replace("\"metadata\"", "\"spec\": 3, \"metadata\"")
+    );
     assert_eq!(parse("a.json", pod).0[0].kind, parse("a.yaml", &list).0[0].kind);
     let [error] = &errors(&list)[..] else { panic!("one error") };
     assert!(error.starts_with("shop.yaml:5: items[1].spec: "), "{error}");
@@ -58,12 +64,16 @@ fn lists_json_and_single_objects_are_one() {
 
 #[test]
 fn errors_about_our_annotations_name_their_line() {
-    let text = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: api\n  annotations:\n    signet.dev/upstreams: 9001\n";
+    let text =
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: api\n  annotations:\n    signet.dev/upstreams: 9001\n";
     let text = text.replace(": 9001", ": \"9001\"");
     let objects: Vec<_> = parse("pod.yaml", &text).0.into_iter().map(Arc::new).collect();
     let index = crate::index::Index::build(&crate::build::mesh(), &objects);
     let shown: Vec<String> = index.errors.iter().map(ToString::to_string).collect();
-    assert_eq!(shown, ["pod.yaml:6: metadata.annotations[signet.dev/upstreams]: \"9001\": expected <port>=<target>"]);
+    assert_eq!(
+        shown,
+        ["pod.yaml:6: metadata.annotations[signet.dev/upstreams]: \"9001\": expected <port>=<target>"]
+    );
 }
 
 #[test]
@@ -178,4 +188,28 @@ fn doubles_are_named_with_both_places() {
         errors[0].to_string(),
         "b.yaml:6: metadata.name: Pod default/x is already at a.yaml:2; this one is left out"
     );
+}
+
+#[test]
+fn the_example_of_the_manual_is_what_it_says() {
+    let manual = include_str!("../../../docs/manifests.md");
+    let example = manual.split("```yaml").nth(1).unwrap().split("```").next().unwrap();
+    let (objects, errors) = parse("manual.yaml", example);
+    let objects: Vec<_> = objects.into_iter().map(Arc::new).collect();
+    let index = crate::index::Index::build(&crate::build::mesh(), &objects);
+    assert_eq!((errors, index.errors.clone()), (vec![], vec![]));
+    let shown: Vec<String> = crate::local::workloads(&index)
+        .iter()
+        .map(|w| format!("{}/{} {} {:?} {:?}", w.namespace, w.pod, w.service_account, w.inbound, w.upstreams))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            "shop/api-0 api [Inbound { port: 8080, listen: 127.77.0.3:8080, target: 127.77.0.3:18080 }] []",
+            "shop/web-0 web [] [Upstream { listen: 127.77.0.2:9001, to: \"api.shop:80\" }]",
+        ]
+    );
+    assert!(crate::translate::address(&index, "127.77.1.1").is_some());
+    assert_eq!(crate::translate::settings(&index, "shop/api-0").unwrap().policies.len(), 1);
+    assert_eq!(crate::translate::settings(&index, "shop/web-0").unwrap().policies.len(), 0);
 }

@@ -2,11 +2,17 @@
 
 use std::net::IpAddr;
 
-use rcgen::{BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+    KeyUsagePurpose, SanType,
+};
 use rustls::pki_types::PrivateKeyDer;
 use signet_api::{
     ADDRESS, WORKLOAD_SETTINGS,
-    v1::{EdgeDelta, ProxyState, ReportRequest, telemetry_client::TelemetryClient, telemetry_server::TelemetryServer},
+    v1::{
+        EdgeDelta, ProxyState, ReportRequest, telemetry_client::TelemetryClient,
+        telemetry_server::TelemetryServer,
+    },
     xds::{
         self, aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
         aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
@@ -79,9 +85,10 @@ impl Controller {
             .add_service(AggregatedDiscoveryServiceServer::new(discovery))
             .add_service(TelemetryServer::new(telemeter));
         let stop = drain.clone();
-        drain.spawn(Box::pin(async move {
-            router.serve_with_incoming_shutdown(incoming, async move { stop.stopping().await }).await.unwrap();
-        }));
+        let stopping = async move { stop.stopping().await };
+        drain.spawn(async move {
+            Box::pin(router.serve_with_incoming_shutdown(incoming, stopping)).await.unwrap()
+        });
         Self { ca, target, trust, snapshots, streams, reports, drain }
     }
 
@@ -108,10 +115,12 @@ fn generation(ca: &Issuer<'_, KeyPair>, trust: &Arc<Trust>, id: &identity::Spiff
     params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];
     params.is_ca = IsCa::ExplicitNoCa;
     params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
     let key = KeyPair::generate().unwrap();
     let chain = vec![params.signed_by(&key, ca).unwrap().der().clone()];
-    Generation::new(1, chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap(), &provider(), trust).unwrap()
+    Generation::new(1, chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap(), &provider(), trust)
+        .unwrap()
 }
 
 /// A data plane's end of a stream.
@@ -123,15 +132,19 @@ struct Client {
 impl Client {
     async fn open(channel: Channel) -> Result<Self, Status> {
         let (requests, stream) = mpsc::channel(16);
-        let opened =
-            AggregatedDiscoveryServiceClient::new(channel).delta_aggregated_resources(ReceiverStream::new(stream)).await?;
+        let opened = AggregatedDiscoveryServiceClient::new(channel)
+            .delta_aggregated_resources(ReceiverStream::new(stream))
+            .await?;
         Ok(Self { requests, responses: opened.into_inner() })
     }
 
     async fn subscribe(&self, type_url: &str, names: &[&str]) {
         let resource_names_subscribe = names.iter().map(|name| (*name).to_owned()).collect();
-        let request =
-            DeltaDiscoveryRequest { type_url: type_url.into(), resource_names_subscribe, ..Default::default() };
+        let request = DeltaDiscoveryRequest {
+            type_url: type_url.into(),
+            resource_names_subscribe,
+            ..Default::default()
+        };
         self.requests.send(request).await.unwrap();
     }
 
@@ -143,7 +156,8 @@ impl Client {
     }
 
     async fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
-        let next = timeout(DEADLINE, self.responses.message()).await.expect("an answer within the deadline")?;
+        let next =
+            timeout(DEADLINE, self.responses.message()).await.expect("an answer within the deadline")?;
         next.ok_or_else(|| Status::ok("ended"))
     }
 }
@@ -257,15 +271,31 @@ async fn a_distrusted_root_ends_the_streams_that_rest_on_it() {
 async fn reports_are_taken_from_the_pod_itself_only() {
     let controller = Controller::start().await;
     let report = |pod: &str| ReportRequest {
-        proxy: Some(ProxyState { namespace: "shop".into(), pod: pod.into(), ready: true, ..Default::default() }),
-        edges: vec![EdgeDelta { direction: 2, peer: "192.0.2.1".into(), port: 80, opened: 1, ..Default::default() }],
+        proxy: Some(ProxyState {
+            namespace: "shop".into(),
+            pod: pod.into(),
+            ready: true,
+            ..Default::default()
+        }),
+        edges: vec![EdgeDelta {
+            direction: 2,
+            peer: "192.0.2.1".into(),
+            port: 80,
+            opened: 1,
+            ..Default::default()
+        }],
     };
-    for (account, address, pod, accepted) in
-        [("api", "127.0.0.3", "api", true), ("api", "127.0.0.3", "db", false), ("db", "127.0.0.3", "api", false)]
-    {
+    for (account, address, pod, accepted) in [
+        ("api", "127.0.0.3", "api", true),
+        ("api", "127.0.0.3", "db", false),
+        ("db", "127.0.0.3", "api", false),
+    ] {
         let mut client = TelemetryClient::new(controller.connect(account, address).await);
         let answer = client.report(tokio_stream::iter([report(pod)])).await;
-        assert_eq!(answer.map_err(|status| status.code()).err(), (!accepted).then_some(tonic::Code::PermissionDenied));
+        assert_eq!(
+            answer.map_err(|status| status.code()).err(),
+            (!accepted).then_some(tonic::Code::PermissionDenied)
+        );
     }
     assert!(controller.reports.proxy("shop/api").unwrap().ready);
     assert_eq!((controller.reports.proxy("shop/db"), controller.reports.edges().len()), (None, 1));

@@ -24,7 +24,12 @@ fn subscribe(names: &[&str]) -> DeltaDiscoveryRequest {
 
 fn answer(nonce: &str, error: Option<&str>) -> DeltaDiscoveryRequest {
     let error_detail = error.map(|message| xds::Status { code: 3, message: message.into() });
-    DeltaDiscoveryRequest { type_url: ADDRESS.into(), response_nonce: nonce.into(), error_detail, ..Default::default() }
+    DeltaDiscoveryRequest {
+        type_url: ADDRESS.into(),
+        response_nonce: nonce.into(),
+        error_detail,
+        ..Default::default()
+    }
 }
 
 fn next(subscriptions: &mut Subscriptions, snapshot: &Snapshot) -> Option<DeltaDiscoveryResponse> {
@@ -57,7 +62,11 @@ fn a_slow_client_gets_one_response_and_then_the_latest_state() {
     let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
     for n in 0..1000 {
         subscriptions.touch();
-        assert_eq!(next(&mut subscriptions, &snapshot(["10.0.0.2", "10.0.0.3"][n % 2])), None, "not acknowledged yet");
+        assert_eq!(
+            next(&mut subscriptions, &snapshot(["10.0.0.2", "10.0.0.3"][n % 2])),
+            None,
+            "not acknowledged yet"
+        );
     }
     assert_eq!(subscriptions.request(answer("0", None)), Ok(Answer::None), "an older nonce");
     assert!(subscriptions.in_flight());
@@ -117,7 +126,10 @@ fn limits_end_the_stream_by_name() {
     let unknown = DeltaDiscoveryRequest { type_url: "x".into(), ..Default::default() };
     assert_eq!(Subscriptions::default().request(unknown), Err(Breach::UnknownType("x".into())));
     let long = "x".repeat(MAX_NAME_BYTES + 1);
-    assert_eq!(Subscriptions::default().request(subscribe(&[&long])), Err(Breach::LongName(MAX_NAME_BYTES + 1)));
+    assert_eq!(
+        Subscriptions::default().request(subscribe(&[&long])),
+        Err(Breach::LongName(MAX_NAME_BYTES + 1))
+    );
     let many: Vec<String> = (0..=MAX_NAMES).map(|n| format!("{n}.shop")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
     assert_eq!(Subscriptions::default().request(subscribe(&many)), Err(Breach::TooManyNames));
@@ -129,11 +141,22 @@ fn settings_go_to_the_pod_whose_identity_and_address_match_and_to_nobody_else() 
     let snapshot = snapshot("10.0.0.1");
     let may = |who: &Subscriber, kind, name: &str| may_have(&snapshot.index, who, kind, name);
     let settings = Type::WorkloadSettings;
-    let foreign = Subscriber { id: identity::parse("spiffe://other/ns/shop/sa/api").unwrap(), ..who("api", "10.0.0.1") };
+    let foreign = Subscriber {
+        id: identity::parse("spiffe://other/ns/shop/sa/api").unwrap(),
+        ..who("api", "10.0.0.1")
+    };
     for (case, got, want) in [
         ("its own", may(&who("api", "10.0.0.1"), settings, "shop/api"), Ok(())),
-        ("another's", may(&who("db", "10.0.0.9"), settings, "shop/api"), Err(Denial::Refused("identity_mismatch"))),
-        ("from elsewhere", may(&who("api", "10.0.0.2"), settings, "shop/api"), Err(Denial::Refused("address_mismatch"))),
+        (
+            "another's",
+            may(&who("db", "10.0.0.9"), settings, "shop/api"),
+            Err(Denial::Refused("identity_mismatch")),
+        ),
+        (
+            "from elsewhere",
+            may(&who("api", "10.0.0.2"), settings, "shop/api"),
+            Err(Denial::Refused("address_mismatch")),
+        ),
         ("of nobody", may(&who("api", "10.0.0.1"), settings, "shop/none"), Err(Denial::Absent)),
         ("addresses: all of us", may(&who("db", "10.0.0.9"), Type::Address, "10.0.0.1"), Ok(())),
         ("the bundle: all of us", may(&who("db", "10.0.0.9"), Type::TrustBundle, "cluster.local"), Ok(())),
@@ -149,5 +172,8 @@ fn settings_go_to_the_pod_whose_identity_and_address_match_and_to_nobody_else() 
     let response = subscriptions
         .next(settings, &snapshot, &who("db", "10.0.0.9"), |name, why| refused.push(format!("{name} {why}")))
         .unwrap();
-    assert_eq!((sent(&response), refused), ((vec![], vec!["shop/api"]), vec!["shop/api identity_mismatch".to_owned()]));
+    assert_eq!(
+        (sent(&response), refused),
+        ((vec![], vec!["shop/api"]), vec!["shop/api identity_mismatch".to_owned()])
+    );
 }

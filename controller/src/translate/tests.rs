@@ -13,7 +13,8 @@ fn endpoints_of(index: &Index, name: &str) -> Vec<String> {
     };
     let line = |endpoint: v1::Endpoint| {
         let workload = endpoint.workload.unwrap();
-        let ports: Vec<String> = endpoint.target_ports.iter().map(|(from, to)| format!("{from}>{to}")).collect();
+        let ports: Vec<String> =
+            endpoint.target_ports.iter().map(|(from, to)| format!("{from}>{to}")).collect();
         format!("{} {}", workload_line(&workload), ports.join(","))
     };
     service.endpoints.into_iter().map(line).collect()
@@ -51,21 +52,35 @@ fn a_service_is_answered_whole_by_name_and_by_cluster_ip() {
         address: "10.0.0.3".into(),
         namespace: "shop".into(),
         name: "api".into(),
-        transport: Some(v1::Transport { kind: Some(Kind::SpiffeId("spiffe://cluster.local/ns/shop/sa/api".into())) }),
+        transport: Some(v1::Transport {
+            kind: Some(Kind::SpiffeId("spiffe://cluster.local/ns/shop/sa/api".into())),
+        }),
     };
     let want = v1::Address {
         target: Some(Target::Service(v1::Service {
             namespace: "shop".into(),
             name: "api".into(),
-            ports: vec![v1::ServicePort { port: 80, name: "http-web".into(), protocol: v1::Protocol::Http1.into() }],
+            ports: vec![v1::ServicePort {
+                port: 80,
+                name: "http-web".into(),
+                protocol: v1::Protocol::Http1.into(),
+            }],
             endpoints: vec![v1::Endpoint { workload: Some(workload), target_ports: [(80, 8080)].into() }],
             client_ip_affinity: true,
         })),
     };
-    for name in ["api.shop", "API.Shop.", "api.shop.svc", "api.shop.svc.cluster.local", "10.96.0.1", "::ffff:10.96.0.1"] {
+    for name in [
+        "api.shop",
+        "API.Shop.",
+        "api.shop.svc",
+        "api.shop.svc.cluster.local",
+        "10.96.0.1",
+        "::ffff:10.96.0.1",
+    ] {
         assert_eq!(address(&index, name).as_ref(), Some(&want), "{name}");
     }
-    for name in ["api", "shop.api", "api.shop.svc.other", "a.api.shop", "", ".", "api.", ".shop", "10.96.0.2"] {
+    for name in ["api", "shop.api", "api.shop.svc.other", "a.api.shop", "", ".", "api.", ".shop", "10.96.0.2"]
+    {
         assert_eq!(address(&index, name), None, "{name}");
     }
 }
@@ -140,31 +155,72 @@ fn of_two_pods_with_one_address_the_living_then_the_newest_holds_it() {
 fn endpoints_of_slices_follow_their_conditions_and_the_pods_behind_them() {
     let ready = |address: &str| json!({"addresses": [address], "conditions": {"ready": true}});
     let unready = |address: &str| json!({"addresses": [address], "conditions": {"ready": false}});
-    let leaving = |address: &str| {
-        json!({"addresses": [address], "conditions": {"ready": false, "serving": true, "terminating": true}})
-    };
-    let claims = |address: &str, pod: &str| json!({"addresses": [address], "targetRef": {"kind": "Pod", "name": pod}});
+    let leaving = |address: &str| json!({"addresses": [address], "conditions": {"ready": false, "serving": true, "terminating": true}});
+    let claims =
+        |address: &str, pod: &str| json!({"addresses": [address], "targetRef": {"kind": "Pod", "name": pod}});
     let slice = || slice("api", 8080);
     let not_ready = service("api").with("/spec/publishNotReadyAddresses", true);
     let renamed = service("api").with("/spec/ports", json!([{"name": "x", "port": 80}]));
     let api = "10.0.0.1 shop/api mesh:api 80>8080".to_owned();
     let other = "10.0.0.2 shop/other mesh:other 80>8080".to_owned();
     for (case, service, slice, want) in [
-        ("ready ones", service("api"), slice().endpoint(ready("10.0.0.1")).endpoint(unready("10.0.0.2")), vec![api.clone()]),
-        ("unset is ready", service("api"), slice().endpoint(json!({"addresses": ["10.0.0.1"]})), vec![api.clone()]),
-        ("ready before leaving", service("api"), slice().endpoint(ready("10.0.0.1")).endpoint(leaving("10.0.0.2")), vec![api.clone()]),
-        ("leaving ones when none is ready", service("api"), slice().endpoint(leaving("10.0.0.2")), vec![other.clone()]),
+        (
+            "ready ones",
+            service("api"),
+            slice().endpoint(ready("10.0.0.1")).endpoint(unready("10.0.0.2")),
+            vec![api.clone()],
+        ),
+        (
+            "unset is ready",
+            service("api"),
+            slice().endpoint(json!({"addresses": ["10.0.0.1"]})),
+            vec![api.clone()],
+        ),
+        (
+            "ready before leaving",
+            service("api"),
+            slice().endpoint(ready("10.0.0.1")).endpoint(leaving("10.0.0.2")),
+            vec![api.clone()],
+        ),
+        (
+            "leaving ones when none is ready",
+            service("api"),
+            slice().endpoint(leaving("10.0.0.2")),
+            vec![other.clone()],
+        ),
         ("none", service("api"), slice().endpoint(unready("10.0.0.1")), vec![]),
         ("publishNotReadyAddresses", not_ready, slice().endpoint(unready("10.0.0.1")), vec![api.clone()]),
-        ("identity of who holds the address", service("api"), slice().endpoint(claims("10.0.0.2", "api")), vec![other]),
-        ("a pod that is not known is no endpoint", service("api"), slice().endpoint(claims("10.0.0.8", "gone")), vec![]),
+        (
+            "identity of who holds the address",
+            service("api"),
+            slice().endpoint(claims("10.0.0.2", "api")),
+            vec![other],
+        ),
+        (
+            "a pod that is not known is no endpoint",
+            service("api"),
+            slice().endpoint(claims("10.0.0.8", "gone")),
+            vec![],
+        ),
         ("an ended pod is none", service("api"), slice().endpoint(ready("10.0.0.6")), vec![]),
-        ("an address without a pod", service("api"), slice().endpoint(ready("192.0.2.9")), vec!["192.0.2.9 shop/ no_pod 80>8080".into()]),
+        (
+            "an address without a pod",
+            service("api"),
+            slice().endpoint(ready("192.0.2.9")),
+            vec!["192.0.2.9 shop/ no_pod 80>8080".into()],
+        ),
         ("an empty slice selects nobody", service("api"), slice(), vec![]),
         ("another port's name", renamed, slice().endpoint(ready("10.0.0.1")), vec![]),
     ] {
         let done = pod("done").at("10.0.0.6").with("/status/phase", "Failed");
-        let index = index([namespace("shop"), pod("api").at("10.0.0.1"), pod("other").at("10.0.0.2"), done, service, slice]);
+        let index = index([
+            namespace("shop"),
+            pod("api").at("10.0.0.1"),
+            pod("other").at("10.0.0.2"),
+            done,
+            service,
+            slice,
+        ]);
         assert_eq!(endpoints_of(&index, "api.shop"), want, "{case}");
     }
 }
@@ -172,7 +228,10 @@ fn endpoints_of_slices_follow_their_conditions_and_the_pods_behind_them() {
 #[test]
 fn without_slices_the_selector_finds_the_endpoints() {
     let named = |pod: build::Manifest, port: u16| {
-        pod.label("app", "api").with("/spec/containers", json!([{"name": "c", "ports": [{"name": "web", "containerPort": port}]}]))
+        pod.label("app", "api").with(
+            "/spec/containers",
+            json!([{"name": "c", "ports": [{"name": "web", "containerPort": port}]}]),
+        )
     };
     let not_ready = json!([{"type": "Ready", "status": "False"}]);
     let index = index([
@@ -180,7 +239,8 @@ fn without_slices_the_selector_finds_the_endpoints() {
         named(pod("a").at("10.0.0.1"), 8080),
         named(pod("b").at("10.0.0.2"), 9090),
         named(pod("not-ready").at("10.0.0.3"), 8080).with("/status/conditions", not_ready),
-        named(pod("leaving").at("10.0.0.4"), 8080).with("/metadata/deletionTimestamp", "2026-01-03T00:00:00Z"),
+        named(pod("leaving").at("10.0.0.4"), 8080)
+            .with("/metadata/deletionTimestamp", "2026-01-03T00:00:00Z"),
         pod("no-such-port").at("10.0.0.5").label("app", "api"),
         named(pod("elsewhere").in_namespace("other").at("10.0.0.6"), 8080),
         named(pod("done").at("10.0.0.7"), 8080).with("/status/phase", "Succeeded"),
@@ -189,7 +249,10 @@ fn without_slices_the_selector_finds_the_endpoints() {
         service("dns").with("/spec/type", "ExternalName").with("/spec/externalName", "example.com"),
         service("nobody").with("/spec/selector", json!({})),
     ]);
-    assert_eq!(endpoints_of(&index, "api.shop"), ["10.0.0.1 shop/a mesh:a 80>8080", "10.0.0.2 shop/b mesh:b 80>9090"]);
+    assert_eq!(
+        endpoints_of(&index, "api.shop"),
+        ["10.0.0.1 shop/a mesh:a 80>8080", "10.0.0.2 shop/b mesh:b 80>9090"]
+    );
     assert_eq!(endpoints_of(&index, "headless.shop").len(), 3, "a, b and no-such-port");
     assert_eq!(endpoints_of(&index, "nobody.shop"), [""; 0]);
     assert_eq!(at(&index, "dns.shop"), "absent");
@@ -197,7 +260,8 @@ fn without_slices_the_selector_finds_the_endpoints() {
 
 #[test]
 fn dual_stack_services_are_reached_by_the_family_that_was_asked_for() {
-    let dual = pod("api").at("10.0.0.1").with("/status/podIPs", json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]));
+    let dual =
+        pod("api").at("10.0.0.1").with("/status/podIPs", json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]));
     let ips = json!(["10.96.0.1", "fd01::1"]);
     let index = index([
         namespace("shop"),
@@ -227,7 +291,9 @@ fn protocols_come_from_app_protocol_else_from_the_port_name() {
         (json!({"port": 1, "name": "http", "appProtocol": "example.com/own"}), Unknown),
     ] {
         let index = index([service("api").with("/spec/ports", json!([port]))]);
-        let Some(Target::Service(service)) = address(&index, "api.shop").and_then(|a| a.target) else { panic!("{port}") };
+        let Some(Target::Service(service)) = address(&index, "api.shop").and_then(|a| a.target) else {
+            panic!("{port}")
+        };
         assert_eq!(service.ports[0].protocol(), want, "{port}");
     }
 }
@@ -235,21 +301,31 @@ fn protocols_come_from_app_protocol_else_from_the_port_name() {
 #[test]
 fn settings_carry_mode_ports_and_every_policy_that_selects_the_pod() {
     let index = index([
-        namespace("shop").label("signet.dev/mtls", "strict").annotation("signet.dev/permissive-ports", "9090"),
+        namespace("shop")
+            .label("signet.dev/mtls", "strict")
+            .annotation("signet.dev/permissive-ports", "9090"),
         pod("api").annotation("signet.dev/permissive-ports", "9091"),
         pod("out").label("signet.dev/inject", "disabled"),
         policy("whole", json!({"rules": [{}]})),
-        policy("mine", json!({
-            "targetRefs": [{"kind": "Pod", "selector": {"matchLabels": {"app": "api"}}}],
-            "action": "ALLOW", "audit": true,
-            "rules": [{"from": [{"serviceAccount": {"name": "web"}}, {"spiffe": "spiffe://other/ns/a/sa/b"}], "ports": [80]}],
-        })),
-        policy("not-mine", json!({"targetRefs": [{"kind": "Pod", "selector": {"matchLabels": {"app": "db"}}}]})),
+        policy(
+            "mine",
+            json!({
+                "targetRefs": [{"kind": "Pod", "selector": {"matchLabels": {"app": "api"}}}],
+                "action": "ALLOW", "audit": true,
+                "rules": [{"from": [{"serviceAccount": {"name": "web"}}, {"spiffe": "spiffe://other/ns/a/sa/b"}], "ports": [80]}],
+            }),
+        ),
+        policy(
+            "not-mine",
+            json!({"targetRefs": [{"kind": "Pod", "selector": {"matchLabels": {"app": "db"}}}]}),
+        ),
         policy("elsewhere", json!({})).in_namespace("other"),
     ]);
-    let ids = ["spiffe://cluster.local/ns/shop/sa/web", "spiffe://other/ns/a/sa/b"].map(str::to_owned).to_vec();
+    let ids =
+        ["spiffe://cluster.local/ns/shop/sa/web", "spiffe://other/ns/a/sa/b"].map(str::to_owned).to_vec();
     let rule = |spiffe_ids, ports| v1::Rule { spiffe_ids, ports };
-    let named = |name: &str, audit, rules| v1::Policy { name: name.into(), audit, rules, error: String::new() };
+    let named =
+        |name: &str, audit, rules| v1::Policy { name: name.into(), audit, rules, error: String::new() };
     let want = v1::WorkloadSettings {
         mode: v1::Mode::Strict.into(),
         permissive_ports: vec![9090, 9091],
@@ -259,7 +335,10 @@ fn settings_carry_mode_ports_and_every_policy_that_selects_the_pod() {
         ],
     };
     assert_eq!(settings(&index, "shop/api"), Some(want));
-    assert_eq!((settings(&index, "shop/out"), settings(&index, "shop/none"), settings(&index, "api")), (None, None, None));
+    assert_eq!(
+        (settings(&index, "shop/out"), settings(&index, "shop/none"), settings(&index, "api")),
+        (None, None, None)
+    );
 }
 
 #[test]
@@ -283,7 +362,13 @@ fn selectors_match_labels_and_every_kind_of_expression() {
 fn a_policy_that_does_not_parse_closes_what_it_selects() {
     let mine = json!([{"kind": "Pod", "selector": {"matchLabels": {"app": "api"}}}]);
     let closed = |spec: serde_json::Value| {
-        let index = index([namespace("shop"), pod("api"), pod("db"), policy("open", json!({"rules": [{}]})), policy("p", spec)]);
+        let index = index([
+            namespace("shop"),
+            pod("api"),
+            pod("db"),
+            policy("open", json!({"rules": [{}]})),
+            policy("p", spec),
+        ]);
         ["shop/api", "shop/db"].map(|pod| {
             let policies = settings(&index, pod).unwrap().policies;
             assert!(policies.iter().all(|p| p.error.is_empty() || p.rules.is_empty()));
@@ -339,4 +424,12 @@ proptest! {
         }
         prop_assert_eq!(one.errors, other.errors);
     }
+}
+
+#[test]
+fn a_node_s_address_is_never_the_mesh_s_behind_a_service_either() {
+    let host = pod("host").at("10.0.0.1").with("/spec/hostNetwork", true);
+    let index = index([namespace("shop"), host, pod("api").at("10.0.0.1"), service("api"), service("host")]);
+    assert_eq!(endpoints_of(&index, "api.shop"), [""; 0]);
+    assert_eq!(endpoints_of(&index, "host.shop"), ["10.0.0.1 shop/host host_network 80>80"]);
 }
