@@ -22,7 +22,7 @@ use tokio::{net::UnixListener, sync::watch};
 use tracing::error;
 
 use crate::{
-    edges::Edge,
+    edges::{Edge, End},
     index::{Index, Pod, Transport},
     report::Reports,
     resources::{Snapshot, Subscriber},
@@ -135,17 +135,24 @@ async fn status(State(admin): State<Admin>) -> Json<Status> {
 async fn edges(State(admin): State<Admin>) -> Json<EdgeList> {
     let index = Arc::clone(&admin.snapshots.borrow().index);
     let mut edges = admin.reports.edges();
-    for end in edges.iter_mut().flat_map(|edge| [&mut edge.client, &mut edge.server]) {
-        let pod = end
-            .address
-            .as_deref()
-            .and_then(|address| address.parse().ok())
-            .and_then(|address| index.pod_at(address));
-        if let Some(pod) = pod {
-            (end.namespace, end.pod) = (Some(pod.namespace.clone()), Some(pod.name.clone()));
+    for edge in &mut edges {
+        name(&index, &mut edge.server);
+        let client = name(&index, &mut edge.client);
+        // The proxy took this caller before our answer about its address had come; here it is known.
+        if let Some(Transport::Plain(why)) = client.map(|pod| &pod.transport)
+            && edge.reason.as_deref() == Some("client_unknown")
+        {
+            edge.reason = Some(why.to_string());
         }
     }
     Json(EdgeList { edges })
+}
+
+/// Names an end that is known by its address only, where a Pod has that address.
+fn name<'a>(index: &'a Index, end: &mut End) -> Option<&'a Pod> {
+    let pod = end.address.as_deref()?.parse().ok().and_then(|address| index.pod_at(address))?;
+    (end.namespace, end.pod) = (Some(pod.namespace.clone()), Some(pod.name.clone()));
+    Some(pod)
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
