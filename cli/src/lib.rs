@@ -93,7 +93,7 @@ pub enum Exit {
 /// Runs a parsed command; the exit status, with an error already told.
 pub async fn run(cli: Cli) -> u8 {
     let failed = cli.command.failure();
-    match cli.command.run().await {
+    match Box::pin(cli.command.run()).await {
         Ok(Exit::Fine) => 0,
         Ok(Exit::Fix) => 1,
         Err(e) => {
@@ -108,7 +108,7 @@ impl Command {
         match self {
             Self::Demo(args) => Box::pin(demo::run(args)).await,
             Self::Local(args) => Box::pin(local::command::run(args)).await,
-            Self::Status(args) => status::run(args).await,
+            Self::Status(args) => Box::pin(status::run(args)).await,
             Self::Edges(args) => edges::run(args).await,
             Self::Identity(args) => identity::run(args).await,
             Self::Ca(command) => ca::run(command).await,

@@ -1,5 +1,7 @@
 //! The command line as people and scripts meet it: help, completion, exit status, words. Nothing runs.
 
+#![expect(clippy::unwrap_used, reason = "a test says with a panic that it failed")]
+
 use std::{
     path::PathBuf,
     process::{Command, Output, Stdio},

@@ -1,5 +1,7 @@
 //! Supervision, with the real CA and controller and a stand-in for the proxy that does nothing until its stdin ends.
 
+#![expect(clippy::unwrap_used, reason = "a test says with a panic that it failed")]
+
 use std::{
     fs,
     future::Future,

@@ -25,7 +25,7 @@ use crate::{
     ask::Place,
     local::{
         Local, LocalConfig,
-        command::{Stop, tell_progress},
+        command::{Stop, start, tell_progress},
     },
     output::{self, Format, Output},
     shapes::EdgeList,
@@ -76,7 +76,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     let mut local = None;
     let show = async {
         let stage = Stage::build(&network, &secret, &curtain).await?;
-        let mesh = local.insert(Local::start(config(&network, &state)?).await?);
+        let mesh = local.insert(start(config(&network, &state)?).await?);
         ready(mesh).await?;
         stage.play(&tasks);
         let first = timeout(PATIENCE, stage.first_answer()).await;
@@ -96,7 +96,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         Ok(None) | Err(_) => false,
     };
     if matches!(end, Ok(Some(_))) && !args.once {
-        out.text(&report::what_next(&state))?;
+        if args.output == Format::Table {
+            out.text(&report::what_next(&state))?;
+        }
         stop.asked().await;
         output::note("Stopping.");
     }

@@ -224,9 +224,10 @@ mod tests {
     }
 
     fn whole() -> Evidence {
-        let client: Vec<u8> = [&[22, 3, 1, 0, 43, 1, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0, 0, 0, 0]].concat();
+        let client: Vec<u8> =
+            [&[22, 3, 1, 0, 44, 1, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0, 0, 0, 0, 0]].concat();
         let server =
-            [&[22, 3, 3, 0, 48, 2, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 3, 4]];
+            [&[22, 3, 3, 0, 50, 2, 0, 0, 0, 3, 3][..], &[7; 32], &[0, 0x13, 1, 0, 0, 6, 0, 43, 0, 2, 3, 4]];
         let seen = Seen { connections: 1, sent: record(&client, 0), received: record(&server.concat(), 0) };
         Evidence {
             answers: 3,

@@ -3,6 +3,7 @@
 use std::{
     net::{IpAddr, SocketAddr},
     path::PathBuf,
+    pin::pin,
     time::Duration,
 };
 
@@ -14,7 +15,7 @@ use signet_core::{
 };
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at},
+    time::{Instant, MissedTickBehavior, interval_at, timeout},
 };
 
 use super::{Local, LocalConfig, plan::Sidecar};
@@ -80,7 +81,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         config.log = log;
     }
     let local = tokio::select! {
-        local = Local::start(config) => local?,
+        local = start(config) => local?,
         () = stop.asked() => return Ok(Exit::Fine), // the drop of what was started kills it
     };
     let out = Output::to_stdout(Format::Table);
@@ -98,6 +99,18 @@ async fn serve(local: &Local, out: Output) -> Result<()> {
     tell_progress(local).await;
     out.text("Ready. Ctrl-C stops it.\n")?;
     std::future::pending().await
+}
+
+/// Starts a mesh; says so when that takes long.
+pub(crate) async fn start(config: LocalConfig) -> Result<Local> {
+    let waits = format!("Still waiting for the CA; its log is {}", config.state.log("ca").display());
+    let mut start = pin!(Local::start(config));
+    loop {
+        match timeout(PROGRESS, &mut start).await {
+            Ok(local) => return local,
+            Err(_) => output::note(&waits),
+        }
+    }
 }
 
 /// Waits until all is ready; says every two seconds what for.

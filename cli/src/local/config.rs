@@ -28,7 +28,7 @@ pub struct LocalConfig {
     /// Where CA (15012) and controller (15010) listen. An address of its own lets several meshes run side by side.
     pub control_address: IpAddr,
     pub trust_domain: TrustDomain,
-    /// Empty: around the addresses in the directory.
+    /// Empty: for the proxies, around the addresses in the directory; for the controller, none is outside.
     pub mesh_ranges: Vec<IpNet>,
     /// As the CA's `--leaf-life` takes it: "24h".
     pub leaf_life: String,
@@ -130,6 +130,9 @@ impl LocalConfig {
         args.extend(words(["--admin-socket"]));
         args.push(state.controller_socket().into());
         args.extend(words(["--trust-domain", self.trust_domain.as_str()]));
+        for range in &self.mesh_ranges {
+            args.extend(words(["--mesh-range", &range.to_string()]));
+        }
         let mut spec = self.spec("controller", Kind::Controller, &self.signet, args);
         spec.bearer = Some(Bearer { identity: identity::controller(&self.trust_domain), file: token });
         Ok(spec)

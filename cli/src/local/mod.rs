@@ -67,8 +67,12 @@ impl Local {
     /// Takes the state directory, starts the CA, and when that answers, controller and proxies. Returns when all processes
     /// are started; [`Local::wait_ready`] says when they can serve.
     pub async fn start(config: LocalConfig) -> Result<Self> {
+        Box::pin(Self::start_all(config)).await
+    }
+
+    async fn start_all(config: LocalConfig) -> Result<Self> {
         let lock = config.state.take()?;
-        end_orphans(&config.state);
+        end_orphans(&config.state).await;
         let source = Source::open(&config)?;
         let plan = source.plan(&config, &Plan::default());
         config.check(&plan)?;
@@ -333,11 +337,11 @@ fn in_words(child: &Child, why: &NoAnswer) -> String {
 }
 
 /// Processes of a supervisor that was killed end by themselves; one that does not still holds our addresses.
-fn end_orphans(state: &StateDir) {
+async fn end_orphans(state: &StateDir) {
     let Ok(old) = state.read_running() else { return };
     let orphans: Vec<(u32, u64)> =
         old.children.iter().filter_map(|child| Some((child.pid?, child.started?))).collect();
-    for pid in proc::end_orphans(&orphans) {
+    for pid in proc::end_orphans(&orphans).await {
         warn!(
             pid,
             "a process of the signet (pid {}) that was killed here was still running; killed it too", old.pid

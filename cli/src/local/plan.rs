@@ -331,12 +331,13 @@ mod tests {
         let (a, b) = (workload("shop/a", "127.77.0.3"), workload("shop/b", "127.77.0.4"));
         let mut moved = a.clone();
         moved.upstreams.clear();
+        let (one, two) = (all(std::slice::from_ref(&a)), all(&[a, b]));
         let names = |list: &[&str]| list.iter().map(ToString::to_string).collect::<Vec<_>>();
         for (case, now, next, start, restart, stop) in [
-            ("nothing new", all(&[a.clone()]), all(&[a.clone()]), &[][..], &[][..], &[][..]),
-            ("added", all(&[a.clone()]), all(&[a.clone(), b.clone()]), &["shop/b"], &[], &[]),
-            ("annotation changed", all(&[a.clone()]), all(&[moved]), &[], &["shop/a"], &[]),
-            ("removed", all(&[a.clone(), b.clone()]), all(&[a.clone()]), &[], &[], &["shop/b"]),
+            ("nothing new", one.clone(), one.clone(), &[][..], &[][..], &[][..]),
+            ("added", one.clone(), two.clone(), &["shop/b"], &[], &[]),
+            ("annotation changed", one.clone(), all(&[moved]), &[], &["shop/a"], &[]),
+            ("removed", two, one, &[], &[], &["shop/b"]),
         ] {
             let want = Changes { start: names(start), restart: names(restart), stop: names(stop) };
             assert_eq!(changes(&now, &next), want, "{case}");

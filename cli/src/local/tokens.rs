@@ -4,7 +4,11 @@
 //! One task writes them all: every 30 s, before each start of their process, and at once when the CA has a new boot id,
 //! since tokens die with the CA that made them.
 
-use std::{collections::BTreeMap, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use serde::Deserialize;
 use serde_json::json;
@@ -135,7 +139,7 @@ impl Mint {
         }
     }
 
-    async fn write(&mut self, file: &PathBuf, identity: &SpiffeId) {
+    async fn write(&mut self, file: &Path, identity: &SpiffeId) {
         #[derive(Deserialize)]
         struct Token {
             token: String,
