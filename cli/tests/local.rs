@@ -170,9 +170,9 @@ async fn what_cannot_start_says_why_in_its_own_words() {
     assert!(error.contains("/nonexistent/signet is missing"), "{error}");
 }
 
-/// A laptop's terminal is closed with kill -9, one child is stopped by a debugger.
+/// One child is stopped, by a debugger say, and cannot notice; the next start in that directory ends it.
 #[tokio::test]
-async fn no_child_outlives_a_killed_supervisor() {
+async fn no_child_outlives_a_killed_supervisor_and_a_stopped_one_is_not_in_the_way() {
     let scratch = Scratch::new("orphans");
     scratch.pod("web", 2, "");
     // It needs signet-proxy beside itself; the stand-in lies beside a link to the real one.
@@ -199,14 +199,14 @@ async fn no_child_outlives_a_killed_supervisor() {
     eventually("three children", || async { children().len() == 3 }).await;
     let pids = children();
     let signal = |pid: i32, signal| nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), signal);
+    let stat = |pid: i32| read(Path::new(&format!("/proc/{pid}/stat")));
     signal(pids[0], nix::sys::signal::Signal::SIGSTOP).unwrap();
+    eventually("the CA is stopped", || async { stat(pids[0]).contains(") T ") }).await;
     supervisor.kill().unwrap();
     supervisor.wait().unwrap();
-    let gone = |pid: i32| {
-        let stat = read(Path::new(&format!("/proc/{pid}/stat")));
-        stat.is_empty() || stat.contains(") Z ")
-    };
-    eventually("all children are gone", || async { pids.iter().all(|pid| gone(*pid)) }).await;
-    let local = Local::start(scratch.config()).await.unwrap(); // and nothing that they left is in the way
+    let gone = |pid: i32| stat(pid).is_empty() || stat(pid).contains(") Z ");
+    eventually("the others are gone", || async { pids[1..].iter().all(|pid| gone(*pid)) }).await;
+    let local = Local::start(scratch.config()).await.unwrap();
+    assert!(gone(pids[0]));
     local.shutdown().await;
 }

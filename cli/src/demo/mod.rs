@@ -17,7 +17,7 @@ use signet_core::{
     files,
     telemetry::{self, LogFormat},
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::{network::Network, promises::judge, report::Report, story::Stage};
 use crate::{
@@ -63,6 +63,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     let begin = Instant::now();
+    let deadline = begin + PATIENCE;
     telemetry::init(LogFormat::Text, "warn").map_err(|e| anyhow!(e))?;
     let mut stop = Stop::listen()?;
     let network = Network::claim(fastrand::u8(..))?;
@@ -77,10 +78,10 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     let show = async {
         let stage = Stage::build(&network, &secret, &curtain).await?;
         let mesh = local.insert(start(config(&network, &state)?).await?);
-        ready(mesh).await?;
+        ready(mesh, deadline).await?;
         stage.play(&tasks);
-        let first = timeout(PATIENCE, stage.first_answer()).await;
-        let report = verdict(mesh, &stage, first.ok().map(|first| first - begin)).await;
+        let first = timeout_at(deadline, stage.first_answer()).await;
+        let report = verdict(mesh, &stage, first.ok().map(|first| first - begin), deadline).await;
         stage.save_recordings(&state.root().join("wiretap")).context("saving what the wiretaps recorded")?;
         anyhow::Ok(report)
     };
@@ -147,17 +148,16 @@ fn manifests(state: &StateDir) -> PathBuf {
     state.root().join("manifests")
 }
 
-async fn ready(mesh: &Local) -> Result<()> {
+async fn ready(mesh: &Local, end: Instant) -> Result<()> {
     tokio::select! {
-        ready = mesh.wait_ready(PATIENCE) => ready,
+        ready = mesh.wait_ready(end.saturating_duration_since(Instant::now())) => ready,
         () = async { tell_progress(mesh).await; std::future::pending().await } => Ok(()),
     }
 }
 
 /// Waits until every promise is held, or no more time should be given.
-async fn verdict(mesh: &Local, stage: &Arc<Stage>, first_byte: Option<Duration>) -> Report {
+async fn verdict(mesh: &Local, stage: &Arc<Stage>, first_byte: Option<Duration>, end: Instant) -> Report {
     let controller = Place::Socket(mesh.state_dir().controller_socket());
-    let end = Instant::now() + PATIENCE;
     loop {
         let mut evidence = stage.evidence();
         if let Ok(list) = controller.get::<EdgeList>("/v1/edges").await {
@@ -171,8 +171,8 @@ async fn verdict(mesh: &Local, stage: &Arc<Stage>, first_byte: Option<Duration>)
     }
 }
 
-/// Far more than a slow machine needs, and three of them are less than the 30 s that --once may take.
-const PATIENCE: Duration = Duration::from_secs(9);
+/// From the start to the verdict: far more than a slow machine needs, and below the 30 s that --once may take.
+const PATIENCE: Duration = Duration::from_secs(25);
 /// Between looks at the evidence; proxies report twice a second.
 const LOOK: Duration = Duration::from_millis(20);
 /// The apps are gone by then: there is nothing to drain.

@@ -1,8 +1,8 @@
 //! One supervised process: started, watched, started again with back-off, and stopped by its own handle only.
 //!
 //! Its stdin is a pipe that nobody writes to: when we die, however, it ends, and so does a child that was given
-//! `--exit-with-parent` (`signet_core::parent`). It is a process group of its own, so that Ctrl-C reaches only us, who stop
-//! our children in order; and so that the kernel ends even a child that is paused (SIGHUP to a stopped orphaned group).
+//! `--exit-with-parent` (`signet_core::parent`). Only a paused one cannot notice; the next start in the state directory ends
+//! that one (`proc`). It is a process group of its own, so that Ctrl-C reaches only us, who stop our children in order.
 
 use std::{
     ffi::OsString,
