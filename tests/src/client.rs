@@ -79,11 +79,14 @@ where
         let body = response.into_body().collect().await.map_err(io::Error::other)?.to_bytes();
         Ok((status, String::from_utf8_lossy(&body).into_owned()))
     };
-    tokio::pin!(connection);
+    tokio::pin!(answer, connection);
     tokio::select! {
         biased;
-        answer = answer => answer,
-        ended = &mut connection => Err(io::Error::other(format!("connection ended before the answer: {ended:?}"))),
+        answer = &mut answer => answer,
+        ended = &mut connection => match ended {
+            Ok(()) => answer.await, // closed behind the answer, which is still to be read
+            Err(error) => Err(io::Error::other(format!("connection ended before the answer: {error}"))),
+        },
     }
 }
 

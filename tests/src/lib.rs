@@ -4,6 +4,10 @@
 //! asks the proxies what they saw ([`workload::Workload`]). What stands in the way is a [`gate`], a [`fake_ca`], or a peer
 //! that the test plays itself ([`wire`], [`hostile`]). Real programs run as somebody [`unprivileged`].
 #![expect(clippy::panic, reason = "a harness fails its test, with words")]
+#![expect(
+    clippy::large_futures,
+    reason = "the bound is for connections of the product; a test waits with one future"
+)]
 
 pub mod apps;
 pub mod binaries;

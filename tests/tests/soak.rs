@@ -1,4 +1,5 @@
 //! The long promises, run by `make soak`. Each leaves docs/soak/<line>.json.
+#![expect(clippy::unwrap_used, reason = "helpers of tests fail their test")]
 
 use std::time::Duration;
 

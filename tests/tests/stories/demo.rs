@@ -38,6 +38,12 @@ async fn while_the_demo_runs_the_cli_shows_both_identities_and_why_an_edge_is_pl
     let mut demo = user.signet("signet");
     demo.args(["demo", "--state", &state]);
     let mut demo = demo.stdout(Stdio::null()).spawn().unwrap();
+    // The demo makes a directory of its own in the state directory, and says its name.
+    let state = eventually("the demo's state directory", SOON, async || {
+        let made = std::fs::read_dir(&state).ok()?.flatten().next()?;
+        Some(made.path().display().to_string())
+    })
+    .await;
     let ask = async |args: &[&str]| -> Option<Value> {
         let mut signet = user.signet("signet");
         signet.args(args).args(["-o", "json", "--state", &state]);

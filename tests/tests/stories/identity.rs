@@ -71,7 +71,7 @@ async fn while_an_address_changes_hands_the_new_owner_never_receives_what_was_me
     let address = mesh.delete("shop/db");
     drop(app);
     eventually("the old proxy to go", SOON, async || {
-        mesh.local.sidecars().get("shop/db").is_none().then_some(())
+        (!mesh.local.sidecars().contains_key("shop/db")).then_some(())
     })
     .await;
     let cron = mesh.add(Pod::named("cron").in_namespace("jobs").at(address).accepting(5432)).await;
