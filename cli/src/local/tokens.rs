@@ -45,7 +45,7 @@ impl Tokens {
     /// `ca_changed` hears of every new state of the CA's process.
     pub(crate) fn start(ca: Place, ca_changed: watch::Receiver<super::child::State>, drain: &Drain) -> Self {
         let (requests, receive) = mpsc::channel(REQUESTS);
-        let mint = Mint { ca, bearers: BTreeMap::new(), boot_id: None, owing: false };
+        let mint = Mint { ca, bearers: BTreeMap::new(), epoch: None, owing: false };
         let stop = drain.clone();
         drain.spawn(async move {
             tokio::select! {
@@ -76,10 +76,19 @@ impl Tokens {
 struct Mint {
     ca: Place,
     bearers: BTreeMap<PathBuf, SpiffeId>,
-    /// Of the CA that made the tokens in the files.
-    boot_id: Option<String>,
+    /// Of the CA when it made the tokens in the files.
+    epoch: Option<Epoch>,
     /// Someone has no fresh token because the CA did not answer.
     owing: bool,
+}
+
+/// Tokens of another epoch are of no use, or needed at once: they die with the CA's process, and a distrusted root leaves
+/// nobody anything else to come back with.
+#[derive(Deserialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+struct Epoch {
+    boot_id: String,
+    bundle_sequence: u64,
 }
 
 impl Mint {
@@ -113,16 +122,11 @@ impl Mint {
 
     /// Asks the CA for its boot id; returns when to look again.
     async fn look(&mut self) -> Duration {
-        #[derive(Deserialize)]
-        #[serde(rename_all = "camelCase")]
-        struct Boot {
-            boot_id: String,
-        }
-        let Ok(Ok(now)) = timeout(ANSWER, self.ca.get::<Boot>("/v1/status")).await else {
+        let Ok(Ok(now)) = timeout(ANSWER, self.ca.get::<Epoch>("/v1/status")).await else {
             return LOOK_AWAY;
         };
-        let other = self.boot_id.as_ref() != Some(&now.boot_id);
-        self.boot_id = Some(now.boot_id);
+        let other = self.epoch.as_ref() != Some(&now);
+        self.epoch = Some(now);
         if other || self.owing {
             self.write_all().await;
         }
