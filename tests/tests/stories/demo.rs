@@ -1,7 +1,5 @@
 //! The first thing a newcomer runs.
 
-use std::process::Stdio;
-
 use serde_json::Value;
 use signet_tests::{
     eventually::{SOON, eventually},
@@ -37,7 +35,8 @@ async fn while_the_demo_runs_the_cli_shows_both_identities_and_why_an_edge_is_pl
     let state = user.home.join("mesh").display().to_string();
     let mut demo = user.signet("signet");
     demo.args(["demo", "--state", &state]);
-    let mut demo = demo.stdout(Stdio::null()).spawn().unwrap();
+    let shown = user.home.join("demo.out");
+    let mut demo = demo.stdout(std::fs::File::create(&shown).unwrap()).spawn().unwrap();
     // The demo makes a directory of its own in the state directory, and says its name.
     let state = eventually("the demo's state directory", SOON, async || {
         let made = std::fs::read_dir(&state).ok()?.flatten().next()?;
@@ -75,6 +74,11 @@ async fn while_the_demo_runs_the_cli_shows_both_identities_and_why_an_edge_is_pl
     assert!(status.to_string().contains(&pod), "{status}");
     let ca = ask(&["ca", "status"]).await.unwrap();
     assert_eq!(ca["rotation"]["state"], "steady", "{ca}");
+    // Ctrl-C before the verdict would be an end without one.
+    eventually("the verdict", SOON, async || {
+        std::fs::read_to_string(&shown).ok().filter(|text| text.contains("Every promise was held")).map(drop)
+    })
+    .await;
     let pid = nix::unistd::Pid::from_raw(i32::try_from(demo.id().unwrap()).unwrap());
     nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGINT).unwrap();
     assert!(
