@@ -31,7 +31,7 @@ use std::{
     time::Duration,
 };
 
-use signet_core::{clock, trust::Trust};
+use signet_core::trust::Trust;
 use signet_link::svid::Svid;
 use tokio::time::{Instant, sleep};
 
@@ -55,9 +55,8 @@ impl Proxy {
         if let Some(fault) = self.trust.fault() {
             reasons.push(format!("trust: {fault}"));
         }
-        match self.svid.current() {
-            Some(generation) if generation.is_valid(clock::unix_now()) => {}
-            _ => reasons.push("no valid certificate of our own; see signet ca status".into()),
+        if self.svid.current().is_none() {
+            reasons.push("no valid certificate of our own; see signet ca status".into());
         }
         if self.model.snapshot().settings.is_none() {
             reasons.push("no settings from the controller yet; see signet status".into());

@@ -176,7 +176,7 @@ impl Way {
 
 async fn way(proxy: &Proxy, upstream: &Upstream, entry: &Entry) -> Result<Way, Refusal> {
     if let Ok(address) = upstream.name.parse::<std::net::IpAddr>()
-        && !proxy.config.mesh_ranges.iter().any(|range| range.contains(&address))
+        && !proxy.config.is_mesh(address)
     {
         return Ok(outside(SocketAddr::new(address, upstream.port)));
     }
