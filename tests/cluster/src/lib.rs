@@ -11,4 +11,7 @@
 pub mod control;
 pub mod network;
 pub mod paths;
+pub mod programs;
+mod run;
+mod sha256;
 pub mod state;
