@@ -9,6 +9,7 @@
 //! and exists only in namespaces that end with the harness, however that dies.
 
 pub mod control;
+pub mod images;
 pub mod network;
 pub mod paths;
 pub mod programs;

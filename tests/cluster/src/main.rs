@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use clap::Parser;
-use signet_cluster::programs;
+use signet_cluster::{images, programs};
 
 #[derive(Parser)]
 enum Arguments {
@@ -15,7 +15,10 @@ enum Arguments {
 fn main() -> Result<()> {
     let progress = |line: &str| eprintln!("{line}");
     match Arguments::parse() {
-        Arguments::Build => programs::build_all(&progress).map(drop),
+        Arguments::Build => {
+            let programs = programs::build_all(&progress)?;
+            images::build_all(&programs, &progress).map(drop)
+        }
         Arguments::ConformanceBuild => programs::build_conformance(&progress).map(drop),
     }
 }

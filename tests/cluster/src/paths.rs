@@ -27,3 +27,8 @@ pub(crate) fn programs() -> Result<PathBuf> {
 pub fn images() -> Result<PathBuf> {
     Ok(cache()?.join("images"))
 }
+
+/// Debian's archives, as downloaded.
+pub(crate) fn debs() -> Result<PathBuf> {
+    Ok(cache()?.join("debs"))
+}

@@ -26,12 +26,6 @@ impl Sha256 {
         })
     }
 
-    pub(crate) fn of(bytes: &[u8]) -> String {
-        let mut hash = Self::default();
-        hash.0.update(bytes);
-        hash.hex()
-    }
-
     pub(crate) fn of_file(path: &Path) -> io::Result<String> {
         let mut hash = Self::default();
         io::copy(&mut File::open(path)?, &mut hash)?;
