@@ -4,7 +4,7 @@
 mod build;
 mod catalogue;
 mod debian;
-mod layer;
+pub(crate) mod layer;
 pub(crate) mod oci;
 mod signet;
 

@@ -13,6 +13,7 @@ pub mod images;
 pub mod network;
 pub mod paths;
 pub mod programs;
+pub mod registry;
 mod run;
 mod sha256;
 pub mod state;

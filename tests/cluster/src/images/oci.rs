@@ -346,7 +346,9 @@ mod tests {
             fs::read(root.join("hello.tar")).unwrap()
         });
         assert!(archives[0] == archives[1]);
-        roots.map(|root| fs::remove_dir_all(root).unwrap());
+        for root in roots {
+            fs::remove_dir_all(root).unwrap();
+        }
     }
 
     #[test]
