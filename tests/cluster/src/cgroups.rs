@@ -71,7 +71,8 @@ impl Cgroups {
             for file in ["cpuset.cpus", "cpuset.mems"] {
                 let ours = directory.with_file_name(file);
                 if ours.exists() {
-                    fs::copy(&ours, directory.join(file)).with_context(|| format!("copy {}", ours.display()))?;
+                    fs::copy(&ours, directory.join(file))
+                        .with_context(|| format!("copy {}", ours.display()))?;
                 }
             }
         }
@@ -82,7 +83,8 @@ impl Cgroups {
     pub fn enter(&self) -> Result<()> {
         for hierarchy in &self.0 {
             let procs = hierarchy.directory.join("cgroup.procs");
-            fs::write(&procs, std::process::id().to_string()).with_context(|| format!("enter {}", procs.display()))?;
+            fs::write(&procs, std::process::id().to_string())
+                .with_context(|| format!("enter {}", procs.display()))?;
         }
         Ok(())
     }
@@ -125,7 +127,8 @@ fn remove_tree(directory: &Path) -> io::Result<()> {
             remove_tree(&entry.path())?;
         }
     }
-    for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines().filter_map(|pid| pid.parse().ok()) {
+    for pid in fs::read_to_string(directory.join("cgroup.procs"))?.lines().filter_map(|pid| pid.parse().ok())
+    {
         let _ = kill(Pid::from_raw(pid), Signal::SIGKILL); // it may just have ended
     }
     match fs::remove_dir(directory) {
@@ -142,6 +145,9 @@ mod tests {
     fn hierarchies_of_v1_are_read_and_the_line_of_v2_is_not_one() {
         let text = "4:memory:/process_api/x\n2:cpu,cpuacct:/\n1:name=systemd:/user:0\n0::/\n";
         let expected = [("memory", "/process_api/x"), ("cpu,cpuacct", "/"), ("name=systemd", "/user:0")];
-        assert_eq!(parse(text), expected.map(|(controllers, path)| (controllers.to_owned(), path.to_owned())));
+        assert_eq!(
+            parse(text),
+            expected.map(|(controllers, path)| (controllers.to_owned(), path.to_owned()))
+        );
     }
 }

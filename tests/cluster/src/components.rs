@@ -43,7 +43,7 @@ pub fn prepare(place: &Place<'_>) -> Result<Vec<Component>> {
     }
     let mut components = Vec::new();
     if place.number == 1 {
-        components.extend([registry(place)?, etcd(place), api_server(place)]);
+        components.extend([registry(place)?, etcd(place)?, api_server(place)?]);
         components.extend([controller_manager(place)?, scheduler(place)?]);
     }
     components.extend([containerd(place)?, kubelet(place)?, kube_proxy(place)?]);
@@ -51,10 +51,14 @@ pub fn prepare(place: &Place<'_>) -> Result<Vec<Component>> {
 }
 
 impl Place<'_> {
-    fn component<S: Into<String>>(&self, name: &str, flags: impl IntoIterator<Item = S>) -> Component {
-        let program = self.programs.path(name).display().to_string();
+    fn component<S: Into<String>>(
+        &self,
+        name: &str,
+        flags: impl IntoIterator<Item = S>,
+    ) -> Result<Component> {
+        let program = self.programs.path(name)?.display().to_string();
         let argv = std::iter::once(program).chain(flags.into_iter().map(Into::into)).collect();
-        Component { name: name.into(), argv, environment: vec![("PATH".into(), PATH.into())] }
+        Ok(Component { name: name.into(), argv, environment: vec![("PATH".into(), PATH.into())] })
     }
 
     /// Writes a file of settings and returns its path.
@@ -92,7 +96,7 @@ fn registry(place: &Place<'_>) -> Result<Component> {
     Ok(Component { name: "registry".into(), argv, environment: Vec::new() })
 }
 
-fn etcd(place: &Place<'_>) -> Component {
+fn etcd(place: &Place<'_>) -> Result<Component> {
     let peer = "http://127.0.0.1:2380";
     place.component(
         "etcd",
@@ -109,7 +113,7 @@ fn etcd(place: &Place<'_>) -> Component {
     )
 }
 
-fn api_server(place: &Place<'_>) -> Component {
+fn api_server(place: &Place<'_>) -> Result<Component> {
     let key = |file: &str| place.key(file);
     place.component(
         "kube-apiserver",
@@ -144,7 +148,7 @@ fn api_server(place: &Place<'_>) -> Component {
 
 fn controller_manager(place: &Place<'_>) -> Result<Component> {
     let kubeconfig = place.kubeconfig("kube-controller-manager")?;
-    Ok(place.component(
+    place.component(
         "kube-controller-manager",
         [
             format!("--kubeconfig={kubeconfig}"),
@@ -163,12 +167,12 @@ fn controller_manager(place: &Place<'_>) -> Result<Component> {
             format!("--cluster-cidr={}", network::PODS.join(",")),
             format!("--service-cluster-ip-range={}", network::SERVICES.join(",")),
         ],
-    ))
+    )
 }
 
 fn scheduler(place: &Place<'_>) -> Result<Component> {
     let kubeconfig = place.kubeconfig("kube-scheduler")?;
-    Ok(place.component(
+    place.component(
         "kube-scheduler",
         [
             format!("--kubeconfig={kubeconfig}"),
@@ -177,7 +181,7 @@ fn scheduler(place: &Place<'_>) -> Result<Component> {
             "--authentication-tolerate-lookup-failure=true".into(),
             "--bind-address=127.0.0.1".into(),
         ],
-    ))
+    )
 }
 
 /// Every image of whatever registry is asked of ours.
@@ -227,13 +231,13 @@ BinaryName = "{runc}"
 SystemdCgroup = false
 "#,
             registries = place.conf("registries"),
-            cni = place.programs.directory_of("bridge").display(),
+            cni = place.programs.directory("cni")?.display(),
             cni_conf = place.conf("cni"),
-            runc = place.programs.path("runc").display(),
+            runc = place.programs.path("runc")?.display(),
         ),
     )?;
-    let mut component = place.component("containerd", [format!("--config={settings}")]);
-    let shims = place.programs.directory_of("containerd-shim-runc-v2");
+    let mut component = place.component("containerd", [format!("--config={settings}")])?;
+    let shims = place.programs.directory("containerd")?;
     component.environment = vec![("PATH".into(), format!("{}:{PATH}", shims.display()))];
     Ok(component)
 }
@@ -272,7 +276,7 @@ fn kubelet(place: &Place<'_>) -> Result<Component> {
             "volumeStatsAggPeriod": "0s",
         }),
     )?;
-    Ok(place.component(
+    place.component(
         "kubelet",
         [
             format!("--config={settings}"),
@@ -280,7 +284,7 @@ fn kubelet(place: &Place<'_>) -> Result<Component> {
             format!("--hostname-override={node}"),
             format!("--node-ip={},{}", network::node_v4(place.number), network::node_v6(place.number)),
         ],
-    ))
+    )
 }
 
 fn kube_proxy(place: &Place<'_>) -> Result<Component> {
@@ -298,5 +302,5 @@ fn kube_proxy(place: &Place<'_>) -> Result<Component> {
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }),
     )?;
-    Ok(place.component("kube-proxy", [format!("--config={settings}")]))
+    place.component("kube-proxy", [format!("--config={settings}")])
 }

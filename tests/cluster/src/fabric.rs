@@ -179,14 +179,23 @@ fn run(namespace: &Path, argv: &[&str], input: &str) -> Result<()> {
     }
     let output = child.wait_with_output()?;
     let said = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{} in {}: {}\n{input}", argv.join(" "), namespace.display(), said.trim());
+    ensure!(
+        output.status.success(),
+        "{} in {}: {}\n{input}",
+        argv.join(" "),
+        namespace.display(),
+        said.trim()
+    );
     Ok(())
 }
 
 /// Whether this kernel has what the fabric and the nodes need, as far as one can see without making it.
 pub fn check_kernel() -> Result<()> {
     for file in ["/proc/self/ns/net", "/proc/self/ns/cgroup", "/proc/sys/net/ipv6", "/proc/sys/net/bridge"] {
-        ensure!(fs::metadata(file).is_ok(), "this kernel lacks {file} (network and cgroup namespaces, IPv6, br_netfilter)");
+        ensure!(
+            fs::metadata(file).is_ok(),
+            "this kernel lacks {file} (network and cgroup namespaces, IPv6, br_netfilter)"
+        );
     }
     Ok(())
 }

@@ -109,9 +109,11 @@ impl Running {
 async fn start(plan: &Plan, directory: &Path, steps: &Steps) -> Result<Running> {
     ensure!((1..=2).contains(&plan.nodes), "a cluster has one or two nodes, not {}", plan.nodes);
     fabric::check_kernel()?;
-    let (programs, images) = (Programs::open()?, images::layout()?);
+    let programs = Programs::open()?;
+    let images = images::open(&programs)?;
     let pki = Pki::create(directory.join("pki"), plan.nodes)?;
-    let listener = TcpListener::bind("127.0.0.1:0").await.context("listen on 127.0.0.1 for the API server")?;
+    let listener =
+        TcpListener::bind("127.0.0.1:0").await.context("listen on 127.0.0.1 for the API server")?;
     let server = format!("https://{}", listener.local_addr()?);
     let kubeconfig = directory.join("admin.kubeconfig");
     pki::write(&kubeconfig, &pki.kubeconfig("admin", &server)?, files::PRIVATE)?;
@@ -123,7 +125,8 @@ async fn start(plan: &Plan, directory: &Path, steps: &Steps) -> Result<Running> 
         let directory = directory.join(network::node_name(number));
         files::create_private_dir(&directory)?;
         let place = Place { number, directory: &directory, programs: &programs, pki: &pki, images: &images };
-        let init = start_node(plan, &place).with_context(|| format!("start {}", network::node_name(number)))?;
+        let init =
+            start_node(plan, &place).with_context(|| format!("start {}", network::node_name(number)))?;
         fabric.connect(number, init.pid, plan.nodes)?;
         nodes.push(init);
     }
@@ -138,7 +141,10 @@ async fn start(plan: &Plan, directory: &Path, steps: &Steps) -> Result<Running> 
         harness: std::process::id(),
         fabric: fabric.namespace().to_owned(),
         kubeconfig: kubeconfig.clone(),
-        nodes: (1..=plan.nodes).zip(&nodes).map(|(number, init)| node_state(directory, number, init.pid)).collect(),
+        nodes: (1..=plan.nodes)
+            .zip(&nodes)
+            .map(|(number, init)| node_state(directory, number, init.pid))
+            .collect(),
     };
     tokio::spawn(async move { fabric.forward_api(listener).await });
     ready::wait(&state, steps).await?;

@@ -6,12 +6,16 @@ use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use signet_cluster::{
     harness::{self, Plan},
-    node, paths,
-    programs::Programs,
-    start,
+    images, node, paths,
+    programs::{self, Programs},
+    registry, start,
     state::State,
 };
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
 
 /// A real Kubernetes on this machine, for tests: two nodes in network namespaces of their own.
 #[derive(Parser)]
@@ -26,6 +30,10 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum Command {
+    /// Build what the cluster is made of, as far as it is not there: programs from Go modules, and images
+    Build,
+    /// Build the conformance suite of the Gateway API
+    ConformanceBuild,
     /// Start the cluster, leave it running, and print how to reach it
     Up {
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
@@ -71,13 +79,19 @@ fn main() -> ExitCode {
 
 fn run(arguments: Arguments) -> Result<ExitCode> {
     let name = arguments.name;
+    let progress = |line: &str| eprintln!("{line}");
     match arguments.command {
+        Command::Build => {
+            let programs = programs::build_all(&progress)?;
+            images::build_all(&programs, &progress)?;
+        }
+        Command::ConformanceBuild => println!("{}", programs::build_conformance(&progress)?.display()),
         Command::Up { nodes } => start::up(&Plan { name, nodes })?,
         Command::Hold { nodes } => hold(&Plan { name, nodes })?,
         Command::Down => harness::stop(&name)?,
         Command::Kubectl { arguments } => {
             let state = State::read(&paths::state(&name)?)?.context(NOT_RUNNING)?;
-            let mut kubectl = std::process::Command::new(Programs::open()?.path("kubectl"));
+            let mut kubectl = std::process::Command::new(Programs::open()?.path("kubectl")?);
             kubectl.args(arguments).env("KUBECONFIG", state.kubeconfig);
             return Err(kubectl.exec().into());
         }
@@ -86,7 +100,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into());
         }
         Command::NodeInit { directory } => node::init(&directory)?,
-        Command::Registry { listen, images } => todo_registry(listen, images)?,
+        Command::Registry { listen, images } => {
+            Runtime::new()?
+                .block_on(async { registry::serve(images, TcpListener::bind(listen).await?).await })?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -95,10 +112,14 @@ const NOT_RUNNING: &str = "no cluster is running; start one with: make cluster";
 
 fn hold(plan: &Plan) -> Result<()> {
     telemetry();
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let runtime = Runtime::new()?;
     runtime.block_on(async {
-        rustls::crypto::aws_lc_rs::default_provider().install_default().ok().context("a second TLS provider")?;
-        let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        rustls::crypto::aws_lc_rs::default_provider()
+            .install_default()
+            .ok()
+            .context("a second TLS provider")?;
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = async move {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         };
@@ -110,8 +131,4 @@ fn telemetry() {
     // kube logs each refused connection as an error, and waiting for the API server is a row of them.
     let filter = tracing_subscriber::EnvFilter::new("info,kube_client=off");
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
-}
-
-fn todo_registry(_listen: std::net::SocketAddr, _images: PathBuf) -> Result<()> {
-    loop { std::thread::park() }
 }

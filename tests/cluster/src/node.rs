@@ -56,7 +56,10 @@ pub fn enter(directory: &Path) -> Result<ExitStatus> {
     let settings = Settings::read(directory)?;
     settings.cgroups.enter()?;
     unshare(
-        CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS | CloneFlags::CLONE_NEWCGROUP | CloneFlags::CLONE_NEWPID,
+        CloneFlags::CLONE_NEWNET
+            | CloneFlags::CLONE_NEWNS
+            | CloneFlags::CLONE_NEWCGROUP
+            | CloneFlags::CLONE_NEWPID,
     )
     .context("make the node's namespaces")?;
     let mut init = Command::new(std::env::current_exe()?)

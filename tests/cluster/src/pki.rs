@@ -8,8 +8,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType, string::Ia5String,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
+    KeyPair, KeyUsagePurpose, SanType, string::Ia5String,
 };
 use serde_json::json;
 use signet_core::files;
@@ -159,8 +159,11 @@ impl San {
 }
 
 fn api_server_names() -> Vec<San> {
-    let mut names: Vec<San> =
-        network::API_SERVICE.into_iter().chain([network::node_v4(1).into(), network::node_v6(1).into()]).map(San::Ip).collect();
+    let mut names: Vec<San> = network::API_SERVICE
+        .into_iter()
+        .chain([network::node_v4(1).into(), network::node_v6(1).into()])
+        .map(San::Ip)
+        .collect();
     names.push(San::Ip(Ipv4Addr::LOCALHOST.into())); // the harness forwards the machine's own loopback
     names.push(San::Dns("localhost".into()));
     let short = "kubernetes.default.svc";

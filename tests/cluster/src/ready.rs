@@ -61,7 +61,12 @@ fn readyz() -> Result<http::Request<Vec<u8>>> {
 }
 
 /// Watches until `count` objects are as wanted.
-async fn wait_for<K>(api: Api<K>, which: watcher::Config, count: usize, wanted: impl Fn(&K) -> bool) -> Result<()>
+async fn wait_for<K>(
+    api: Api<K>,
+    which: watcher::Config,
+    count: usize,
+    wanted: impl Fn(&K) -> bool,
+) -> Result<()>
 where
     K: kube::Resource + Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + 'static,
 {
@@ -72,7 +77,11 @@ where
         futures_util::pin_mut!(objects);
         while let Some(object) = objects.try_next().await? {
             let name = object.meta().name.clone();
-            if wanted(&object) { fine.insert(name) } else { fine.remove(&name) };
+            if wanted(&object) {
+                fine.insert(name)
+            } else {
+                fine.remove(&name)
+            };
             if fine.len() >= count {
                 return Ok(());
             }
@@ -86,7 +95,7 @@ fn apply_coredns(state: &State) -> Result<()> {
     let manifest = include_str!("../manifests/coredns.yaml")
         .replace("@DNS_IP@", &network::DNS_SERVICE.to_string())
         .replace("@DOMAIN@", network::DOMAIN);
-    let mut kubectl = Command::new(Programs::open()?.path("kubectl"))
+    let mut kubectl = Command::new(Programs::open()?.path("kubectl")?)
         .args(["apply", "--server-side", "-f", "-"])
         .env("KUBECONFIG", &state.kubeconfig)
         .stdin(Stdio::piped())

@@ -56,7 +56,8 @@ fn cgroups(settings: &Settings) -> Result<()> {
         let directory = root.join(hierarchy.name());
         fs::create_dir_all(&directory)?;
         let named = hierarchy.controllers.starts_with("name=");
-        let options = if named { format!("none,{}", hierarchy.controllers) } else { hierarchy.controllers.clone() };
+        let options =
+            if named { format!("none,{}", hierarchy.controllers) } else { hierarchy.controllers.clone() };
         mount(Some("cgroup"), &directory, Some("cgroup"), MsFlags::empty(), Some(options.as_str()))
             .with_context(|| format!("mount the cgroup hierarchy {options}"))?;
     }
@@ -74,5 +75,6 @@ fn bind(source: &Path, target: &Path) -> Result<()> {
 }
 
 fn flags(target: &str, flags: MsFlags) -> Result<()> {
-    mount(None::<&str>, target, None::<&str>, flags, None::<&str>).with_context(|| format!("{flags:?} on {target}"))
+    mount(None::<&str>, target, None::<&str>, flags, None::<&str>)
+        .with_context(|| format!("{flags:?} on {target}"))
 }

@@ -132,7 +132,8 @@ impl Child {
             let _ = waiting.send(Reply::Done); // it may have lost patience
         } else {
             let now = Instant::now();
-            self.pause = if now - self.started < SETTLED { (2 * self.pause).min(LONGEST_PAUSE) } else { PAUSE };
+            self.pause =
+                if now - self.started < SETTLED { (2 * self.pause).min(LONGEST_PAUSE) } else { PAUSE };
             self.restarts += 1;
             self.start_at = Some(now + self.pause);
         }
@@ -192,7 +193,8 @@ fn ask(components: &mut [Child], request: Request, waiting: Sender<Reply>) {
 
 fn start(component: &Component, directory: &Path) -> Result<Pid> {
     let log = directory.join(format!("log/{}.log", component.name));
-    let log = OpenOptions::new().create(true).append(true).open(&log).with_context(|| log.display().to_string())?;
+    let log =
+        OpenOptions::new().create(true).append(true).open(&log).with_context(|| log.display().to_string())?;
     let (program, arguments) = component.argv.split_first().context("an empty command line")?;
     let child = Command::new(program)
         .args(arguments)
@@ -233,7 +235,8 @@ fn answer(listener: &UnixListener, events: &Sender<Event>) {
             let _ = stream.set_read_timeout(Some(PATIENCE));
             let mut line = String::new();
             let request = BufReader::new(&stream).read_line(&mut line).map_err(|error| error.to_string());
-            let request = request.and_then(|_| serde_json::from_str(&line).map_err(|error| error.to_string()));
+            let request =
+                request.and_then(|_| serde_json::from_str(&line).map_err(|error| error.to_string()));
             let reply = match request {
                 Err(error) => Reply::Error(error),
                 Ok(request) => {
