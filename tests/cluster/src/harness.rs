@@ -4,14 +4,19 @@
 //! kill -9; the next start, or `down`, takes them away first.
 
 use std::{
-    fs::{self, File, TryLockError},
-    io::{self, BufRead as _, BufReader, Write as _},
+    fs::{self, File, OpenOptions, TryLockError},
+    io::{self, BufRead as _, BufReader, Read as _, Write as _},
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, Stdio},
+    thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use signet_core::files;
 use tokio::net::TcpListener;
 
@@ -25,6 +30,9 @@ use crate::{
     ready,
     state::{self, State},
 };
+
+/// The last step, after which `up` leaves the harness alone.
+pub(crate) const READY: &str = "the cluster is ready";
 
 /// What to start.
 #[derive(Clone, Debug)]
@@ -53,31 +61,26 @@ impl Steps {
 pub async fn run(plan: &Plan, end: impl Future<Output = ()>) -> Result<()> {
     let steps = Steps::begin();
     let directory = paths::state(&plan.name)?;
-    let _lock = lock(&directory)?.with_context(|| format!("the cluster {} is running already", plan.name))?;
+    let _lock = match lock(&directory)? {
+        Lock::Ours(lock) => lock,
+        Lock::Held(harness) => {
+            bail!("the cluster {} is running already, held by process {harness}", plan.name)
+        }
+    };
     remove_leftovers(&directory)?;
     files::create_private_dir(&directory).with_context(|| directory.display().to_string())?;
 
-    let held = async {
-        let cluster = start(plan, &directory, &steps).await?;
-        steps.say("ready");
-        Ok::<_, anyhow::Error>(cluster)
-    };
     tokio::pin!(end);
     let started = tokio::select! {
-        started = held => started,
-        () = &mut end => bail!("stopped before it was ready"),
+        started = start(plan, &directory, &steps) => Some(started?), // failed: the logs stay where they are
+        () = &mut end => None, // the nodes are dropped, and end
     };
-    let result = match started {
-        Ok(cluster) => {
-            end.await;
-            cluster.stop()
-        }
-        Err(error) => Err(error), // the logs stay where they are, for whoever has to find out
-    };
-    if result.is_ok() {
-        remove_leftovers(&directory)?;
+    if let Some(cluster) = started {
+        steps.say(READY);
+        end.await;
+        cluster.stop()?;
     }
-    result
+    remove_leftovers(&directory)
 }
 
 struct Running {
@@ -194,34 +197,56 @@ fn cgroup(cluster: &str, node: &str) -> String {
 /// Ends the cluster called `name`, if there is one, and takes away what a killed harness left.
 pub fn stop(name: &str) -> Result<()> {
     let directory = paths::state(name)?;
-    if let Some(state) = State::read(&directory)?
-        && lock(&directory)?.is_none()
-    {
-        let harness = nix::unistd::Pid::from_raw(i32::try_from(state.harness)?);
-        nix::sys::signal::kill(harness, nix::sys::signal::Signal::SIGTERM)
-            .with_context(|| format!("end the harness, process {harness}"))?;
-    }
     let deadline = Instant::now() + Duration::from_secs(30);
+    let mut asked = None;
     let _lock = loop {
         match lock(&directory)? {
-            Some(lock) => break lock,
-            None if Instant::now() >= deadline => bail!("the harness of {name} does not end"),
-            None => std::thread::sleep(Duration::from_millis(20)), // another process' lock: there is nothing to wait on
+            Lock::Ours(lock) => break lock,
+            Lock::Held(harness) if asked != Some(harness) => {
+                kill(harness, Signal::SIGTERM)
+                    .with_context(|| format!("end the harness, process {harness}"))?;
+                asked = Some(harness);
+            }
+            Lock::Held(harness) if Instant::now() >= deadline => {
+                bail!("the harness of {name}, process {harness}, does not end");
+            }
+            Lock::Held(_) => thread::sleep(Duration::from_millis(20)), // nothing tells when another process lets go
         }
     };
     remove_leftovers(&directory)
 }
 
-/// None while a harness holds the cluster in `directory`. The kernel lets go of it with that process.
-fn lock(directory: &Path) -> Result<Option<File>> {
+/// Whether a harness holds the cluster called `name`, ready or not.
+pub fn is_running(name: &str) -> Result<bool> {
+    Ok(matches!(lock(&paths::state(name)?)?, Lock::Held(_)))
+}
+
+/// Beside the state directory, `<name>.lock`, with the harness' PID in it. The kernel lets go of it with that process.
+enum Lock {
+    Ours(File),
+    Held(Pid),
+}
+
+fn lock(directory: &Path) -> Result<Lock> {
     let path = directory.with_extension("lock");
     fs::create_dir_all(path.parent().unwrap_or(Path::new("/")))?;
-    let file = File::create(&path).with_context(|| path.display().to_string())?;
-    match file.try_lock() {
-        Ok(()) => Ok(Some(file)),
-        Err(TryLockError::WouldBlock) => Ok(None),
-        Err(TryLockError::Error(error)) => Err(error).with_context(|| format!("lock {}", path.display())),
-    }
+    let locked = || -> Result<Lock> {
+        let mut file = OpenOptions::new().read(true).write(true).create(true).truncate(false).open(&path)?;
+        match file.try_lock() {
+            Ok(()) => {
+                file.set_len(0)?;
+                write!(file, "{}", std::process::id())?;
+                Ok(Lock::Ours(file))
+            }
+            Err(TryLockError::WouldBlock) => {
+                let mut holder = String::new();
+                file.read_to_string(&mut holder)?;
+                Ok(Lock::Held(Pid::from_raw(holder.parse().context("no PID in it")?)))
+            }
+            Err(TryLockError::Error(error)) => Err(error.into()),
+        }
+    };
+    locked().with_context(|| format!("lock {}", path.display()))
 }
 
 /// The cgroups with whatever is still in them, and the state directory.

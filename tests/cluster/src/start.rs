@@ -19,6 +19,13 @@ use crate::{
 
 pub fn up(plan: &Plan) -> Result<()> {
     let directory = paths::state(&plan.name)?;
+    if harness::is_running(&plan.name)?
+        && let Some(state) = State::read(&directory)?
+    {
+        eprintln!("the cluster {} is running already", plan.name);
+        say_how_to_reach(&state);
+        return Ok(());
+    }
     let parent = directory.parent().context("the state directory has no parent")?;
     std::fs::create_dir_all(parent)?;
     let log = parent.join(format!("{}.log", plan.name)); // beside it: the directory itself is made anew by the harness
@@ -33,7 +40,7 @@ pub fn up(plan: &Plan) -> Result<()> {
     let mut ready = false;
     for line in lines {
         eprintln!("{line}");
-        if line.ends_with("ready") {
+        if line.ends_with(harness::READY) {
             ready = true;
             break;
         }
@@ -46,9 +53,12 @@ pub fn up(plan: &Plan) -> Result<()> {
         let why = std::fs::read_to_string(&log).unwrap_or_default();
         bail!("the cluster did not start: {}\nits logs: {}", why.trim(), directory.display());
     }
-    let state = State::read(&directory)?.context("the harness wrote no state")?;
-    println!("export KUBECONFIG={}", state.kubeconfig.display());
+    say_how_to_reach(&State::read(&directory)?.context("the harness wrote no state")?);
     Ok(())
+}
+
+fn say_how_to_reach(state: &State) {
+    println!("export KUBECONFIG={}", state.kubeconfig.display());
 }
 
 fn follow(harness: &mut Child) -> Result<mpsc::IntoIter<String>> {
