@@ -8,11 +8,24 @@
 //! Nothing here leaves the machine: every address is in 198.18.0.0/15 or 2001:2::/48 (benchmarking, RFC 2544 and RFC 5180)
 //! and exists only in namespaces that end with the harness, however that dies.
 
+mod cgroups;
 mod client;
+mod components;
 pub mod control;
+mod fabric;
 pub mod fixtures;
+pub mod harness;
+pub mod images;
 pub mod network;
+pub mod node;
 pub mod paths;
+mod pki;
+pub mod programs;
+mod ready;
+pub mod registry;
+mod run;
+mod sha256;
+pub mod start;
 pub mod state;
 
 pub use client::*;

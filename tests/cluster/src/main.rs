@@ -1,1 +1,134 @@
-fn main() {}
+//! `signet-cluster`: what `make cluster` and the other targets call, and the processes of a cluster themselves.
+
+use std::{os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result};
+use clap::{Parser, Subcommand};
+use signet_cluster::{
+    harness::{self, Plan},
+    images, node, paths,
+    programs::{self, Programs},
+    registry, start,
+    state::State,
+};
+use tokio::{
+    net::TcpListener,
+    runtime::Runtime,
+    signal::unix::{SignalKind, signal},
+};
+
+/// A real Kubernetes on this machine, for tests: two nodes in network namespaces of their own.
+#[derive(Parser)]
+#[command(name = "signet-cluster", version)]
+struct Arguments {
+    /// Which cluster; several can run at once, each with the same addresses in its own namespaces.
+    #[arg(long, env = "SIGNET_CLUSTER", default_value = "shared", global = true)]
+    name: String,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Build what the cluster is made of, as far as it is not there: programs from Go modules, and images
+    Build,
+    /// Build the conformance suite of the Gateway API
+    ConformanceBuild,
+    /// Start the cluster, leave it running, and print how to reach it
+    Up {
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+        nodes: u8,
+    },
+    /// Start the cluster and hold it in the foreground, until Ctrl-C
+    Hold {
+        #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
+        nodes: u8,
+    },
+    /// Stop the cluster and remove everything that it left
+    Down,
+    /// Run kubectl on the running cluster
+    Kubectl {
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Process 0 of a node: makes its namespaces (the harness calls it)
+    #[command(hide = true)]
+    NodeEnter { directory: PathBuf },
+    /// Process 1 of a node (NodeEnter calls it)
+    #[command(hide = true)]
+    NodeInit { directory: PathBuf },
+    /// The image registry of the cluster (a component of node1)
+    #[command(hide = true)]
+    Registry {
+        #[arg(long)]
+        listen: std::net::SocketAddr,
+        images: PathBuf,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("signet-cluster: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<ExitCode> {
+    let name = arguments.name;
+    let progress = |line: &str| eprintln!("{line}");
+    match arguments.command {
+        Command::Build => {
+            let programs = programs::build_all(&progress)?;
+            images::build_all(&programs, &progress)?;
+        }
+        Command::ConformanceBuild => println!("{}", programs::build_conformance(&progress)?.display()),
+        Command::Up { nodes } => start::up(&Plan { name, nodes })?,
+        Command::Hold { nodes } => hold(&Plan { name, nodes })?,
+        Command::Down => harness::stop(&name)?,
+        Command::Kubectl { arguments } => {
+            let state = State::read(&paths::state(&name)?)?.context(NOT_RUNNING)?;
+            let mut kubectl = std::process::Command::new(Programs::open()?.path("kubectl")?);
+            kubectl.args(arguments).env("KUBECONFIG", state.kubeconfig);
+            return Err(kubectl.exec().into());
+        }
+        Command::NodeEnter { directory } => {
+            let status = node::enter(&directory)?;
+            return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into());
+        }
+        Command::NodeInit { directory } => node::init(&directory)?,
+        Command::Registry { listen, images } => {
+            Runtime::new()?
+                .block_on(async { registry::serve(images, TcpListener::bind(listen).await?).await })?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+const NOT_RUNNING: &str = "no cluster is running; start one with: make cluster";
+
+fn hold(plan: &Plan) -> Result<()> {
+    telemetry();
+    let runtime = Runtime::new()?;
+    runtime.block_on(async {
+        rustls::crypto::aws_lc_rs::default_provider()
+            .install_default()
+            .ok()
+            .context("a second TLS provider")?;
+        let (mut interrupt, mut terminate) =
+            (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        let end = async move {
+            tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
+        };
+        harness::run(plan, end).await
+    })
+}
+
+fn telemetry() {
+    // kube logs each refused connection as an error, and waiting for the API server is a row of them.
+    let filter = tracing_subscriber::EnvFilter::new("info,kube_client=off");
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

@@ -17,3 +17,18 @@ pub fn cache() -> Result<PathBuf> {
 pub fn state(name: &str) -> Result<PathBuf> {
     Ok(cache()?.join("clusters").join(name))
 }
+
+/// What `programs` has built, one directory each.
+pub(crate) fn programs() -> Result<PathBuf> {
+    Ok(cache()?.join("programs"))
+}
+
+/// The OCI image layout with every image, which `registry` serves.
+pub fn images() -> Result<PathBuf> {
+    Ok(cache()?.join("images"))
+}
+
+/// Debian's archives, as downloaded.
+pub(crate) fn debs() -> Result<PathBuf> {
+    Ok(cache()?.join("debs"))
+}

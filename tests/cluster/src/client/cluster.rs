@@ -69,7 +69,7 @@ impl Cluster {
     /// Waits until the API server answers; for after it was stopped.
     pub async fn wait_api_ready(&self) -> Result<()> {
         wait::eventually("the API server to be ready", wait::DEADLINE, async || {
-            let request = axum::http::Request::get("/readyz").body(Vec::new())?;
+            let request = http::Request::get("/readyz").body(Vec::new())?;
             // A connection to an API server that is gone has to end within the test's patience.
             tokio::time::timeout(ANSWER, self.client.request_text(request)).await??;
             Ok(())

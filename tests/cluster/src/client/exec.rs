@@ -49,12 +49,12 @@ impl Namespace {
 
     /// Runs a program as a pod of its own, on any node, to its end. Both its streams are `stdout`: the kubelet mixes them.
     pub async fn run_client(&self, image: &str, argv: &[&str]) -> Result<Output> {
-        self.client_pod(image, argv, json!({})).await
+        Box::pin(self.client_pod(image, argv, json!({}))).await
     }
 
     /// [`Namespace::run_client`] on this node.
     pub async fn run_client_on(&self, node: &str, image: &str, argv: &[&str]) -> Result<Output> {
-        self.client_pod(image, argv, json!({ "nodeName": node })).await
+        Box::pin(self.client_pod(image, argv, json!({ "nodeName": node }))).await
     }
 
     async fn client_pod(&self, image: &str, argv: &[&str], mut spec: serde_json::Value) -> Result<Output> {

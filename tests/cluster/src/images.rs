@@ -1,0 +1,13 @@
+//! Every container image of the cluster, made here from the programs and from Debian's packages; none is pulled from outside.
+//! They are kept in one OCI image layout ([`crate::paths::images`]), which [`crate::registry`] serves to the nodes.
+
+mod build;
+mod catalogue;
+mod debian;
+pub(crate) mod layer;
+pub(crate) mod oci;
+mod signet;
+
+pub use build::{Image, build_all, open};
+pub use catalogue::{COREDNS, ECHO_BASIC, NGINX, PAUSE, PEBBLE, POSTGRES, REDIS, TOOLBOX};
+pub use signet::{SIGNET_DEV, build_signet_dev, build_signet_release};

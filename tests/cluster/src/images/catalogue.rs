@@ -1,0 +1,173 @@
+//! What is in each image, who it runs as, and what it does when a pod says nothing else.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+
+use super::oci::Config;
+use crate::programs::Programs;
+
+pub const PAUSE: &str = "signet.test/pause:1";
+/// Port 53 as a user without rights: needs `net.ipv4.ip_unprivileged_port_start=0`, as containerd can set it for every pod.
+pub const COREDNS: &str = "signet.test/coredns:1";
+/// `/pebble` (the default) and `/pebble-challtestsrv`; their configuration is the pod's.
+pub const PEBBLE: &str = "signet.test/pebble:1";
+pub const ECHO_BASIC: &str = "signet.test/echo-basic:1";
+/// A shell with busybox, curl, openssl, nft, psql and redis-cli. By itself it waits to be told what to do.
+pub const TOOLBOX: &str = "signet.test/toolbox:1";
+/// Port 8080; says who asked whom.
+pub const NGINX: &str = "signet.test/nginx:1";
+/// Port 6379, without a password, in memory only.
+pub const REDIS: &str = "signet.test/redis:1";
+/// Port 5432, user `postgres` without a password, in `$PGDATA` below `/var/lib/postgresql`.
+pub const POSTGRES: &str = "signet.test/postgres:1";
+
+/// Distroless calls it nonroot. Everything runs as it unless it says why not.
+pub(super) const NONROOT: &str = "65532:65532";
+
+/// What an image is made of. Everything in here is part of its key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Recipe {
+    /// All the names that it is asked for by.
+    pub(super) names: Vec<String>,
+    pub(super) config: Config,
+    /// Debian packages, with everything that they need ...
+    pub(super) packages: &'static [&'static str],
+    /// ... except these, by the beginning of the name.
+    pub(super) without: &'static [&'static str],
+    /// Files of this machine: where from, where to. All are executable.
+    pub(super) programs: Vec<(PathBuf, &'static str)>,
+    /// Path, mode, content.
+    pub(super) texts: Vec<(&'static str, u32, &'static str)>,
+    pub(super) directories: Vec<(&'static str, u32)>,
+    pub(super) users: Vec<(&'static str, u32)>,
+    /// Fill /usr/bin with links: one per applet of busybox, and to PostgreSQL's programs in their versioned directory.
+    pub(super) links: bool,
+}
+
+pub(super) fn recipes(programs: &Programs) -> Result<Vec<Recipe>> {
+    let alone = |name: &str, program: &str, path: &'static str| {
+        let programs = vec![(programs.path(program)?, path)];
+        let config = Config { user: NONROOT.to_owned(), entrypoint: words(&[path]), ..Config::default() };
+        Ok::<_, anyhow::Error>(Recipe { names: words(&[name]), config, programs, ..Recipe::default() })
+    };
+    let mut pebble = alone(PEBBLE, "pebble", "/pebble")?;
+    pebble.programs.push((programs.path("pebble-challtestsrv")?, "/pebble-challtestsrv"));
+    let mut echo_basic = alone(ECHO_BASIC, "echo-basic", "/echo-basic")?;
+    echo_basic.names.extend(words(&CONFORMANCE_ECHO_BASIC));
+    Ok(vec![
+        alone(PAUSE, "pause", "/pause")?,
+        alone(COREDNS, "coredns", "/coredns")?,
+        pebble,
+        echo_basic,
+        toolbox(),
+        nginx(),
+        redis(),
+        postgres(),
+    ])
+}
+
+fn toolbox() -> Recipe {
+    Recipe {
+        names: words(&[TOOLBOX]),
+        config: Config {
+            // Not an entrypoint, so that a pod's `args` are a command of their own. A shell's child, because process 1
+            // is deaf to SIGTERM unless it says otherwise.
+            cmd: words(&["/bin/sh", "-c", "trap exit TERM; sleep infinity & wait"]),
+            ..runs_as(NONROOT, &[])
+        },
+        packages: &[
+            "busybox-static",
+            "curl",
+            "openssl",
+            "nftables",
+            "postgresql-client",
+            "postgresql-client-15",
+            "redis-tools",
+        ],
+        without: &["postgresql-client-common"],
+        links: true,
+        ..Recipe::default()
+    }
+}
+
+fn nginx() -> Recipe {
+    Recipe {
+        names: words(&[NGINX]),
+        config: Config {
+            stop_signal: "SIGQUIT", // lets requests finish
+            // stderr: its own log file is opened before the configuration is read
+            ..runs_as(NONROOT, &["/usr/sbin/nginx", "-e", "stderr", "-c", "/etc/nginx/nginx.conf"])
+        },
+        packages: &["nginx"],
+        without: &[
+            "iproute2",
+            "libbpf",
+            "libelf",
+            "libdb5",
+            "libcap2-bin",
+            "libmnl",
+            "libtirpc",
+            "libxtables",
+        ],
+        texts: vec![("etc/nginx/nginx.conf", 0o644, include_str!("../../images/nginx.conf"))],
+        ..Recipe::default()
+    }
+}
+
+fn redis() -> Recipe {
+    let server = ["/usr/bin/redis-server", "--bind", "*", "-::*", "--protected-mode", "no"];
+    let memory = ["--save", "", "--appendonly", "no", "--dir", "/tmp"];
+    Recipe {
+        names: words(&[REDIS]),
+        config: runs_as(NONROOT, &[&server[..], &memory].concat()),
+        packages: &["redis-server"],
+        ..Recipe::default()
+    }
+}
+
+fn postgres() -> Recipe {
+    let config = runs_as("999:999", &["/entrypoint"]); // a user with a name: initdb and psql insist
+    Recipe {
+        names: words(&[POSTGRES]),
+        config: Config {
+            env: [config.env, words(&["PGDATA=/var/lib/postgresql/data"])].concat(),
+            stop_signal: "SIGINT", // ends sessions; SIGTERM waits for them
+            ..config
+        },
+        packages: &["busybox-static", "postgresql"],
+        without: &[
+            "libc-l10n",
+            "libllvm",
+            "libz3",
+            "locales",
+            "openssl",
+            "postgresql-c",
+            "postgresql-client-common",
+        ],
+        texts: vec![("entrypoint", 0o755, include_str!("../../images/postgres.sh"))],
+        directories: vec![("var/lib/postgresql", 0o1777)],
+        users: vec![("postgres", 999)],
+        links: true,
+        ..Recipe::default()
+    }
+}
+
+fn runs_as(user: &str, entrypoint: &[&str]) -> Config {
+    Config {
+        user: user.to_owned(),
+        env: words(&["PATH=/usr/bin:/usr/sbin"]),
+        entrypoint: words(entrypoint),
+        ..Config::default()
+    }
+}
+
+pub(super) fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|&word| word.to_owned()).collect()
+}
+
+/// What the manifests of Gateway API's conformance suite ask for (v1.7.0).
+const CONFORMANCE_ECHO_BASIC: [&str; 2] = [
+    "registry.k8s.io/gateway-api/conformance/echo-basic:v0.1.0",
+    "registry.k8s.io/gateway-api/conformance/echo-basic:v0.2.0",
+];

@@ -1,0 +1,75 @@
+//! `up`: starts a harness that outlives us, shows how far it is, and leaves it running.
+
+use std::{
+    fs::File,
+    io::{BufRead as _, BufReader},
+    os::unix::process::CommandExt as _,
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::{
+    harness::{self, Plan},
+    paths,
+    state::State,
+};
+
+pub fn up(plan: &Plan) -> Result<()> {
+    let directory = paths::state(&plan.name)?;
+    if harness::is_running(&plan.name)?
+        && let Some(state) = State::read(&directory)?
+    {
+        eprintln!("the cluster {} is running already", plan.name);
+        say_how_to_reach(&state);
+        return Ok(());
+    }
+    let parent = directory.parent().context("the state directory has no parent")?;
+    std::fs::create_dir_all(parent)?;
+    let log = parent.join(format!("{}.log", plan.name)); // beside it: the directory itself is made anew by the harness
+    let mut harness = Command::new(std::env::current_exe()?)
+        .args(["--name", &plan.name, "hold", "--nodes", &plan.nodes.to_string()])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(File::create(&log).with_context(|| log.display().to_string())?)
+        .process_group(0) // a Ctrl-C meant for us is handled below, one meant for a later command is not its business
+        .spawn()?;
+    let lines = follow(&mut harness)?;
+    let mut ready = false;
+    for line in lines {
+        eprintln!("{line}");
+        if line.ends_with(harness::READY) {
+            ready = true;
+            break;
+        }
+    }
+    if !ready {
+        harness.wait()?;
+        for (path, words) in harness::last_words(&directory) {
+            eprintln!("--- {}\n{words}", path.display());
+        }
+        let why = std::fs::read_to_string(&log).unwrap_or_default();
+        bail!("the cluster did not start: {}\nits logs: {}", why.trim(), directory.display());
+    }
+    say_how_to_reach(&State::read(&directory)?.context("the harness wrote no state")?);
+    Ok(())
+}
+
+fn say_how_to_reach(state: &State) {
+    println!("export KUBECONFIG={}", state.kubeconfig.display());
+}
+
+fn follow(harness: &mut Child) -> Result<mpsc::IntoIter<String>> {
+    let stdout = harness.stdout.take().context("no pipe to the harness")?;
+    let (sender, lines) = mpsc::channel();
+    thread::spawn(move || {
+        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    Ok(lines.into_iter())
+}
