@@ -5,6 +5,7 @@ use std::{os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use signet_cluster::{
+    fixtures::Fixture,
     harness::{self, Plan},
     images, node, paths,
     programs::{self, Programs},
@@ -64,6 +65,12 @@ enum Command {
         listen: std::net::SocketAddr,
         images: PathBuf,
     },
+    /// A counterpart for tests, in a pod
+    #[command(hide = true)]
+    Fixture {
+        #[command(subcommand)]
+        fixture: Fixture,
+    },
 }
 
 fn main() -> ExitCode {
@@ -104,6 +111,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             Runtime::new()?
                 .block_on(async { registry::serve(images, TcpListener::bind(listen).await?).await })?;
         }
+        Command::Fixture { fixture } => Runtime::new()?.block_on(fixture.run())?,
     }
     Ok(ExitCode::SUCCESS)
 }
