@@ -6,13 +6,17 @@ use anyhow::{Result, ensure};
 
 use super::{Cluster, Node, wait};
 
-/// Waits until every node forwards to `chains` endpoints of `service` ("namespace/name"): one chain for each endpoint,
-/// port and address family, written in the same transaction as what leads to it.
-pub(super) async fn wait_endpoints(cluster: &Cluster, service: &str, chains: usize) -> Result<()> {
-    wait_rules(cluster, &format!("{chains} endpoints of {service}"), |rules| {
-        endpoint_chains(rules, service) == chains
-    })
-    .await
+/// Waits until every node forwards to `count` endpoints for each of `ways` of `service` ("namespace/name"), which are its
+/// ports in each of its families.
+pub(super) async fn wait_endpoints(
+    cluster: &Cluster,
+    service: &str,
+    ways: usize,
+    count: usize,
+) -> Result<()> {
+    let want = if count == 0 { vec![] } else { vec![count; ways] };
+    wait_rules(cluster, &format!("{count} endpoints of {service}"), |rules| endpoints(rules, service) == want)
+        .await
 }
 
 /// Waits until every node knows this address of a LoadBalancer.
@@ -47,9 +51,48 @@ async fn rules(node: &Node) -> Result<String> {
     Ok(rules)
 }
 
-/// `chain endpoint-<hash>-<namespace>/<service>/<protocol>/<port name>__<address>/<port> {`
-fn endpoint_chains(rules: &str, service: &str) -> usize {
-    let of_service = format!("-{service}/");
-    let chains = rules.lines().filter_map(|line| line.trim_start().strip_prefix("chain endpoint-"));
-    chains.filter(|chain| chain.contains(&of_service)).count()
+/// How many endpoints there are in each `chain service-<hash>-<namespace>/<service>/<protocol>/<port name>`: the address of
+/// one, or a lot drawn among several. Without endpoints there is no chain.
+fn endpoints(rules: &str, service: &str) -> Vec<usize> {
+    let (of_service, mut counts, mut inside) = (format!("-{service}/"), Vec::new(), false);
+    for line in rules.lines().map(str::trim) {
+        if let Some(chain) = line.strip_prefix("chain ") {
+            inside = chain.starts_with("service-") && chain.contains(&of_service);
+        } else if !inside {
+        } else if let Some((_, lot)) = line.split_once("numgen random mod ") {
+            counts.extend(lot.split(' ').next().and_then(|count| count.parse::<usize>().ok()));
+        } else if line.contains(" dnat to ") {
+            counts.push(1);
+        }
+    }
+    counts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_counted_for_each_way_into_the_service_and_no_other() {
+        let rules = "
+	map service-ips {
+		elements = { 198.19.5.1 . tcp . 80 : goto service-AAAAAAAA-ns/web/tcp/ }
+	}
+	chain service-AAAAAAAA-ns/web/tcp/ {
+		meta l4proto tcp dnat ip addr . port to numgen random mod 2 map { 0 : 198.18.0.2 . 8080, 1 : 198.18.2.2 . 8080 }
+	}
+	chain service-BBBBBBBB-ns/web/tcp/admin {
+		meta l4proto tcp dnat to 198.18.0.2:8081
+	}
+	chain service-CCCCCCCC-ns/web-2/tcp/ {
+		meta l4proto tcp dnat to 198.18.0.3:8080
+	}
+	chain external-AAAAAAAA-ns/web/tcp/ {
+		jump mark-for-masquerade
+		goto service-AAAAAAAA-ns/web/tcp/
+	}";
+        assert_eq!(endpoints(rules, "ns/web"), [2, 1]);
+        assert_eq!(endpoints(rules, "ns/web-2"), [1]);
+        assert_eq!(endpoints(rules, "ns/we"), [0; 0]);
+    }
 }

@@ -150,8 +150,8 @@ impl Namespace {
             return Ok(()); // headless: no kube-proxy in the way
         }
         let ports = spec.ports.map_or(0, |ports| ports.len());
-        let chains = count * ports * families.len();
-        kube_proxy::wait_endpoints(&self.cluster, &format!("{}/{service}", self.name), chains).await
+        let ways = ports * families.len();
+        kube_proxy::wait_endpoints(&self.cluster, &format!("{}/{service}", self.name), ways, count).await
     }
 
     /// Asks the API server to delete everything in it and does not wait for that.
