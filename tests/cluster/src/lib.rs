@@ -8,6 +8,7 @@
 //! Nothing here leaves the machine: every address is in 198.18.0.0/15 or 2001:2::/48 (benchmarking, RFC 2544 and RFC 5180)
 //! and exists only in namespaces that end with the harness, however that dies.
 
+pub mod commands;
 pub mod control;
 pub mod images;
 pub mod network;
