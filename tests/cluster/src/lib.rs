@@ -9,6 +9,7 @@
 //! and exists only in namespaces that end with the harness, however that dies.
 
 mod cgroups;
+pub mod commands;
 mod components;
 pub mod control;
 mod fabric;

@@ -5,9 +5,10 @@ use std::{os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use signet_cluster::{
+    commands,
     harness::{self, Plan},
-    images, node, paths,
-    programs::{self, Programs},
+    node, paths,
+    programs::Programs,
     registry, start,
     state::State,
 };
@@ -32,7 +33,18 @@ struct Arguments {
 enum Command {
     /// Build what the cluster is made of, as far as it is not there: programs from Go modules, and images
     Build,
-    /// Build the conformance suite of the Gateway API
+    /// Build the image that ships, from release binaries, also as an OCI archive
+    Image {
+        /// amd64=DIRECTORY, arm64=DIRECTORY: where cargo left signet and signet-proxy for each
+        #[arg(required = true)]
+        binaries: Vec<String>,
+    },
+    /// Build our images for the tests, signet.test/signet:dev and signet.test/cluster:dev
+    ImageDev {
+        /// Where cargo left signet, signet-proxy and signet-cluster
+        binaries: PathBuf,
+    },
+    /// Build the conformance suite of the Gateway API and print where it is
     ConformanceBuild,
     /// Start the cluster, leave it running, and print how to reach it
     Up {
@@ -81,11 +93,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     let name = arguments.name;
     let progress = |line: &str| eprintln!("{line}");
     match arguments.command {
-        Command::Build => {
-            let programs = programs::build_all(&progress)?;
-            images::build_all(&programs, &progress)?;
-        }
-        Command::ConformanceBuild => println!("{}", programs::build_conformance(&progress)?.display()),
+        Command::Build => commands::build(&progress)?,
+        Command::Image { binaries } => commands::image(&binaries, &progress)?,
+        Command::ImageDev { binaries } => commands::image_dev(&binaries, &progress)?,
+        Command::ConformanceBuild => println!("{}", commands::conformance_build(&progress)?.display()),
         Command::Up { nodes } => start::up(&Plan { name, nodes })?,
         Command::Hold { nodes } => hold(&Plan { name, nodes })?,
         Command::Down => harness::stop(&name)?,
