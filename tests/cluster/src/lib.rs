@@ -9,10 +9,12 @@
 //! and exists only in namespaces that end with the harness, however that dies.
 
 mod cgroups;
+mod client;
 pub mod commands;
 mod components;
 pub mod control;
 mod fabric;
+pub mod fixtures;
 pub mod harness;
 pub mod images;
 pub mod network;
@@ -26,3 +28,5 @@ mod run;
 mod sha256;
 pub mod start;
 pub mod state;
+
+pub use client::*;

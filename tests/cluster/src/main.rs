@@ -1,11 +1,11 @@
 //! `signet-cluster`: what `make cluster` and the other targets call, and the processes of a cluster themselves.
 
-use std::{os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use signet_cluster::{
-    commands,
+    commands, fixtures,
     harness::{self, Plan},
     node, paths,
     programs::Programs,
@@ -69,12 +69,28 @@ enum Command {
     /// Process 1 of a node (NodeEnter calls it)
     #[command(hide = true)]
     NodeInit { directory: PathBuf },
+    /// A server of the tests, in a pod
+    #[command(hide = true, subcommand)]
+    Fixture(Fixture),
     /// The image registry of the cluster (a component of node1)
     #[command(hide = true)]
     Registry {
         #[arg(long)]
-        listen: std::net::SocketAddr,
+        listen: SocketAddr,
         images: PathBuf,
+    },
+}
+
+#[derive(Subcommand)]
+enum Fixture {
+    /// A mutating webhook over HTTPS
+    Webhook {
+        #[arg(long)]
+        listen: SocketAddr,
+        #[arg(long)]
+        certificate: PathBuf,
+        #[arg(long)]
+        key: PathBuf,
     },
 }
 
@@ -111,6 +127,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into());
         }
         Command::NodeInit { directory } => node::init(&directory)?,
+        Command::Fixture(Fixture::Webhook { listen, certificate, key }) => {
+            Runtime::new()?.block_on(fixtures::webhook::serve(listen, &certificate, &key))?;
+        }
         Command::Registry { listen, images } => {
             Runtime::new()?
                 .block_on(async { registry::serve(images, TcpListener::bind(listen).await?).await })?;

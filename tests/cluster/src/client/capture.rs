@@ -1,0 +1,127 @@
+//! Recording what passes between a pod and its node.
+
+use std::{net::IpAddr, process::Stdio};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tokio::{
+    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader},
+    process::{Child, ChildStdout, Command},
+    task::JoinSet,
+    time::timeout,
+};
+
+use super::{Namespace, Node, Packets, node::process_of_pod, output, wait::DEADLINE};
+
+/// A recording that goes on. tcpdump ends with it, and with this process however that ends.
+pub struct Capture {
+    tcpdump: Child,
+    /// Reads until the mark has passed.
+    recording: JoinSet<Result<Vec<u8>>>,
+    mark: [u8; 16],
+    node: Node,
+    address: IpAddr,
+}
+
+impl Namespace {
+    /// Records every packet of a running pod, at its interface on the node's side: what leaves the pod and what comes in,
+    /// as the network sees it. From when this returns.
+    pub async fn capture(&self, pod: &str) -> Result<Capture> {
+        let object = self.wait_ready(pod).await?;
+        let (spec, status) = (object.spec.unwrap_or_default(), object.status.unwrap_or_default());
+        let node = self.cluster.node(&spec.node_name.context("a running pod has a node")?)?;
+        let address = status.pod_ip.context("a running pod has an address")?.parse()?;
+        let uid = object.metadata.uid.context("a pod has a UID")?;
+        let begun = begin(node, address, &uid).await;
+        begun.with_context(|| format!("capture the packets of pod {pod} in {self}"))
+    }
+}
+
+impl Capture {
+    /// Ends the recording. Everything that passed before this call is in it.
+    pub async fn stop(mut self) -> Result<Packets> {
+        // Packets are recorded in their order: when the mark has been, so has everything before it.
+        let mark = format!("exec 3<>/dev/udp/{}/{MARK_PORT}; printf {} >&3", self.address, hex(&self.mark));
+        let network = format!("--net={}", self.node.network().display());
+        output::run(&["nsenter", &network, "bash", "-c", &mark]).await?.ok()?;
+        let recorded = timeout(DEADLINE, self.recording.join_next()).await;
+        let recorded = recorded.context("tcpdump did not record the mark")?.context("one task")???;
+        self.tcpdump.kill().await?;
+        Ok(Packets::parse(&recorded)?.without(hex(&self.mark).as_bytes()))
+    }
+}
+
+async fn begin(node: Node, address: IpAddr, uid: &str) -> Result<Capture> {
+    let uid = uid.to_owned();
+    let process = tokio::task::spawn_blocking(move || process_of_pod(&uid)).await??;
+    let network = format!("--net={}", node.network().display());
+    let interface = node_side(process, &network).await?;
+    let mut tcpdump = Command::new("nsenter")
+        .args([&network, "setpriv", "--pdeathsig", "KILL", "tcpdump", "-i", &interface])
+        // Unfiltered, unbuffered, unresolved. As root: a change of user would undo the death signal.
+        .args(["-U", "-n", "--immediate-mode", "-Z", "root", "-s", "0", "-w", "-"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .context("start tcpdump; it comes with: apt-get install tcpdump")?;
+    let (stdout, stderr) = (tcpdump.stdout.take(), tcpdump.stderr.take());
+    listening(stderr.context("it is piped")?).await?;
+    let mut mark = [0; 16];
+    fastrand::Rng::new().fill(&mut mark);
+    let mut recording = JoinSet::new();
+    recording.spawn(record(stdout.context("it is piped")?, hex(&mark)));
+    Ok(Capture { tcpdump, recording, mark, node, address })
+}
+
+/// The name of the other end of the pod's eth0: the pod says its number, the node what that is called.
+async fn node_side(process: u32, node: &str) -> Result<String> {
+    let pod = format!("--net=/proc/{process}/ns/net");
+    let inside = output::run(&["nsenter", &pod, "ip", "-json", "link", "show", "eth0"]).await?.ok()?;
+    let inside: serde_json::Value = serde_json::from_str(&inside)?;
+    let number = inside[0]["link_index"].as_u64().context("eth0 of the pod has no other end")?;
+    let links = output::run(&["nsenter", node, "ip", "-json", "link"]).await?.ok()?;
+    let links: Vec<serde_json::Value> = serde_json::from_str(&links)?;
+    let link = links.iter().find(|link| link["ifindex"] == number);
+    let name = link.and_then(|link| link["ifname"].as_str());
+    Ok(name.with_context(|| format!("the node has no interface {number}"))?.to_owned())
+}
+
+async fn listening(stderr: impl AsyncRead + Unpin) -> Result<()> {
+    let mut lines = BufReader::new(stderr).lines();
+    let mut said = String::new();
+    let listening = async {
+        while let Some(line) = lines.next_line().await? {
+            if line.contains("listening on") {
+                return Ok(());
+            }
+            said += &line;
+        }
+        bail!("tcpdump ended: {said}")
+    };
+    timeout(DEADLINE, listening).await.context("tcpdump did not begin to listen")?
+}
+
+async fn record(mut stdout: ChildStdout, mark: String) -> Result<Vec<u8>> {
+    let mut recorded = Vec::new();
+    loop {
+        let before = recorded.len();
+        if stdout.read_buf(&mut recorded).await? == 0 {
+            bail!("tcpdump ended by itself after {before} bytes");
+        }
+        ensure!(recorded.len() <= LARGEST, "more than {LARGEST} bytes were captured");
+        let unseen = before.saturating_sub(mark.len());
+        if recorded[unseen..].windows(mark.len()).any(|window| window == mark.as_bytes()) {
+            return Ok(recorded);
+        }
+    }
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// discard (RFC 863): whether anybody listens there does not matter.
+const MARK_PORT: u16 = 9;
+/// A test looks for words in a few requests.
+const LARGEST: usize = 64 << 20;

@@ -1,0 +1,109 @@
+//! Attaching to the cluster that `make cluster` holds.
+
+use std::{env, net::IpAddr, time::Duration};
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1;
+use kube::{
+    Api, Client, Config,
+    config::{KubeConfigOptions, Kubeconfig},
+};
+use signet_core::tls;
+
+use super::{
+    node::Node,
+    output::{self, Output},
+    wait::{self, Selection},
+};
+use crate::{paths, state::State};
+
+/// A running cluster. Clones share the connection to its API server.
+#[derive(Clone)]
+pub struct Cluster {
+    pub state: State,
+    /// As cluster-admin.
+    pub client: Client,
+}
+
+impl Cluster {
+    /// Attaches to the cluster named by `$SIGNET_CLUSTER`, or "shared".
+    pub async fn shared() -> Result<Self> {
+        let name = env::var("SIGNET_CLUSTER").unwrap_or_else(|_| "shared".into());
+        let state = State::read(&paths::state(&name)?)?
+            .context("no cluster is running; start one with: make cluster")?;
+        let _ = tls::default_provider().install_default(); // an error says that there is one already
+        let kubeconfig = Kubeconfig::read_from(&state.kubeconfig)
+            .with_context(|| format!("read {}", state.kubeconfig.display()))?;
+        let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+        Ok(Self { client: Client::try_from(config)?, state })
+    }
+
+    /// "node1" or "node2".
+    pub fn node(&self, name: &str) -> Result<Node> {
+        Ok(Node { inner: self.state.node(name)?.clone() })
+    }
+
+    pub fn nodes(&self) -> impl Iterator<Item = Node> {
+        self.state.nodes.iter().map(|node| Node { inner: node.clone() })
+    }
+
+    /// The addresses of a node, IPv4 first.
+    pub async fn node_addresses(&self, node: &str) -> Result<Vec<IpAddr>> {
+        let node = Api::<v1::Node>::all(self.client.clone()).get(node).await?;
+        let addresses = node.status.and_then(|status| status.addresses).unwrap_or_default();
+        let mut addresses: Vec<IpAddr> = addresses
+            .iter()
+            .filter(|address| address.type_ == "InternalIP")
+            .map(|address| address.address.parse())
+            .collect::<Result<_, _>>()?;
+        addresses.sort_unstable();
+        Ok(addresses)
+    }
+
+    /// Runs a program of this machine, e.g. curl, in the network outside of the cluster.
+    pub async fn outside(&self, argv: &[&str]) -> Result<Output> {
+        let network = format!("--net={}", self.state.fabric.display());
+        output::run(&[&["nsenter", &network], argv].concat()).await
+    }
+
+    /// Waits until the API server answers; for after it was stopped.
+    pub async fn wait_api_ready(&self) -> Result<()> {
+        wait::eventually("the API server to be ready", wait::DEADLINE, async || {
+            let request = http::Request::get("/readyz").body(Vec::new())?;
+            // A connection to an API server that is gone has to end within the test's patience.
+            tokio::time::timeout(ANSWER, self.client.request_text(request)).await??;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Waits until every component runs, the API server answers and every node is Ready.
+    pub async fn wait_healthy(&self) -> Result<()> {
+        for node in self.nodes() {
+            node.wait_running().await?;
+        }
+        self.wait_api_ready().await?;
+        let nodes = Api::<v1::Node>::all(self.client.clone());
+        let count = self.state.nodes.len();
+        wait::until(&nodes, Selection::Everything, "every node to be Ready", RECOVERY, |nodes| {
+            (nodes.iter().filter(|node| is_ready(node)).count() == count).then_some(())
+        })
+        .await
+    }
+
+    /// Stops the API server, starts it again and waits until it answers. Disturbs everybody: within [`super::disturb`].
+    pub async fn restart_api_server(&self) -> Result<()> {
+        self.node("node1")?.stop("kube-apiserver").await?.end().await?;
+        self.wait_api_ready().await
+    }
+}
+
+fn is_ready(node: &v1::Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"))
+}
+
+/// One answer of an API server that is there takes milliseconds.
+const ANSWER: Duration = Duration::from_secs(5);
+/// A node is NotReady 40 to 50 s after its kubelet has gone, and Ready at its next report, every 10 s.
+const RECOVERY: Duration = Duration::from_secs(120);
