@@ -5,7 +5,7 @@
 //! - Beneath: [`Node`] and its components; [`Cluster::assign_address`] and [`Cluster::outside`] are the cloud.
 //!
 //! Waiting is watching, with a deadline whose error shows the objects; the few things that nobody announces are asked for
-//! again and again in one place, `wait::eventually`.
+//! again and again, [`Namespace::eventually`].
 
 mod address;
 mod capture;

@@ -5,7 +5,8 @@ use std::{net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, pr
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use signet_cluster::{
-    commands, fixtures,
+    commands,
+    fixtures::Fixture,
     harness::{self, Plan},
     node, paths,
     programs::Programs,
@@ -81,19 +82,6 @@ enum Command {
     },
 }
 
-#[derive(Subcommand)]
-enum Fixture {
-    /// A mutating webhook over HTTPS
-    Webhook {
-        #[arg(long)]
-        listen: SocketAddr,
-        #[arg(long)]
-        certificate: PathBuf,
-        #[arg(long)]
-        key: PathBuf,
-    },
-}
-
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     match run(arguments) {
@@ -127,9 +115,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into());
         }
         Command::NodeInit { directory } => node::init(&directory)?,
-        Command::Fixture(Fixture::Webhook { listen, certificate, key }) => {
-            Runtime::new()?.block_on(fixtures::webhook::serve(listen, &certificate, &key))?;
-        }
+        Command::Fixture(fixture) => Runtime::new()?.block_on(fixture.run())?,
         Command::Registry { listen, images } => {
             Runtime::new()?
                 .block_on(async { registry::serve(images, TcpListener::bind(listen).await?).await })?;

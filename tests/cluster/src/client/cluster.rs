@@ -83,10 +83,26 @@ impl Cluster {
             node.wait_running().await?;
         }
         self.wait_api_ready().await?;
+        for node in self.nodes() {
+            self.wait_node_ready(node.name()).await?;
+        }
+        Ok(())
+    }
+
+    pub async fn wait_node_ready(&self, name: &str) -> Result<()> {
+        self.wait_node(name, "to be Ready", is_ready).await
+    }
+
+    /// Waits until the kubelet says that its node cannot run pods, or has said nothing for too long.
+    pub async fn wait_node_not_ready(&self, name: &str) -> Result<()> {
+        self.wait_node(name, "to be not Ready", |node| !is_ready(node)).await
+    }
+
+    async fn wait_node(&self, name: &str, what: &str, holds: impl Fn(&v1::Node) -> bool) -> Result<()> {
         let nodes = Api::<v1::Node>::all(self.client.clone());
-        let count = self.state.nodes.len();
-        wait::until(&nodes, Selection::Everything, "every node to be Ready", RECOVERY, |nodes| {
-            (nodes.iter().filter(|node| is_ready(node)).count() == count).then_some(())
+        let what = format!("{name} {what}");
+        wait::until(&nodes, Selection::Named(name), &what, RECOVERY, |nodes| {
+            nodes.iter().any(|node| holds(node)).then_some(())
         })
         .await
     }

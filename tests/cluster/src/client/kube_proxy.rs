@@ -18,7 +18,11 @@ pub(super) async fn wait_endpoints(cluster: &Cluster, service: &str, chains: usi
 /// Waits until every node knows this address of a LoadBalancer.
 pub(super) async fn wait_address(cluster: &Cluster, address: IpAddr) -> Result<()> {
     let element = format!("{address} . ");
-    wait_rules(cluster, &format!("the address {address}"), |rules| rules.contains(&element)).await
+    wait_rules(cluster, &format!("the address {address}"), |rules| {
+        // Not `goto reject-chain`, where Services without endpoints lead.
+        rules.lines().any(|line| line.contains(&element) && line.contains(" : goto external-"))
+    })
+    .await
 }
 
 async fn wait_rules(cluster: &Cluster, what: &str, holds: impl Fn(&str) -> bool) -> Result<()> {

@@ -81,6 +81,21 @@ impl Namespace {
         wait::until(&self.api::<K>(), selection, what, self.deadline, find).await
     }
 
+    /// Waits until `find` finds something among all objects of `api`.
+    pub async fn wait_in<K: Watched, T>(
+        &self,
+        api: &Api<K>,
+        what: &str,
+        find: impl FnMut(&[&K]) -> Option<T>,
+    ) -> Result<T> {
+        wait::until(api, Selection::Everything, what, self.deadline, find).await
+    }
+
+    /// Asks again and again until the answer is no error. Only for what cannot be watched, like an answer of DNS.
+    pub async fn eventually<T>(&self, what: &str, ask: impl AsyncFnMut() -> Result<T>) -> Result<T> {
+        wait::eventually(what, self.deadline, ask).await
+    }
+
     /// Waits until the pod is Ready.
     pub async fn wait_ready(&self, pod: &str) -> Result<v1::Pod> {
         self.wait_for(pod, "to be Ready", is_ready).await
