@@ -6,7 +6,8 @@ SHELL := bash
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/signet/target
 export SIGNET_TOOLS ?= $(HOME)/.cache/signet/tools
 export SIGNET_TEST_RESULTS ?= $(HOME)/.cache/signet/test-results.txt
-BIN := $(CARGO_TARGET_DIR)/debug
+# .cargo/config.toml names a target, so cargo builds below its name. Asked only by the targets that use it.
+BIN = $(CARGO_TARGET_DIR)/$(shell rustc -vV | sed -n 's/^host: //p')/debug
 
 .PHONY: help
 help: ## This list
@@ -31,6 +32,16 @@ lint: ## Format, clippy, the walls of the house, dependencies
 	scripts/stage.sh walls scripts/walls.sh
 	scripts/stage.sh deny scripts/deny.sh
 	scripts/stage.sh clippy cargo clippy --locked --workspace --all-targets -- -D warnings
+
+.PHONY: cluster-build
+cluster-build: ## What the test cluster is made of: Kubernetes and its images (the first time takes 15 minutes)
+	scripts/stage.sh apt scripts/apt.sh
+	cargo build --locked -p signet-cluster
+	scripts/stage.sh cluster-build "$(BIN)/signet-cluster" build
+
+.PHONY: image
+image: ## The image that ships, as OCI archive in ~/.cache/signet/images (ARCH="amd64 arm64" for several)
+	scripts/image.sh $(ARCH)
 
 .PHONY: acceptance-update
 acceptance-update: ## Write the last durations into docs/acceptance.md

@@ -11,6 +11,12 @@ declare -A package_of=(
   [redis-cli]=redis-tools
   [psql]=postgresql-client
   [setpriv]=util-linux
+  # the cluster's nodes and what builds them
+  [ip]=iproute2
+  [nft]=nftables
+  [tcpdump]=tcpdump
+  [dpkg-deb]=dpkg
+  [pkg-config]=pkg-config
 )
 
 missing=()
@@ -19,6 +25,8 @@ for program in "${!package_of[@]}"; do
 done
 # The server's programs are not on PATH: /usr/lib/postgresql/<version>/bin/postgres.
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+# Headers that runc is compiled with.
+[[ -e /usr/include/seccomp.h ]] || missing+=(libseccomp-dev)
 ((${#missing[@]})) || exit 0
 
 cannot() {

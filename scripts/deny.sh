@@ -9,7 +9,7 @@ source scripts/env.sh
 deny=$SIGNET_TOOLS/bin/cargo-deny
 if [[ ! -x $deny ]]; then
   echo "installing cargo-deny (about 3 min, once) ..."
-  if ! CARGO_TARGET_DIR="$SIGNET_TOOLS/build" cargo install --quiet --locked --root "$SIGNET_TOOLS" cargo-deny@0.20.2; then
+  if ! install_tool cargo-deny@0.20.2; then
     echo "cargo-deny cannot be installed here; scripts/walls.sh still holds the bans" >&2
     exit 0
   fi

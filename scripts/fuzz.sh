@@ -7,7 +7,7 @@ source scripts/env.sh
 
 rustup toolchain list | grep -q '^nightly' || { echo "fuzzing needs a nightly: rustup toolchain install nightly" >&2; exit 1; }
 if [[ ! -x $SIGNET_TOOLS/bin/cargo-fuzz ]]; then
-  CARGO_TARGET_DIR="$SIGNET_TOOLS/build" cargo install --quiet --locked --root "$SIGNET_TOOLS" cargo-fuzz@0.13.2
+  install_tool cargo-fuzz@0.13.2
   rm -rf "$SIGNET_TOOLS/build"
 fi
 cd tests

@@ -5,6 +5,6 @@ cd "$(dirname "$0")/.."
 # shellcheck source=scripts/env.sh
 source scripts/env.sh
 # The promises are about the product, so the product is built as it ships.
-export SIGNET_BIN_DIR="$CARGO_TARGET_DIR/release"
+export SIGNET_BIN_DIR="$CARGO_TARGET_DIR/$SIGNET_TARGET/release"
 cargo build --locked --release -p signet-cli -p signet-proxy --bins
 cargo test --locked -p signet-tests --test soak -- --ignored --test-threads=1 --nocapture "$@"

@@ -8,8 +8,7 @@ source scripts/env.sh
 
 mkdir -p "$(dirname "$SIGNET_TEST_RESULTS")"
 : >"$SIGNET_TEST_RESULTS"
-host=$(rustc -vV | sed -n 's/^host: //p')
-runner_variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$host")_RUNNER
+runner_variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$SIGNET_TARGET")_RUNNER
 
 selection=("$@")
 ((${#selection[@]})) || selection=(--workspace)

@@ -78,7 +78,7 @@ pub async fn run(plan: &Plan, end: impl Future<Output = ()>) -> Result<()> {
     if let Some(cluster) = started {
         steps.say(READY);
         end.await;
-        cluster.stop()?;
+        cluster.stop();
     }
     remove_leftovers(&directory)
 }
@@ -87,25 +87,28 @@ struct Running {
     nodes: Vec<Init>,
 }
 
-/// A node's outermost process and its lifeline.
+impl Running {
+    /// Ends every node, all at the same time.
+    fn stop(mut self) {
+        for node in &mut self.nodes {
+            node.lifeline = None;
+        }
+    }
+}
+
+/// A node's outermost process and its lifeline. Dropping it ends the node and waits for that.
 struct Init {
     process: Child,
-    lifeline: ChildStdin,
+    lifeline: Option<ChildStdin>,
     pid: u32,
 }
 
-impl Running {
-    /// Ends every node, and waits for it.
-    fn stop(self) -> Result<()> {
-        let mut processes = Vec::new();
-        for Init { process, lifeline, .. } in self.nodes {
-            drop(lifeline);
-            processes.push(process);
+impl Drop for Init {
+    fn drop(&mut self) {
+        self.lifeline = None;
+        if let Err(error) = self.process.wait() {
+            tracing::warn!(%error, "wait for a node to end");
         }
-        for mut process in processes {
-            process.wait().context("wait for a node to end")?;
-        }
-        Ok(())
     }
 }
 
@@ -134,7 +137,8 @@ async fn start(plan: &Plan, directory: &Path, steps: &Steps) -> Result<Running> 
         nodes.push(init);
     }
     for init in &mut nodes {
-        init.lifeline.write_all(b"the network is there\n").context("a node's init has ended")?;
+        let lifeline = init.lifeline.as_mut().context("a node is ending")?;
+        lifeline.write_all(b"the network is there\n").context("a node's init has ended")?;
     }
     steps.say("nodes and their network made");
 
@@ -187,7 +191,7 @@ fn start_node(plan: &Plan, place: &Place<'_>) -> Result<Init> {
     let pid = line.trim().parse().with_context(|| {
         format!("its init did not start: {}", fs::read_to_string(&log).unwrap_or_default().trim())
     })?;
-    Ok(Init { process, lifeline, pid })
+    Ok(Init { process, lifeline: Some(lifeline), pid })
 }
 
 fn cgroup(cluster: &str, node: &str) -> String {

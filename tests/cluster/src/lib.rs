@@ -1,7 +1,8 @@
 //! A real Kubernetes to test against: etcd, the API server, controller-manager, scheduler, kubelet, containerd, kube-proxy
 //! (nftables), CNI bridge and CoreDNS on one or two nodes, each node a set of namespaces on this machine.
 //!
-//! - Made: `programs` builds everything from the Go modules pinned under `go/`, `images` makes the container images.
+//! - Made: `programs` builds everything from the Go modules pinned under `go/`, `images` makes the container images, `registry`
+//!   serves them to the nodes.
 //! - Run: `harness` holds the cluster, `fabric` is the network between the nodes, `node` is process 1 of each node.
 //! - Used: [`Cluster`] is what a test sees.
 //!
@@ -10,6 +11,7 @@
 
 mod cgroups;
 mod client;
+pub mod commands;
 mod components;
 pub mod control;
 mod fabric;

@@ -1,14 +1,15 @@
 //! `signet-cluster`: what `make cluster` and the other targets call, and the processes of a cluster themselves.
 
-use std::{os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
+use std::{net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
 use signet_cluster::{
+    commands,
     fixtures::Fixture,
     harness::{self, Plan},
-    images, node, paths,
-    programs::{self, Programs},
+    node, paths,
+    programs::Programs,
     registry, start,
     state::State,
 };
@@ -33,7 +34,18 @@ struct Arguments {
 enum Command {
     /// Build what the cluster is made of, as far as it is not there: programs from Go modules, and images
     Build,
-    /// Build the conformance suite of the Gateway API
+    /// Build the image that ships, from release binaries, also as an OCI archive
+    Image {
+        /// amd64=DIRECTORY, arm64=DIRECTORY: where cargo left signet and signet-proxy for each
+        #[arg(required = true)]
+        binaries: Vec<String>,
+    },
+    /// Build our images for the tests, signet.test/signet:dev and signet.test/cluster:dev
+    ImageDev {
+        /// Where cargo left signet, signet-proxy and signet-cluster
+        binaries: PathBuf,
+    },
+    /// Build the conformance suite of the Gateway API and print where it is
     ConformanceBuild,
     /// Start the cluster, leave it running, and print how to reach it
     Up {
@@ -58,18 +70,15 @@ enum Command {
     /// Process 1 of a node (NodeEnter calls it)
     #[command(hide = true)]
     NodeInit { directory: PathBuf },
+    /// A server of the tests, in a pod
+    #[command(hide = true, subcommand)]
+    Fixture(Fixture),
     /// The image registry of the cluster (a component of node1)
     #[command(hide = true)]
     Registry {
         #[arg(long)]
-        listen: std::net::SocketAddr,
+        listen: SocketAddr,
         images: PathBuf,
-    },
-    /// A counterpart for tests, in a pod
-    #[command(hide = true)]
-    Fixture {
-        #[command(subcommand)]
-        fixture: Fixture,
     },
 }
 
@@ -88,11 +97,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     let name = arguments.name;
     let progress = |line: &str| eprintln!("{line}");
     match arguments.command {
-        Command::Build => {
-            let programs = programs::build_all(&progress)?;
-            images::build_all(&programs, &progress)?;
-        }
-        Command::ConformanceBuild => println!("{}", programs::build_conformance(&progress)?.display()),
+        Command::Build => commands::build(&progress)?,
+        Command::Image { binaries } => commands::image(&binaries, &progress)?,
+        Command::ImageDev { binaries } => commands::image_dev(&binaries, &progress)?,
+        Command::ConformanceBuild => println!("{}", commands::conformance_build(&progress)?.display()),
         Command::Up { nodes } => start::up(&Plan { name, nodes })?,
         Command::Hold { nodes } => hold(&Plan { name, nodes })?,
         Command::Down => harness::stop(&name)?,
@@ -107,11 +115,11 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             return Ok(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1).into());
         }
         Command::NodeInit { directory } => node::init(&directory)?,
+        Command::Fixture(fixture) => Runtime::new()?.block_on(fixture.run())?,
         Command::Registry { listen, images } => {
             Runtime::new()?
                 .block_on(async { registry::serve(images, TcpListener::bind(listen).await?).await })?;
         }
-        Command::Fixture { fixture } => Runtime::new()?.block_on(fixture.run())?,
     }
     Ok(ExitCode::SUCCESS)
 }

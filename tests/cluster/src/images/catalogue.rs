@@ -76,15 +76,7 @@ fn toolbox() -> Recipe {
             cmd: words(&["/bin/sh", "-c", "trap exit TERM; sleep infinity & wait"]),
             ..runs_as(NONROOT, &[])
         },
-        packages: &[
-            "busybox-static",
-            "curl",
-            "openssl",
-            "nftables",
-            "postgresql-client",
-            "postgresql-client-15",
-            "redis-tools",
-        ],
+        packages: &["busybox-static", "curl", "openssl", "nftables", "postgresql-client", "redis-tools"],
         without: &["postgresql-client-common"],
         links: true,
         ..Recipe::default()

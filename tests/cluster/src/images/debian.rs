@@ -2,17 +2,21 @@
 //! Which versions that are is apt's answer for this machine's sources; the archives are kept in `<cache>/debs`.
 
 use std::{
+    ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use signet_core::files;
 
 use super::layer::Layer;
 use crate::{
     paths,
     run::{output, run},
+    sha256::Sha256,
 };
 
 /// One package in one version, and the name of its archive.
@@ -25,19 +29,28 @@ pub(crate) struct Package {
 }
 
 /// `names` with all that they need, as if nothing were installed, except the packages that `without` begins the name of.
+/// apt is asked again when its lists have changed.
 pub(crate) fn closure(names: &[&str], without: &[&str]) -> Result<Vec<Package>> {
     if names.is_empty() {
         return Ok(Vec::new());
+    }
+    let mut key = Sha256::default();
+    key.field(format!("{names:?} {without:?} {NEVER:?} {:?}", lists()?).as_bytes());
+    let answer = own_directory()?.join(format!("closure-{}", key.hex()));
+    if let Ok(archives) = fs::read_to_string(&answer) {
+        return archives.lines().map(|archive| package(archive).context("not ours")).collect();
     }
     let mut install = apt_get()?;
     install.args(["--print-uris", "--yes", "--no-install-recommends", "install"]).args(names);
     let printed = output(&mut install).with_context(|| {
         format!("apt cannot say what {} needs; are its lists there? (apt-get update)", names.join(" "))
     })?;
-    let mut packages: Vec<Package> = printed.lines().filter_map(package).collect();
+    let mut packages: Vec<Package> = printed.lines().filter_map(archive).filter_map(package).collect();
     packages.retain(|package| !NEVER.iter().chain(without).any(|prefix| package.name.starts_with(prefix)));
     packages.sort_by(|a, b| a.archive.cmp(&b.archive));
     ensure!(!packages.is_empty(), "apt named no archive for {}:\n{printed}", names.join(" "));
+    let archives: Vec<&str> = packages.iter().map(|package| package.archive.as_str()).collect();
+    files::write_atomic(&answer, archives.join("\n").as_bytes(), files::PUBLIC)?;
     Ok(packages)
 }
 
@@ -92,9 +105,8 @@ fn is_dropped(path: &str) -> bool {
 
 /// apt that believes nothing to be installed, and leaves the machine's own state and caches alone.
 fn apt_get() -> Result<Command> {
-    let own: PathBuf = paths::debs()?.join(".apt");
+    let own = own_directory()?;
     let status = own.join("status");
-    fs::create_dir_all(own.join("archives/partial")).with_context(|| own.display().to_string())?;
     if !status.exists() {
         fs::write(&status, "")?;
     }
@@ -106,13 +118,40 @@ fn apt_get() -> Result<Command> {
     Ok(apt_get)
 }
 
+fn own_directory() -> Result<PathBuf> {
+    let own = paths::debs()?.join(".apt");
+    fs::create_dir_all(own.join("archives/partial")).with_context(|| own.display().to_string())?;
+    Ok(own)
+}
+
+/// Name and time of every list of packages that apt has.
+fn lists() -> Result<Vec<(OsString, SystemTime)>> {
+    let entries = fs::read_dir(LISTS)
+        .with_context(|| format!("{LISTS}: the images' packages come from apt; this machine has none"))?;
+    let mut lists = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let metadata = entry.metadata()?;
+        if metadata.is_file() {
+            lists.push((entry.file_name(), metadata.modified()?));
+        }
+    }
+    lists.sort();
+    Ok(lists)
+}
+
 /// From a line of `--print-uris`: `'<uri>' <archive> <size> <hash>`.
-fn package(line: &str) -> Option<Package> {
-    let archive = line.strip_prefix('\'')?.split_once("' ")?.1.split(' ').next()?;
+fn archive(line: &str) -> Option<&str> {
+    line.strip_prefix('\'')?.split_once("' ")?.1.split(' ').next()
+}
+
+fn package(archive: &str) -> Option<Package> {
     let mut parts = archive.strip_suffix(".deb")?.split('_');
     let (name, version) = (parts.next()?, parts.next()?);
     Some(Package { name: name.to_owned(), version: version.replace("%3a", ":"), archive: archive.to_owned() })
 }
+
+const LISTS: &str = "/var/lib/apt/lists";
 
 /// By the beginning of the name: what Debian needs to manage a machine, which an image is not.
 const NEVER: [&str; 24] = [
@@ -180,9 +219,9 @@ mod tests {
             version: "1:1.2.13.dfsg-1".to_owned(),
             archive: "zlib1g_1%3a1.2.13.dfsg-1_amd64.deb".to_owned(),
         };
-        assert_eq!(package(line), Some(want));
+        assert_eq!(archive(line).and_then(package), Some(want));
         for other in ["Reading package lists...", "'uri' no-archive 1 SHA256:00", "", "'"] {
-            assert_eq!(package(other), None, "{other}");
+            assert_eq!(archive(other).and_then(package), None, "{other}");
         }
     }
 }
