@@ -8,7 +8,7 @@ use super::Namespace;
 
 /// YAML without what only the API server cares for.
 pub(super) fn yaml<K: Resource + Serialize>(mut object: K) -> String {
-    object.managed_fields_mut().clear();
+    object.meta_mut().managed_fields = None;
     serde_saphyr::to_string(&object).unwrap_or_else(|error| error.to_string())
 }
 
