@@ -20,10 +20,12 @@ demo: ## A mesh on this machine: services in and outside it, and the proof (KEEP
 	"$(BIN)/signet" demo $(if $(KEEP),,--once)
 
 .PHONY: test
-test: ## Every test, with real programs, then docs/acceptance.md against what ran
+test: ## Every test, with real programs and a real Kubernetes, then docs/acceptance.md against what ran
 	scripts/stage.sh apt scripts/apt.sh
 	scripts/stage.sh build scripts/build-tests.sh
-	scripts/stage.sh test scripts/test.sh
+	scripts/stage.sh programs "$(BIN)/signet-cluster" build
+	scripts/stage.sh images "$(BIN)/signet-cluster" image-dev "$(BIN)"
+	scripts/test.sh
 
 .PHONY: lint
 lint: ## Format, clippy, the walls of the house, dependencies
@@ -33,11 +35,28 @@ lint: ## Format, clippy, the walls of the house, dependencies
 	scripts/stage.sh deny scripts/deny.sh
 	scripts/stage.sh clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 
+.PHONY: cluster
+cluster: cluster-build ## A real Kubernetes on this machine, left running (NODES=1 for a smaller one); prints its KUBECONFIG
+	"$(BIN)/signet-cluster" up $(if $(NODES),--nodes $(NODES))
+
+.PHONY: cluster-down
+cluster-down: ## Stop it; nothing of it is left
+	"$(BIN)/signet-cluster" down
+
+.PHONY: kubectl
+kubectl: ## kubectl on it: make kubectl ARGS='get pods -A'
+	@"$(BIN)/signet-cluster" kubectl $(ARGS)
+
 .PHONY: cluster-build
-cluster-build: ## What the test cluster is made of: Kubernetes and its images (the first time takes 15 minutes)
+cluster-build: ## What it is made of: Kubernetes from its Go modules, images from Debian's packages (15 minutes the first time)
 	scripts/stage.sh apt scripts/apt.sh
-	cargo build --locked -p signet-cluster
-	scripts/stage.sh cluster-build "$(BIN)/signet-cluster" build
+	scripts/stage.sh cargo cargo build --locked --workspace --all-targets
+	scripts/stage.sh programs "$(BIN)/signet-cluster" build
+	scripts/stage.sh images "$(BIN)/signet-cluster" image-dev "$(BIN)"
+
+.PHONY: conformance-build
+conformance-build: ## The conformance suite of the Gateway API, as one program; prints where it is
+	"$(BIN)/signet-cluster" conformance-build
 
 .PHONY: image
 image: ## The image that ships, as OCI archive in ~/.cache/signet/images (ARCH="amd64 arm64" for several)

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# cargo test --workspace, each test in a process of its own with its duration kept; then docs/acceptance.md against what
-# ran. Arguments go to cargo test, e.g. scripts/test.sh -p signet-tests --test demo; the page is only checked without any.
+# Every test, then docs/acceptance.md against what ran: first those that need no cluster, then those that start their own,
+# then those that share one. What fails does not keep the others from running.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 # shellcheck source=scripts/env.sh
@@ -8,14 +8,19 @@ source scripts/env.sh
 
 mkdir -p "$(dirname "$SIGNET_TEST_RESULTS")"
 : >"$SIGNET_TEST_RESULTS"
-runner_variable=CARGO_TARGET_$(tr 'a-z-' 'A-Z_' <<<"$SIGNET_TARGET")_RUNNER
-
-selection=("$@")
-((${#selection[@]})) || selection=(--workspace)
+cluster=$SIGNET_BIN_DIR/signet-cluster
 status=0
-env "$runner_variable=$SIGNET_BIN_DIR/timed-tests" \
-  cargo test --locked --no-fail-fast "${selection[@]}" || status=$?
-if (($# == 0)); then
-  "$SIGNET_BIN_DIR/acceptance" check "$SIGNET_TEST_RESULTS" docs || status=$?
+
+SIGNET_TESTS_LATER=lifecycle,kubernetes,disruption \
+  scripts/stage.sh tests scripts/cargo-test.sh --workspace || status=$?
+scripts/stage.sh lifecycle scripts/cargo-test.sh --workspace --test lifecycle || status=$?
+
+trap '"$cluster" down' EXIT
+if scripts/stage.sh cluster-up "$cluster" up; then
+  scripts/stage.sh kubernetes scripts/cargo-test.sh --workspace --test kubernetes || status=$?
+  scripts/stage.sh disruption scripts/cargo-test.sh --workspace --test disruption || status=$?
+else
+  status=1
 fi
+"$SIGNET_BIN_DIR/acceptance" check "$SIGNET_TEST_RESULTS" docs || status=$?
 exit "$status"

@@ -21,25 +21,25 @@ const ROOT: &str = "/sys/fs/cgroup";
 const GONE: Duration = Duration::from_secs(15);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Cgroups(Vec<Hierarchy>);
+pub(crate) struct Cgroups(Vec<Hierarchy>);
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Hierarchy {
+pub(crate) struct Hierarchy {
     /// As in /proc/self/cgroup: "memory", "cpu,cpuacct", "name=systemd".
-    pub controllers: String,
+    pub(crate) controllers: String,
     directory: PathBuf,
 }
 
 impl Hierarchy {
     /// Name of its directory under /sys/fs/cgroup.
-    pub fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         self.controllers.strip_prefix("name=").unwrap_or(&self.controllers)
     }
 }
 
 impl Cgroups {
     /// The ones called `name` below our own; they need not exist.
-    pub fn below_ours(name: &str) -> Result<Self> {
+    pub(crate) fn below_ours(name: &str) -> Result<Self> {
         let text = fs::read_to_string("/proc/self/cgroup").context("/proc/self/cgroup")?;
         let ours = parse(&text);
         ensure!(
@@ -59,11 +59,11 @@ impl Cgroups {
         ))
     }
 
-    pub fn hierarchies(&self) -> &[Hierarchy] {
+    pub(crate) fn hierarchies(&self) -> &[Hierarchy] {
         &self.0
     }
 
-    pub fn create(&self) -> Result<()> {
+    pub(crate) fn create(&self) -> Result<()> {
         for hierarchy in &self.0 {
             let directory = &hierarchy.directory;
             fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
@@ -80,7 +80,7 @@ impl Cgroups {
     }
 
     /// Moves this process in.
-    pub fn enter(&self) -> Result<()> {
+    pub(crate) fn enter(&self) -> Result<()> {
         for hierarchy in &self.0 {
             let procs = hierarchy.directory.join("cgroup.procs");
             fs::write(&procs, std::process::id().to_string())
@@ -90,7 +90,7 @@ impl Cgroups {
     }
 
     /// Ends every process in them and takes them away; none of it has to be there.
-    pub fn remove(&self) -> Result<()> {
+    pub(crate) fn remove(&self) -> Result<()> {
         let deadline = Instant::now() + GONE;
         for hierarchy in &self.0 {
             while let Err(error) = remove_tree(&hierarchy.directory) {

@@ -27,9 +27,9 @@ pub fn image(binaries: &[String], progress: &dyn Fn(&str)) -> Result<()> {
     Ok(())
 }
 
-/// The image for the cluster's own tests, from the binaries that cargo left in a directory.
+/// The images for the cluster's own tests, from the binaries that cargo left in a directory.
 pub fn image_dev(binaries: &Path, progress: &dyn Fn(&str)) -> Result<()> {
-    images::build_signet_dev(binaries, progress).map(drop)
+    images::build_dev(binaries, progress)
 }
 
 /// The Gateway API conformance suite; returns the test binary.

@@ -14,29 +14,29 @@ use crate::{
 };
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub struct Component {
-    pub name: String,
-    pub argv: Vec<String>,
-    pub environment: Vec<(String, String)>,
+pub(crate) struct Component {
+    pub(crate) name: String,
+    pub(crate) argv: Vec<String>,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 /// Where a component finds its settings, by node.
-pub struct Place<'a> {
+pub(crate) struct Place<'a> {
     /// The node's number; the first one carries the control plane.
-    pub number: u8,
+    pub(crate) number: u8,
     /// The node's directory.
-    pub directory: &'a Path,
-    pub programs: &'a Programs,
-    pub pki: &'a Pki,
+    pub(crate) directory: &'a Path,
+    pub(crate) programs: &'a Programs,
+    pub(crate) pki: &'a Pki,
     /// The image layout that the registry serves.
-    pub images: &'a Path,
+    pub(crate) images: &'a Path,
 }
 
 const CONTAINERD: &str = "/run/containerd/containerd.sock";
 const ETCD: &str = "http://127.0.0.1:2379";
 
 /// Writes the settings of the node's components and says how to start them.
-pub fn prepare(place: &Place<'_>) -> Result<Vec<Component>> {
+pub(crate) fn prepare(place: &Place<'_>) -> Result<Vec<Component>> {
     for directory in ["log", "lib", "conf", "conf/cni", "conf/registries/_default"] {
         let directory = place.directory.join(directory);
         fs::create_dir_all(&directory).with_context(|| directory.display().to_string())?;

@@ -23,19 +23,20 @@ use tokio::{
     runtime,
     sync::{mpsc, oneshot},
 };
+use tokio_util::task::TaskTracker;
 
 use crate::network;
 
-pub struct Fabric {
+pub(crate) struct Fabric {
     namespace: PathBuf,
-    dial: mpsc::UnboundedSender<std::net::TcpStream>,
+    dial: mpsc::Sender<std::net::TcpStream>,
 }
 
 impl Fabric {
     /// Makes the namespace with its bridge.
-    pub async fn create() -> Result<Self> {
+    pub(crate) async fn create() -> Result<Self> {
         let (made, making) = oneshot::channel();
-        let (dial, dialled) = mpsc::unbounded_channel();
+        let (dial, dialled) = mpsc::channel(DIALS);
         thread::Builder::new().name("fabric".into()).spawn(move || {
             let entered = unshare(CloneFlags::CLONE_NEWNET)
                 .map(|()| PathBuf::from(format!("/proc/{}/task/{}/ns/net", std::process::id(), gettid())))
@@ -64,12 +65,12 @@ impl Fabric {
         Ok(fabric)
     }
 
-    pub fn namespace(&self) -> &Path {
+    pub(crate) fn namespace(&self) -> &Path {
         &self.namespace
     }
 
     /// Gives the node, whose init is `pid`, its eth0, its addresses and its routes to its `nodes - 1` neighbours.
-    pub fn connect(&self, number: u8, pid: u32, nodes: u8) -> Result<()> {
+    pub(crate) fn connect(&self, number: u8, pid: u32, nodes: u8) -> Result<()> {
         let inside = PathBuf::from(format!("/proc/{pid}/ns/net"));
         let node = network::node_name(number);
         let (v4, v6) = (network::node_v4(number), network::node_v6(number));
@@ -109,11 +110,11 @@ impl Fabric {
     }
 
     /// Accepts on `listener`, which is the machine's own loopback, and leads each connection to the API server.
-    pub async fn forward_api(&self, listener: TcpListener) {
+    pub(crate) async fn forward_api(&self, listener: TcpListener) {
         loop {
             match listener.accept().await.and_then(|(stream, _)| stream.into_std()) {
                 Ok(stream) => {
-                    let _ = self.dial.send(stream); // the thread lives as long as we do
+                    let _ = self.dial.send(stream).await; // the thread lives as long as we do
                 }
                 Err(error) => {
                     tracing::warn!(%error, "accept for the API server");
@@ -124,18 +125,22 @@ impl Fabric {
     }
 }
 
+/// Connections to the API server that wait for the fabric's thread; more wait in the listener.
+const DIALS: usize = 64;
 const FORWARDING: [&str; 2] = ["net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1"];
 
 /// Runs on the fabric's thread, so that every socket made here is in its namespace. Ends with the harness.
-fn forward(mut dialled: mpsc::UnboundedReceiver<std::net::TcpStream>) {
+fn forward(mut dialled: mpsc::Receiver<std::net::TcpStream>) {
     let Ok(runtime) = runtime::Builder::new_current_thread().enable_all().build() else { return };
     runtime.block_on(async {
+        let connections = TaskTracker::new();
         while let Some(stream) = dialled.recv().await {
-            tokio::task::spawn(async move {
+            connections.spawn(async move {
                 let carried = async {
                     let mut client = TcpStream::from_std(stream)?;
                     let mut server = TcpStream::connect((network::node_v4(1), network::API_PORT)).await?;
-                    (client.set_nodelay(true)?, server.set_nodelay(true)?);
+                    client.set_nodelay(true)?;
+                    server.set_nodelay(true)?;
                     copy_bidirectional(&mut client, &mut server).await
                 };
                 if let Err(error) = carried.await {
@@ -147,7 +152,7 @@ fn forward(mut dialled: mpsc::UnboundedReceiver<std::net::TcpStream>) {
 }
 
 /// Runs ip(8) commands, one a line, in a network namespace; all or an error.
-pub fn ip(namespace: &Path, batch: &str) -> Result<()> {
+pub(crate) fn ip(namespace: &Path, batch: &str) -> Result<()> {
     let batch: String = batch.lines().map(|line| format!("{}\n", line.trim())).collect();
     let (families, both): (Vec<_>, Vec<_>) = batch.lines().partition(|line| line.starts_with("-6 "));
     run(namespace, &["ip", "-batch", "-"], &both.join("\n"))?;
@@ -189,7 +194,7 @@ fn run(namespace: &Path, argv: &[&str], input: &str) -> Result<()> {
 }
 
 /// Whether this kernel has what the fabric and the nodes need, as far as one can see without making it.
-pub fn check_kernel() -> Result<()> {
+pub(crate) fn check_kernel() -> Result<()> {
     for file in ["/proc/self/ns/net", "/proc/self/ns/cgroup", "/proc/sys/net/ipv6", "/proc/sys/net/bridge"] {
         ensure!(
             fs::metadata(file).is_ok(),

@@ -18,7 +18,7 @@ use nix::{
     unistd::Pid,
 };
 use signet_core::files;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     cgroups::Cgroups,
@@ -85,6 +85,8 @@ pub async fn run(plan: &Plan, end: impl Future<Output = ()>) -> Result<()> {
 
 struct Running {
     nodes: Vec<Init>,
+    /// The way to the API server.
+    _tasks: JoinSet<()>,
 }
 
 impl Running {
@@ -153,10 +155,11 @@ async fn start(plan: &Plan, directory: &Path, steps: &Steps) -> Result<Running> 
             .map(|(number, init)| node_state(directory, number, init.pid))
             .collect(),
     };
-    tokio::spawn(async move { fabric.forward_api(listener).await });
+    let mut tasks = JoinSet::new();
+    tasks.spawn(async move { fabric.forward_api(listener).await });
     ready::wait(&state, steps).await?;
     state.write()?;
-    Ok(Running { nodes })
+    Ok(Running { nodes, _tasks: tasks })
 }
 
 fn node_state(directory: &Path, number: u8, pid: u32) -> state::Node {

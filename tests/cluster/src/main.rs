@@ -1,4 +1,5 @@
 //! `signet-cluster`: what `make cluster` and the other targets call, and the processes of a cluster themselves.
+#![expect(clippy::print_stdout, reason = "a command's result")]
 
 use std::{net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
 
@@ -101,7 +102,10 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Image { binaries } => commands::image(&binaries, &progress)?,
         Command::ImageDev { binaries } => commands::image_dev(&binaries, &progress)?,
         Command::ConformanceBuild => println!("{}", commands::conformance_build(&progress)?.display()),
-        Command::Up { nodes } => start::up(&Plan { name, nodes })?,
+        Command::Up { nodes } => {
+            let state = start::up(&Plan { name, nodes })?;
+            println!("export KUBECONFIG={}", state.kubeconfig.display());
+        }
         Command::Hold { nodes } => hold(&Plan { name, nodes })?,
         Command::Down => harness::stop(&name)?,
         Command::Kubectl { arguments } => {
@@ -139,7 +143,7 @@ fn hold(plan: &Plan) -> Result<()> {
         let end = async move {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         };
-        harness::run(plan, end).await
+        Box::pin(harness::run(plan, end)).await
     })
 }
 

@@ -22,18 +22,18 @@ use crate::{cgroups::Cgroups, components::Component};
 
 /// What a node is told, in `<directory>/node.json`.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct Settings {
-    pub name: String,
+pub(crate) struct Settings {
+    pub(crate) name: String,
     /// The node's part of the cluster's state: its /var/lib and /var/log, the sockets and the settings of its components.
-    pub directory: PathBuf,
-    pub cgroups: Cgroups,
-    pub components: Vec<Component>,
+    pub(crate) directory: PathBuf,
+    pub(crate) cgroups: Cgroups,
+    pub(crate) components: Vec<Component>,
 }
 
 impl Settings {
     const FILE: &str = "node.json";
 
-    pub fn write(&self) -> Result<()> {
+    pub(crate) fn write(&self) -> Result<()> {
         let path = self.directory.join(Self::FILE);
         files::write_atomic(&path, &serde_json::to_vec_pretty(self)?, files::PRIVATE)
             .with_context(|| format!("write {}", path.display()))
@@ -46,7 +46,7 @@ impl Settings {
     }
 }
 
-pub fn socket(directory: &Path) -> PathBuf {
+pub(crate) fn socket(directory: &Path) -> PathBuf {
     directory.join("control.sock")
 }
 

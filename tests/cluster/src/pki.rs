@@ -18,7 +18,7 @@ use time::{Duration, OffsetDateTime};
 use crate::network;
 
 /// The directory with all of it; `path("ca.crt")`.
-pub struct Pki {
+pub(crate) struct Pki {
     directory: PathBuf,
 }
 
@@ -28,7 +28,7 @@ const NODES: &str = "system:nodes";
 const LIFE: Duration = Duration::days(30);
 
 impl Pki {
-    pub fn create(directory: PathBuf, nodes: u8) -> Result<Self> {
+    pub(crate) fn create(directory: PathBuf, nodes: u8) -> Result<Self> {
         files::create_private_dir(&directory).with_context(|| directory.display().to_string())?;
         let pki = Self { directory };
         let cluster = pki.authority("ca", "kubernetes")?;
@@ -58,12 +58,12 @@ impl Pki {
         Ok(pki)
     }
 
-    pub fn path(&self, file: &str) -> PathBuf {
+    pub(crate) fn path(&self, file: &str) -> PathBuf {
         self.directory.join(file)
     }
 
     /// A kubeconfig for the client certificate `name`, with everything in it.
-    pub fn kubeconfig(&self, name: &str, server: &str) -> Result<String> {
+    pub(crate) fn kubeconfig(&self, name: &str, server: &str) -> Result<String> {
         let read = |file: &str| -> Result<String> {
             let path = self.path(file);
             Ok(base64(&fs::read(&path).with_context(|| path.display().to_string())?))
@@ -126,7 +126,7 @@ impl Pki {
     }
 }
 
-pub fn write(path: &Path, content: &str, mode: u32) -> Result<()> {
+pub(crate) fn write(path: &Path, content: &str, mode: u32) -> Result<()> {
     files::write_atomic(path, content.as_bytes(), mode).with_context(|| format!("write {}", path.display()))
 }
 

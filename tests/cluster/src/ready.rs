@@ -19,13 +19,13 @@ use crate::{harness::Steps, network, programs::Programs, state::State};
 
 const LIMIT: Duration = Duration::from_secs(180);
 
-pub async fn client(state: &State) -> Result<Client> {
+pub(crate) async fn client(state: &State) -> Result<Client> {
     let kubeconfig = Kubeconfig::read_from(&state.kubeconfig)?;
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(Client::try_from(config)?)
 }
 
-pub async fn wait(state: &State, steps: &Steps) -> Result<()> {
+pub(crate) async fn wait(state: &State, steps: &Steps) -> Result<()> {
     let client = client(state).await?;
     timeout(LIMIT, async {
         while client.apiserver_version().await.is_err() || client.request_text(readyz()?).await.is_err() {

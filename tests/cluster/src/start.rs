@@ -17,14 +17,13 @@ use crate::{
     state::State,
 };
 
-pub fn up(plan: &Plan) -> Result<()> {
+pub fn up(plan: &Plan) -> Result<State> {
     let directory = paths::state(&plan.name)?;
     if harness::is_running(&plan.name)?
         && let Some(state) = State::read(&directory)?
     {
         eprintln!("the cluster {} is running already", plan.name);
-        say_how_to_reach(&state);
-        return Ok(());
+        return Ok(state);
     }
     let parent = directory.parent().context("the state directory has no parent")?;
     std::fs::create_dir_all(parent)?;
@@ -53,12 +52,7 @@ pub fn up(plan: &Plan) -> Result<()> {
         let why = std::fs::read_to_string(&log).unwrap_or_default();
         bail!("the cluster did not start: {}\nits logs: {}", why.trim(), directory.display());
     }
-    say_how_to_reach(&State::read(&directory)?.context("the harness wrote no state")?);
-    Ok(())
-}
-
-fn say_how_to_reach(state: &State) {
-    println!("export KUBECONFIG={}", state.kubeconfig.display());
+    State::read(&directory)?.context("the harness wrote no state")
 }
 
 fn follow(harness: &mut Child) -> Result<mpsc::IntoIter<String>> {

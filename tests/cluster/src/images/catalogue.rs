@@ -36,7 +36,7 @@ pub(super) struct Recipe {
     /// ... except these, by the beginning of the name.
     pub(super) without: &'static [&'static str],
     /// Files of this machine: where from, where to. All are executable.
-    pub(super) programs: Vec<(PathBuf, &'static str)>,
+    pub(super) programs: Vec<(PathBuf, String)>,
     /// Path, mode, content.
     pub(super) texts: Vec<(&'static str, u32, &'static str)>,
     pub(super) directories: Vec<(&'static str, u32)>,
@@ -47,12 +47,12 @@ pub(super) struct Recipe {
 
 pub(super) fn recipes(programs: &Programs) -> Result<Vec<Recipe>> {
     let alone = |name: &str, program: &str, path: &'static str| {
-        let programs = vec![(programs.path(program)?, path)];
+        let programs = vec![(programs.path(program)?, path.to_owned())];
         let config = Config { user: NONROOT.to_owned(), entrypoint: words(&[path]), ..Config::default() };
         Ok::<_, anyhow::Error>(Recipe { names: words(&[name]), config, programs, ..Recipe::default() })
     };
     let mut pebble = alone(PEBBLE, "pebble", "/pebble")?;
-    pebble.programs.push((programs.path("pebble-challtestsrv")?, "/pebble-challtestsrv"));
+    pebble.programs.push((programs.path("pebble-challtestsrv")?, "/pebble-challtestsrv".to_owned()));
     let mut echo_basic = alone(ECHO_BASIC, "echo-basic", "/echo-basic")?;
     echo_basic.names.extend(words(&CONFORMANCE_ECHO_BASIC));
     Ok(vec![

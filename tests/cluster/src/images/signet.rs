@@ -17,17 +17,21 @@ use crate::paths;
 
 /// From the binaries that the tests build anyway.
 pub const SIGNET_DEV: &str = "signet.test/signet:dev";
+/// The counterparts of [`crate::fixtures`], for pods.
+pub const CLUSTER_DEV: &str = "signet.test/cluster:dev";
 
-/// `binaries` is the directory that cargo left `signet` and `signet-proxy` in.
-pub fn build_signet_dev(binaries: &Path, progress: &dyn Fn(&str)) -> Result<Image> {
-    Ok(image(SIGNET_DEV, &[(host_architecture(), binaries)], progress)?.image)
+/// The images for the cluster's own tests. `binaries` is the directory that cargo left everything in.
+pub fn build_dev(binaries: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+    let binaries = [(host_architecture(), binaries)];
+    image(SIGNET_DEV, &["signet", "signet-proxy"], &binaries, progress)?;
+    image(CLUSTER_DEV, &["signet-cluster"], &binaries, progress).map(drop)
 }
 
 /// The image that ships, also as an OCI archive; `binaries` has one directory for each architecture (amd64, arm64).
 /// One architecture is an image, several are one index over an image each.
 pub fn build_signet_release(binaries: &[(&str, &Path)], progress: &dyn Fn(&str)) -> Result<(Image, PathBuf)> {
     let name = format!("signet.test/signet:{}", signet_core::VERSION);
-    let built = image(&name, binaries, progress)?;
+    let built = image(&name, &["signet", "signet-proxy"], binaries, progress)?;
     let architectures: Vec<&str> = binaries.iter().map(|(architecture, _)| *architecture).collect();
     let archive = format!("signet-{}-{}.tar", signet_core::VERSION, architectures.join("-"));
     let archive = paths::images()?.join(archive);
@@ -35,19 +39,30 @@ pub fn build_signet_release(binaries: &[(&str, &Path)], progress: &dyn Fn(&str))
     Ok((built.image, archive))
 }
 
-fn image(name: &str, binaries: &[(&str, &Path)], progress: &dyn Fn(&str)) -> Result<Built> {
+/// Nothing but `programs`, each at the root under its own name; the first is the entrypoint.
+fn image(
+    name: &str,
+    programs: &[&str],
+    binaries: &[(&str, &Path)],
+    progress: &dyn Fn(&str),
+) -> Result<Built> {
+    let entrypoint = programs.first().map(|program| format!("/{program}"));
     let mut recipes = Vec::new();
     for (architecture, directory) in binaries {
-        let program = |name: &str, to: &'static str| {
-            let path = directory.join(name);
-            ensure_static(&path, architecture).map(|()| (path, to))
-        };
-        let recipe = Recipe {
+        let mut recipe = Recipe {
             names: words(&[name]),
-            config: Config { user: NONROOT.to_owned(), entrypoint: words(&["/signet"]), ..Config::default() },
-            programs: vec![program("signet", "/signet")?, program("signet-proxy", "/signet-proxy")?],
+            config: Config {
+                user: NONROOT.to_owned(),
+                entrypoint: entrypoint.iter().cloned().collect(),
+                ..Config::default()
+            },
             ..Recipe::default()
         };
+        for program in programs {
+            let path = directory.join(program);
+            ensure_static(&path, architecture)?;
+            recipe.programs.push((path, format!("/{program}")));
+        }
         recipes.push((Platform::linux(architecture), recipe));
     }
     build(&Layout::create(paths::images()?)?, &recipes, progress)
