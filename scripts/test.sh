@@ -8,6 +8,7 @@ source scripts/env.sh
 
 mkdir -p "$(dirname "$SIGNET_TEST_RESULTS")"
 : >"$SIGNET_TEST_RESULTS"
+export SIGNET_CLUSTER=${SIGNET_CLUSTER:-test} # beside the one that a developer may have running
 cluster=$SIGNET_BIN_DIR/signet-cluster
 status=0
 

@@ -1,6 +1,7 @@
 //! The images that later tests run as users' applications: as nobody special, without a setting.
 
 use anyhow::Result;
+use k8s_openapi::api::core::v1::Pod;
 use signet_cluster::{Namespace, TOOLBOX, test};
 
 /// One pod of the image, refused by the kubelet if it would run as root, behind a Service of its name.
@@ -93,6 +94,37 @@ async fn curl_runs_as_a_client_pod_and_tells_its_exit_status() -> Result<()> {
         let wrong = format!("http://{address}:8080/");
         let refused = ["curl", "-sS", "-m", "10", "--max-filesize", "1", &wrong];
         assert_eq!(namespace.run_client(TOOLBOX, &refused).await?.status, 63, "file size exceeded (curl(1))");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn our_own_image_runs_as_nobody_special_and_tells_its_version() -> Result<()> {
+    test(async |namespace| {
+        let pod = "
+apiVersion: v1
+kind: Pod
+metadata: {name: signet}
+spec:
+  terminationGracePeriodSeconds: 0
+  restartPolicy: Never
+  securityContext: {runAsNonRoot: true, seccompProfile: {type: RuntimeDefault}}
+  containers:
+  - name: signet
+    image: signet.test/signet:dev
+    args: [version]
+    securityContext:
+      allowPrivilegeEscalation: false
+      readOnlyRootFilesystem: true
+      capabilities: {drop: [ALL]}
+";
+        namespace.apply(pod).await?;
+        let ended =
+            |pod: &Pod| pod.status.as_ref().and_then(|status| status.phase.as_deref()) == Some("Succeeded");
+        namespace.wait_for("signet", "to end well", ended).await?;
+        let said = namespace.logs("signet", "signet").await?;
+        assert!(said.contains(env!("CARGO_PKG_VERSION")), "{said}");
         Ok(())
     })
     .await
