@@ -14,5 +14,5 @@ commit=$(git rev-parse HEAD)
 sed "1a\\  \"commit\": \"$commit\"," "$issue" >docs/bench/3.6a.json
 
 export SIGNET_BIN_DIR="$CARGO_TARGET_DIR/$SIGNET_TARGET/release"
-cargo build --locked --release -p signet-cli -p signet-proxy --bins
+cargo build --locked --release -p signet-cli -p signet-proxy -p signet-cluster --bins
 cargo test --locked --release -p signet-tests --test bench -- --ignored --test-threads=1 --nocapture "$@"

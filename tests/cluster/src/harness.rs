@@ -157,7 +157,7 @@ async fn start(plan: &Plan, directory: &Path, steps: &Steps) -> Result<Running> 
     };
     let mut tasks = JoinSet::new();
     tasks.spawn(async move { fabric.forward_api(listener).await });
-    ready::wait(&state, steps).await?;
+    ready::wait(&state, &programs, steps).await?;
     state.write()?;
     Ok(Running { nodes, _tasks: tasks })
 }

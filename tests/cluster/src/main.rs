@@ -132,12 +132,7 @@ const NOT_RUNNING: &str = "no cluster is running; start one with: make cluster";
 
 fn hold(plan: &Plan) -> Result<()> {
     telemetry();
-    let runtime = Runtime::new()?;
-    runtime.block_on(async {
-        rustls::crypto::aws_lc_rs::default_provider()
-            .install_default()
-            .ok()
-            .context("a second TLS provider")?;
+    Runtime::new()?.block_on(async {
         let (mut interrupt, mut terminate) =
             (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
         let end = async move {

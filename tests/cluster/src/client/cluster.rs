@@ -11,6 +11,7 @@ use kube::{
 use signet_core::tls;
 
 use super::{
+    namespace,
     node::Node,
     output::{self, Output},
     wait::{self, Selection},
@@ -31,6 +32,10 @@ impl Cluster {
         let name = env::var("SIGNET_CLUSTER").unwrap_or_else(|_| "shared".into());
         let state = State::read(&paths::state(&name)?)?
             .context("no cluster is running; start one with: make cluster")?;
+        Self::attach(state).await
+    }
+
+    pub(crate) async fn attach(state: State) -> Result<Self> {
         let _ = tls::default_provider().install_default(); // an error says that there is one already
         let kubeconfig = Kubeconfig::read_from(&state.kubeconfig)
             .with_context(|| format!("read {}", state.kubeconfig.display()))?;
@@ -73,6 +78,16 @@ impl Cluster {
             // A connection to an API server that is gone has to end within the test's patience.
             tokio::time::timeout(ANSWER, self.client.request_text(request)).await??;
             Ok(())
+        })
+        .await
+    }
+
+    /// Waits until CoreDNS can be asked.
+    pub(crate) async fn wait_dns_ready(&self) -> Result<()> {
+        let pods = Api::<v1::Pod>::namespaced(self.client.clone(), "kube-system");
+        let selection = Selection::Labelled("k8s-app=kube-dns");
+        wait::until(&pods, selection, "CoreDNS to be Ready", RECOVERY, |pods| {
+            pods.iter().any(|pod| namespace::is_ready(pod)).then_some(())
         })
         .await
     }
