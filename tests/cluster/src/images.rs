@@ -5,6 +5,7 @@ mod build;
 mod catalogue;
 mod debian;
 pub(crate) mod layer;
+pub(crate) mod layout;
 pub(crate) mod oci;
 mod signet;
 

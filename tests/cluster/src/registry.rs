@@ -19,7 +19,7 @@ use serde_json::json;
 use tokio::{fs::File, net::TcpListener};
 use tokio_util::io::ReaderStream;
 
-use crate::images::oci::Layout;
+use crate::images::layout::Layout;
 
 /// Until the listener fails.
 pub async fn serve(layout: PathBuf, listener: TcpListener) -> Result<()> {

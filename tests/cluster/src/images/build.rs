@@ -8,7 +8,8 @@ use super::{
     catalogue::{self, Recipe},
     debian::{self, Package},
     layer::Layer,
-    oci::{Descriptor, Layout, Platform},
+    layout::Layout,
+    oci::{Descriptor, Platform},
 };
 use crate::{paths, programs::Programs, run::output, sha256::Sha256};
 
@@ -153,5 +154,10 @@ pub(super) fn host_architecture() -> &'static str {
 }
 
 /// What turns a recipe into an image: part of the key, because a change there may change every image.
-const SOURCES: [&str; 4] =
-    [include_str!("build.rs"), include_str!("debian.rs"), include_str!("layer.rs"), include_str!("oci.rs")];
+const SOURCES: [&str; 5] = [
+    include_str!("build.rs"),
+    include_str!("debian.rs"),
+    include_str!("layer.rs"),
+    include_str!("layout.rs"),
+    include_str!("oci.rs"),
+];

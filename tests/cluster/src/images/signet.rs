@@ -11,7 +11,8 @@ use anyhow::{Context as _, Result, bail, ensure};
 use super::{
     build::{Built, Image, build, host_architecture},
     catalogue::{NONROOT, Recipe, words},
-    oci::{Config, Layout, Platform},
+    layout::Layout,
+    oci::{Config, Platform},
 };
 use crate::paths;
 
