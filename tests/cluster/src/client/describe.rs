@@ -24,7 +24,8 @@ pub(super) async fn namespace(namespace: &Namespace) -> String {
     }
     text += "==== events\n";
     match namespace.api::<Event>().list(&Default::default()).await {
-        Ok(events) => {
+        Ok(mut events) => {
+            events.items.sort_by_key(|event| event.metadata.creation_timestamp.clone());
             for event in events {
                 let (reason, message) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
                 let about = event.involved_object.name.unwrap_or_default();

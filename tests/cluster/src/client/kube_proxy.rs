@@ -42,11 +42,12 @@ async fn wait_rules(cluster: &Cluster, what: &str, holds: impl Fn(&str) -> bool)
     Ok(())
 }
 
-/// The IPv4 table, then the IPv6 table. A missing one is no rule yet: kube-proxy may have just begun.
+/// The IPv4 table, then the IPv6 table.
 async fn rules(node: &Node) -> Result<String> {
     let mut rules = String::new();
     for family in ["ip", "ip6"] {
-        rules += &node.run(&["nft", "--stateless", "list", "table", family, "kube-proxy"]).await?.stdout;
+        rules += &node.run(&["nft", "--stateless", "list", "table", family, "kube-proxy"]).await?.ok()?;
+        rules.push('\n');
     }
     Ok(rules)
 }

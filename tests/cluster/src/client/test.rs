@@ -1,6 +1,11 @@
 //! How a test begins and ends.
 
-use std::{any::Any, fs::File, panic::AssertUnwindSafe, path::Path, thread};
+use std::{
+    any::{Any, type_name},
+    fs::File,
+    panic::AssertUnwindSafe,
+    path::Path,
+};
 
 use anyhow::{Context as _, Result};
 use futures_util::FutureExt as _;
@@ -26,7 +31,7 @@ pub async fn disturb(story: impl AsyncFnOnce(&Namespace) -> Result<()>) -> Resul
 }
 
 async fn in_namespace(cluster: &Cluster, story: impl AsyncFnOnce(&Namespace) -> Result<()>) -> Result<()> {
-    let namespace = Namespace::create(cluster, &prefix()).await?;
+    let namespace = Namespace::create(cluster, &prefix(&story)).await?;
     let ended: Result<Result<()>, Box<dyn Any + Send>> =
         AssertUnwindSafe(Box::pin(story(&namespace))).catch_unwind().await;
     if !matches!(ended, Ok(Ok(()))) {
@@ -39,11 +44,10 @@ async fn in_namespace(cluster: &Cluster, story: impl AsyncFnOnce(&Namespace) -> 
     }
 }
 
-/// The name of the test, as its thread has it, as far as a namespace's name can say it.
-fn prefix() -> String {
-    let thread = thread::current();
-    let name = thread.name().and_then(|name| name.rsplit("::").next()).unwrap_or("test");
-    let name: String = name.replace('_', "-").chars().take(PREFIX).collect();
+/// The name of the function that `story` was written in, as far as a namespace's name can say it.
+fn prefix<F>(_story: &F) -> String {
+    let path = type_name::<F>().split("::").filter(|part| !part.contains('{')); // no `{{closure}}`
+    let name: String = path.last().unwrap_or("test").replace('_', "-").chars().take(PREFIX).collect();
     name.trim_matches('-').to_owned()
 }
 
@@ -68,3 +72,13 @@ async fn lock(directory: &Path, r#use: Use) -> Result<File> {
 
 /// kube-proxy writes the namespace into names of 128 characters at most, beside Service, port and address.
 const PREFIX: usize = 30;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_called_like_the_function_of_its_story() {
+        assert_eq!(prefix(&async || {}), "a-namespace-is-called-like-the");
+    }
+}

@@ -74,7 +74,11 @@ pub(super) async fn until<K: Watched, T>(
     match Box::pin(timeout(deadline, watch)).await {
         Ok(found) => found,
         Err(_) => {
-            let mut message = format!("waited {deadline:?} for {what}; {selection:?} was in the end:");
+            let mut message =
+                format!("waited {deadline:?} for {what}; of {selection:?} there was in the end:");
+            if known.is_empty() {
+                message += " nothing";
+            }
             for object in known.into_values() {
                 message += &format!("\n---\n{}", describe::yaml(object));
             }

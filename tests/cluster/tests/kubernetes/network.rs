@@ -120,6 +120,29 @@ async fn dns_knows_a_service_by_its_short_and_by_its_full_name_from_both_nodes()
     .await
 }
 
+/// TEST-NET-1 and the documentation prefix (RFC 5737, RFC 3849), which somebody could route; here nobody does.
+#[tokio::test]
+async fn nothing_in_the_cluster_or_around_it_reaches_beyond() -> Result<()> {
+    test(async |namespace| {
+        namespace.apply(&NODES.map(|node| toolbox(&format!("client-{node}"), node)).concat()).await?;
+        for url in ["http://192.0.2.1/", "http://[2001:db8::1]/"] {
+            let argv = ["curl", "-sS", "-m", "30", url];
+            let mut outputs = vec![namespace.cluster.outside(&argv).await?];
+            for node in namespace.cluster.nodes() {
+                outputs.push(node.run(&argv).await?);
+                let client = format!("client-{}", node.name());
+                namespace.wait_ready(&client).await?;
+                outputs.push(namespace.exec(&client, "toolbox", &argv).await?);
+            }
+            for output in outputs {
+                assert_eq!(output.status, 7, "refused by a router, not unanswered (curl(1)): {output}");
+            }
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// The addresses of both families that DNS gives the pod `client` for a full name.
 async fn lookup(namespace: &Namespace, name: &str) -> Result<BTreeSet<IpAddr>> {
     let mut addresses = BTreeSet::new();
