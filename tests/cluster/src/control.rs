@@ -36,7 +36,7 @@ pub struct Component {
     pub pid: Option<i32>,
     /// How often it was started again after it had ended by itself or by a signal.
     pub restarts: u32,
-    /// How it ended the last time, if ever ("exit status: 1", "signal: 9").
+    /// How it ended the last time, if ever ("exit status: 1", "signal: SIGKILL").
     pub last_end: Option<String>,
 }
 

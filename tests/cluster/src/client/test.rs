@@ -1,10 +1,11 @@
 //! How a test begins and ends.
 
 use std::{
-    any::{Any, type_name},
+    any::type_name,
     fs::File,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, resume_unwind},
     path::Path,
+    thread,
 };
 
 use anyhow::{Context as _, Result};
@@ -17,7 +18,7 @@ use super::{Cluster, Namespace, describe};
 pub async fn test(story: impl AsyncFnOnce(&Namespace) -> Result<()>) -> Result<()> {
     let cluster = Cluster::shared().await?;
     let _lock = lock(&cluster.state.directory, Use::Shared).await?;
-    in_namespace(&cluster, story).await
+    in_namespace(&cluster, story).await?.unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// Runs `story` like [`test`], and nothing else meanwhile: it may stop what the whole cluster needs. Afterwards, also of
@@ -27,21 +28,21 @@ pub async fn disturb(story: impl AsyncFnOnce(&Namespace) -> Result<()>) -> Resul
     let _lock = lock(&cluster.state.directory, Use::Exclusive).await?;
     let ended = in_namespace(&cluster, story).await;
     let healthy = cluster.wait_healthy().await;
-    ended.and(healthy)
+    ended?.unwrap_or_else(|panic| resume_unwind(panic)).and(healthy)
 }
 
-async fn in_namespace(cluster: &Cluster, story: impl AsyncFnOnce(&Namespace) -> Result<()>) -> Result<()> {
+/// The inner result is the story's, the outer one says whether it had its namespace.
+async fn in_namespace(
+    cluster: &Cluster,
+    story: impl AsyncFnOnce(&Namespace) -> Result<()>,
+) -> Result<thread::Result<Result<()>>> {
     let namespace = Namespace::create(cluster, &prefix(&story)).await?;
-    let ended: Result<Result<()>, Box<dyn Any + Send>> =
-        AssertUnwindSafe(Box::pin(story(&namespace))).catch_unwind().await;
+    let ended = AssertUnwindSafe(Box::pin(story(&namespace))).catch_unwind().await;
     if !matches!(ended, Ok(Ok(()))) {
         eprintln!("{}", describe::namespace(&namespace).await);
     }
     let deleted = namespace.delete().await;
-    match ended {
-        Ok(ended) => ended.and(deleted),
-        Err(panic) => std::panic::resume_unwind(panic),
-    }
+    Ok(ended.map(|ended| ended.and(deleted)))
 }
 
 /// The name of the function that `story` was written in, as far as a namespace's name can say it.

@@ -56,7 +56,7 @@ async fn recovers(component: &str, nodes: &[&str]) -> Result<()> {
             let (old, new) = (format!("old-{node}"), format!("new-{node}"));
             deploy(namespace, &old, node).await?;
             let killed = namespace.cluster.node(node)?.kill(component).await?;
-            assert_eq!(killed.last_end.as_deref(), Some("signal: 9"));
+            assert_eq!(killed.last_end.as_deref(), Some("signal: SIGKILL"));
             namespace.cluster.wait_api_ready().await?;
             deploy(namespace, &new, node).await?;
             for service in [&old, &new] {
