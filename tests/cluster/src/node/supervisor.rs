@@ -214,7 +214,7 @@ fn reap(events: &Sender<Event>) {
     loop {
         let (pid, how) = match waitpid(None, None) {
             Ok(WaitStatus::Exited(pid, code)) => (pid, format!("exit status: {code}")),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("signal: {}", signal as i32)),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => (pid, format!("signal: {signal}")),
             Err(Errno::ECHILD) => {
                 thread::sleep(Duration::from_millis(20)); // the kernel offers nothing to wait for a first child with
                 continue;
