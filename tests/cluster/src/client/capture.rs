@@ -31,7 +31,7 @@ impl Namespace {
         let node = self.cluster.node(&spec.node_name.context("a running pod has a node")?)?;
         let address = status.pod_ip.context("a running pod has an address")?.parse()?;
         let uid = object.metadata.uid.context("a pod has a UID")?;
-        let begun = begin(node, address, &uid).await;
+        let begun = Box::pin(begin(node, address, &uid)).await;
         begun.with_context(|| format!("capture the packets of pod {pod} in {self}"))
     }
 }
