@@ -1,8 +1,9 @@
 #!/usr/bin/env bash
-# Installs the Debian packages whose real programs the tests drive. Says nothing and takes no time when all are there.
+# Installs the Debian packages whose real programs the tests drive, and those of the arguments (program=package). Says nothing
+# and takes no time when all are there.
 set -euo pipefail
 
-# program -> package; PATH gets sbin, where Debian keeps nginx
+# program, or a file's path -> package; PATH gets sbin, where Debian keeps nginx
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin"
 declare -A package_of=(
   [curl]=curl
@@ -17,16 +18,17 @@ declare -A package_of=(
   [tcpdump]=tcpdump
   [dpkg-deb]=dpkg
   [pkg-config]=pkg-config
+  [sysctl]=procps
+  [/usr/include/seccomp.h]=libseccomp-dev # of runc
 )
+for pair in "$@"; do package_of[${pair%%=*}]=${pair#*=}; done
 
 missing=()
 for program in "${!package_of[@]}"; do
-  command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
+  [[ -e $program ]] || command -v "$program" >/dev/null || missing+=("${package_of[$program]}")
 done
 # The server's programs are not on PATH: /usr/lib/postgresql/<version>/bin/postgres.
 compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
-# Headers that runc is compiled with.
-[[ -e /usr/include/seccomp.h ]] || missing+=(libseccomp-dev)
 ((${#missing[@]})) || exit 0
 
 cannot() {

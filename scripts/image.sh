@@ -8,7 +8,11 @@ source scripts/env.sh
 
 declare -A target_of=([amd64]=x86_64-unknown-linux-gnu [arm64]=aarch64-unknown-linux-gnu)
 declare -A compiler_of=([amd64]=x86_64-linux-gnu-gcc [arm64]=aarch64-linux-gnu-gcc)
-declare -A package_of=([amd64]=gcc-x86-64-linux-gnu [arm64]=gcc-aarch64-linux-gnu)
+# What Debian's compiler for another processor consists of, as scripts/apt.sh takes it.
+declare -A packages_of=(
+  [amd64]="x86_64-linux-gnu-gcc=gcc-x86-64-linux-gnu /usr/x86_64-linux-gnu/lib/libc.a=libc6-dev-amd64-cross"
+  [arm64]="aarch64-linux-gnu-gcc=gcc-aarch64-linux-gnu /usr/aarch64-linux-gnu/lib/libc.a=libc6-dev-arm64-cross"
+)
 
 architectures=("$@")
 if ((!${#architectures[@]})); then
@@ -18,21 +22,16 @@ if ((!${#architectures[@]})); then
 fi
 
 # All that is missing, before the first minutes of compiling.
-missing=()
 for architecture in "${architectures[@]}"; do
   target=${target_of[$architecture]:-}
   [[ -n $target ]] || { echo "image.sh: no architecture $architecture; there are: ${!target_of[*]}" >&2; exit 2; }
   [[ $target != "$SIGNET_TARGET" ]] || continue
-  rustup target list --installed | grep -qx "$target" || missing+=("rustup target add $target")
-  command -v "${compiler_of[$architecture]}" >/dev/null || missing+=("apt-get install ${package_of[$architecture]}")
+  read -ra packages <<<"${packages_of[$architecture]}"
+  scripts/apt.sh "${packages[@]}"
+  rustup target add "$target" || { echo "image.sh: Rust for $architecture needs: rustup target add $target" >&2; exit 1; }
 done
-if ((${#missing[@]})); then
-  echo "image.sh: compiling for another processor needs:" >&2
-  printf '  %s\n' "${missing[@]}" >&2
-  exit 1
-fi
 
-cargo build --locked -p signet-cluster
+cargo build --locked --workspace --all-targets # all, so that nothing is built twice: CONTRIBUTING.md
 binaries=()
 for architecture in "${architectures[@]}"; do
   target=${target_of[$architecture]}
