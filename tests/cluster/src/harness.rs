@@ -57,8 +57,12 @@ impl Steps {
     }
 }
 
-/// Starts the cluster, holds it until `end` is there, and takes it away.
-pub async fn run(plan: &Plan, end: impl Future<Output = ()>) -> Result<()> {
+/// Starts the cluster, holds it until `end` is there, and takes it away. If `abandoned` is there before it is ready, too.
+pub async fn run(
+    plan: &Plan,
+    abandoned: impl Future<Output = ()>,
+    end: impl Future<Output = ()>,
+) -> Result<()> {
     let steps = Steps::begin();
     let directory = paths::state(&plan.name)?;
     let _lock = match lock(&directory)? {
@@ -74,6 +78,7 @@ pub async fn run(plan: &Plan, end: impl Future<Output = ()>) -> Result<()> {
     let started = tokio::select! {
         started = start(plan, &directory, &steps) => Some(started?), // failed: the logs stay where they are
         () = &mut end => None, // the nodes are dropped, and end
+        () = abandoned => None,
     };
     if let Some(cluster) = started {
         steps.say(READY);

@@ -1,7 +1,9 @@
 //! `signet-cluster`: what `make cluster` and the other targets call, and the processes of a cluster themselves.
 #![expect(clippy::print_stdout, reason = "a command's result")]
 
-use std::{net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode};
+use std::{
+    io, net::SocketAddr, os::unix::process::CommandExt as _, path::PathBuf, process::ExitCode, thread,
+};
 
 use anyhow::{Context as _, Result};
 use clap::{Parser, Subcommand};
@@ -18,6 +20,7 @@ use tokio::{
     net::TcpListener,
     runtime::Runtime,
     signal::unix::{SignalKind, signal},
+    sync::oneshot,
 };
 
 /// A real Kubernetes on this machine, for tests: two nodes in network namespaces of their own.
@@ -55,6 +58,9 @@ enum Command {
     },
     /// Start the cluster and hold it in the foreground, until Ctrl-C
     Hold {
+        /// Give up when stdin ends before the cluster is ready: whoever waited for it has gone
+        #[arg(long, hide = true)]
+        abandon: bool,
         #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=2))]
         nodes: u8,
     },
@@ -106,7 +112,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
             let state = start::up(&Plan { name, nodes })?;
             println!("export KUBECONFIG={}", state.kubeconfig.display());
         }
-        Command::Hold { nodes } => hold(&Plan { name, nodes })?,
+        Command::Hold { abandon, nodes } => hold(&Plan { name, nodes }, abandon)?,
         Command::Down => harness::stop(&name)?,
         Command::Kubectl { arguments } => {
             let state = State::read(&paths::state(&name)?)?.context(NOT_RUNNING)?;
@@ -130,7 +136,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
 
 const NOT_RUNNING: &str = "no cluster is running; start one with: make cluster";
 
-fn hold(plan: &Plan) -> Result<()> {
+fn hold(plan: &Plan, abandon: bool) -> Result<()> {
     telemetry();
     Runtime::new()?.block_on(async {
         let (mut interrupt, mut terminate) =
@@ -138,7 +144,19 @@ fn hold(plan: &Plan) -> Result<()> {
         let end = async move {
             tokio::select! { _ = interrupt.recv() => {}, _ = terminate.recv() => {} }
         };
-        Box::pin(harness::run(plan, end)).await
+        let (gone, starter) = oneshot::channel();
+        if abandon {
+            thread::spawn(move || {
+                let _ = io::copy(&mut io::stdin().lock(), &mut io::sink()); // an error says the same as the end
+                gone.send(())
+            });
+        }
+        let abandoned = async {
+            if !abandon || starter.await.is_err() {
+                std::future::pending().await
+            }
+        };
+        Box::pin(harness::run(plan, abandoned, end)).await
     })
 }
 

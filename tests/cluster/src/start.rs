@@ -4,9 +4,7 @@ use std::{
     fs::File,
     io::{BufRead as _, BufReader},
     os::unix::process::CommandExt as _,
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread,
+    process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -29,21 +27,17 @@ pub fn up(plan: &Plan) -> Result<State> {
     std::fs::create_dir_all(parent)?;
     let log = parent.join(format!("{}.log", plan.name)); // beside it: the directory itself is made anew by the harness
     let mut harness = Command::new(std::env::current_exe()?)
-        .args(["--name", &plan.name, "hold", "--nodes", &plan.nodes.to_string()])
-        .stdin(Stdio::null())
+        .args(["--name", &plan.name, "hold", "--abandon", "--nodes", &plan.nodes.to_string()])
+        .stdin(Stdio::piped()) // dropped when we return, or are killed: before it is ready, that ends it
         .stdout(Stdio::piped())
         .stderr(File::create(&log).with_context(|| log.display().to_string())?)
-        .process_group(0) // a Ctrl-C meant for us is handled below, one meant for a later command is not its business
+        .process_group(0) // Ctrl-C in this terminal is not its business later
         .spawn()?;
-    let lines = follow(&mut harness)?;
-    let mut ready = false;
-    for line in lines {
+    let stdout = harness.stdout.take().context("no pipe to the harness")?;
+    let ready = BufReader::new(stdout).lines().map_while(Result::ok).any(|line| {
         eprintln!("{line}");
-        if line.ends_with(harness::READY) {
-            ready = true;
-            break;
-        }
-    }
+        line.ends_with(harness::READY)
+    });
     if !ready {
         harness.wait()?;
         for (path, words) in harness::last_words(&directory) {
@@ -53,17 +47,4 @@ pub fn up(plan: &Plan) -> Result<State> {
         bail!("the cluster did not start: {}\nits logs: {}", why.trim(), directory.display());
     }
     State::read(&directory)?.context("the harness wrote no state")
-}
-
-fn follow(harness: &mut Child) -> Result<mpsc::IntoIter<String>> {
-    let stdout = harness.stdout.take().context("no pipe to the harness")?;
-    let (sender, lines) = mpsc::channel();
-    thread::spawn(move || {
-        for line in BufReader::new(stdout).lines().map_while(Result::ok) {
-            if sender.send(line).is_err() {
-                break;
-            }
-        }
-    });
-    Ok(lines.into_iter())
 }

@@ -54,6 +54,18 @@ fn ctrl_c_when_it_is_ready_leaves_nothing() {
 }
 
 #[test]
+fn up_that_is_killed_while_it_waits_leaves_nothing() {
+    let cluster = Alone::on_this_machine("lifecycle");
+    let mut up = cluster.command().arg("up").stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(up.stderr.as_mut().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().ends_with("nodes and their network made")));
+    up.kill().unwrap();
+    up.wait().unwrap();
+    cluster.wait_until_its_harness_has_ended();
+    cluster.has_left_nothing();
+}
+
+#[test]
 fn down_ends_a_cluster_that_is_still_starting() {
     let cluster = Alone::on_this_machine("lifecycle");
     let mut held = cluster.hold();
@@ -124,6 +136,10 @@ impl Alone {
     /// Returns when it is dead, and not when its nodes are.
     fn kill_harness(&self) {
         kill(self.harness(), Signal::SIGKILL).unwrap();
+        self.wait_until_its_harness_has_ended();
+    }
+
+    fn wait_until_its_harness_has_ended(&self) {
         while harness::is_running(&self.name).unwrap() {
             thread::yield_now();
         }
