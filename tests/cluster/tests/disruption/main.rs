@@ -3,7 +3,7 @@
 use std::{net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Pod, Service};
 use signet_cluster::{Namespace, TOOLBOX, disturb};
 use signet_core::clock;
 use tokio::time::sleep;
@@ -141,6 +141,22 @@ async fn with_containerd_paused_pods_talk_on_and_afterwards_the_node_runs_new_on
         namespace.cluster.wait_node_ready("node2").await?;
         deploy(namespace, "new", "node2").await?;
         no_container_restarted(namespace).await
+    })
+    .await
+}
+
+/// What waits while the API server is away goes on waiting, and finds what is there afterwards.
+#[tokio::test]
+async fn a_wait_outlives_a_restart_of_the_api_server() -> Result<()> {
+    disturb(async |namespace| {
+        let late = "{apiVersion: v1, kind: ConfigMap, metadata: {name: late}}";
+        let wait = namespace.wait_for::<ConfigMap>("late", "to exist", |_| true);
+        let (found, applied) = tokio::join!(wait, async {
+            namespace.cluster.restart_api_server().await?;
+            namespace.apply(late).await
+        });
+        applied?;
+        found.map(drop)
     })
     .await
 }

@@ -35,7 +35,8 @@ async fn a_pod_reaches_a_pod_on_its_node_and_on_the_other_as_itself() -> Result<
 }
 
 #[tokio::test]
-async fn a_cluster_ip_leads_to_every_pod_behind_it_from_both_nodes_in_both_families() -> Result<()> {
+async fn a_cluster_ip_leads_to_every_pod_behind_it_and_to_no_other_from_both_nodes_in_both_families()
+-> Result<()> {
     test(async |namespace| {
         let pods = NODES.map(|node| {
             nginx(&format!("web-{node}"), "web", node) + &toolbox(&format!("client-{node}"), node)
@@ -46,15 +47,21 @@ async fn a_cluster_ip_leads_to_every_pod_behind_it_from_both_nodes_in_both_famil
         for node in NODES {
             namespace.wait_ready(&format!("client-{node}")).await?;
         }
-        namespace.wait_endpoints("web", 2).await?;
-        for (node, address) in NODES.into_iter().flat_map(|node| cluster_ips.iter().map(move |ip| (node, ip)))
-        {
-            // kube-proxy draws lots: that one of two pods gets all of 40 happens once in 2^39.
-            let many = format!("for i in $(seq 40); do curl -sS -m 10 {}; done", url(*address, 80));
-            let answers =
-                namespace.exec(&format!("client-{node}"), "toolbox", &["sh", "-c", &many]).await?.ok()?;
-            let pods: BTreeSet<_> = answers.lines().filter_map(|line| line.split(' ').nth(2)).collect();
-            assert_eq!(pods, BTreeSet::from(["web-node1", "web-node2"]), "{node} to {address}: {answers}");
+        for pods in [&["web-node1", "web-node2"][..], &["web-node2"]] {
+            namespace.wait_endpoints("web", pods.len()).await?;
+            for (node, address) in
+                NODES.into_iter().flat_map(|node| cluster_ips.iter().map(move |ip| (node, ip)))
+            {
+                // kube-proxy draws lots: that one of two pods gets all of 40 happens once in 2^39.
+                let many = format!("for i in $(seq 40); do curl -sS -m 10 {}; done", url(*address, 80));
+                let argv = ["sh", "-c", &many];
+                let answers = namespace.exec(&format!("client-{node}"), "toolbox", &argv).await?.ok()?;
+                let asked: BTreeSet<_> = answers.lines().filter_map(|line| line.split(' ').nth(2)).collect();
+                assert_eq!(asked, pods.iter().copied().collect(), "{node} to {address}: {answers}");
+            }
+            if pods.len() == 2 {
+                namespace.delete_objects(&nginx("web-node1", "web", "node1")).await?;
+            }
         }
         Ok(())
     })
