@@ -15,4 +15,5 @@ if [[ ! -x $deny ]]; then
   fi
   rm -rf "$SIGNET_TOOLS/build"
 fi
+cargo fetch --locked --quiet # of every platform: cargo-deny reads them all
 "$deny" --offline check licenses bans sources

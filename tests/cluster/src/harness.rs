@@ -28,6 +28,7 @@ use crate::{
     pki::{self, Pki},
     programs::Programs,
     ready,
+    sha256::Sha256,
     state::{self, State},
 };
 
@@ -135,11 +136,11 @@ async fn start(plan: &Plan, directory: &Path, steps: &Steps) -> Result<Running> 
     let fabric = Fabric::create().await?;
     let mut nodes = Vec::new();
     for number in 1..=plan.nodes {
-        let directory = directory.join(network::node_name(number));
-        files::create_private_dir(&directory)?;
-        let place = Place { number, directory: &directory, programs: &programs, pki: &pki, images: &images };
-        let init =
-            start_node(plan, &place).with_context(|| format!("start {}", network::node_name(number)))?;
+        let name = network::node_name(number);
+        let place = directory.join(&name);
+        files::create_private_dir(&place)?;
+        let place = Place { number, directory: &place, programs: &programs, pki: &pki, images: &images };
+        let init = start_node(directory, &place).with_context(|| format!("start {name}"))?;
         fabric.connect(number, init.pid, plan.nodes)?;
         nodes.push(init);
     }
@@ -173,16 +174,16 @@ fn node_state(directory: &Path, number: u8, pid: u32) -> state::Node {
     state::Node { name, pid, socket }
 }
 
-fn start_node(plan: &Plan, place: &Place<'_>) -> Result<Init> {
+fn start_node(state: &Path, place: &Place<'_>) -> Result<Init> {
     let name = network::node_name(place.number);
     let settings = node::Settings {
         name: name.clone(),
         directory: place.directory.to_owned(),
-        cgroups: Cgroups::below_ours(&cgroup(&plan.name, &name))?,
+        cgroups: Cgroups::below_ours(&cgroup(state, &name))?,
         components: components::prepare(place)?,
     };
+    settings.write()?; // first: what it names is what remove_leftovers removes
     settings.cgroups.create()?;
-    settings.write()?;
     let log = place.directory.join("log/init.log");
     let mut process = Command::new(std::env::current_exe()?)
         .arg("node-enter")
@@ -202,8 +203,12 @@ fn start_node(plan: &Plan, place: &Place<'_>) -> Result<Init> {
     Ok(Init { process, lifeline: Some(lifeline), pid })
 }
 
-fn cgroup(cluster: &str, node: &str) -> String {
-    format!("signet-{cluster}-{node}")
+/// One name for each state directory: clusters of two caches may be called the same.
+fn cgroup(state: &Path, node: &str) -> String {
+    let mut key = Sha256::default();
+    key.field(state.as_os_str().as_encoded_bytes());
+    let cluster = state.file_name().unwrap_or_default().to_string_lossy();
+    format!("signet-{cluster}-{}-{node}", &key.hex()[..8])
 }
 
 /// Ends the cluster called `name`, if there is one, and takes away what a killed harness left.
@@ -263,9 +268,11 @@ fn lock(directory: &Path) -> Result<Lock> {
 
 /// The cgroups with whatever is still in them, and the state directory.
 fn remove_leftovers(directory: &Path) -> Result<()> {
-    let name = directory.file_name().unwrap_or_default().to_string_lossy().into_owned();
     for number in 1..=2 {
-        Cgroups::below_ours(&cgroup(&name, &network::node_name(number)))?.remove()?;
+        let node = directory.join(network::node_name(number));
+        if let Some(settings) = node::Settings::read(&node)? {
+            settings.cgroups.remove()?;
+        }
     }
     match fs::remove_dir_all(directory) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -39,10 +39,14 @@ impl Settings {
             .with_context(|| format!("write {}", path.display()))
     }
 
-    fn read(directory: &Path) -> Result<Self> {
+    /// None when there is no such node.
+    pub(crate) fn read(directory: &Path) -> Result<Option<Self>> {
         let path = directory.join(Self::FILE);
-        let text = std::fs::read(&path).with_context(|| format!("read {}", path.display()))?;
-        serde_json::from_slice(&text).with_context(|| path.display().to_string())
+        match std::fs::read(&path) {
+            Ok(text) => Ok(Some(serde_json::from_slice(&text).with_context(|| path.display().to_string())?)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("read {}", path.display())),
+        }
     }
 }
 
@@ -53,7 +57,7 @@ pub(crate) fn socket(directory: &Path) -> PathBuf {
 /// `node-enter`: joins the node's cgroups, makes its namespaces, and starts process 1 in them. Prints that one's PID, for the
 /// harness. Must run before any thread is made: a namespace belongs to the thread that asked for it.
 pub fn enter(directory: &Path) -> Result<ExitStatus> {
-    let settings = Settings::read(directory)?;
+    let settings = Settings::read(directory)?.context("no node is there")?;
     settings.cgroups.enter()?;
     unshare(
         CloneFlags::CLONE_NEWNET
@@ -74,7 +78,7 @@ pub fn enter(directory: &Path) -> Result<ExitStatus> {
 
 /// `node-init`: process 1.
 pub fn init(directory: &Path) -> Result<()> {
-    let settings = Settings::read(directory)?;
+    let settings = Settings::read(directory)?.context("no node is there")?;
     mounts::make(&settings).context("make the node's mounts")?;
     let mut line = String::new();
     let told = io::stdin().lock().read_line(&mut line)?;
