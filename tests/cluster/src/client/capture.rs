@@ -3,9 +3,13 @@
 use std::{net::IpAddr, process::Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tokio::{
-    io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, BufReader},
-    process::{Child, ChildStdout, Command},
+    io::{AsyncBufReadExt as _, AsyncReadExt as _, BufReader, Lines, copy, sink},
+    process::{Child, ChildStderr, ChildStdout, Command},
     task::JoinSet,
     time::timeout,
 };
@@ -15,8 +19,9 @@ use super::{Namespace, Node, Packets, node::process_of_pod, output, wait::DEADLI
 /// A recording that goes on. tcpdump ends with it, and with this process however that ends.
 pub struct Capture {
     tcpdump: Child,
+    said: Lines<BufReader<ChildStderr>>,
     /// Reads until the mark has passed.
-    recording: JoinSet<Result<Vec<u8>>>,
+    recording: JoinSet<Result<(Vec<u8>, ChildStdout)>>,
     mark: [u8; 16],
     node: Node,
     address: IpAddr,
@@ -37,15 +42,24 @@ impl Namespace {
 }
 
 impl Capture {
-    /// Ends the recording. Everything that passed before this call is in it.
+    /// Ends the recording. Everything that passed before this call is in it; an error when the kernel had to drop some.
     pub async fn stop(mut self) -> Result<Packets> {
         // Packets are recorded in their order: when the mark has been, so has everything before it.
         let mark = format!("exec 3<>/dev/udp/{}/{MARK_PORT}; printf {} >&3", self.address, hex(&self.mark));
         let network = format!("--net={}", self.node.network().display());
         output::run(&["nsenter", &network, "bash", "-c", &mark]).await?.ok()?;
         let recorded = timeout(DEADLINE, self.recording.join_next()).await;
-        let recorded = recorded.context("tcpdump did not record the mark")?.context("one task")???;
-        self.tcpdump.kill().await?;
+        let recorded = recorded.context("tcpdump did not record the mark")?.context("one task")??;
+        let (recorded, mut rest) = recorded?;
+        let process = Pid::from_raw(self.tcpdump.id().context("tcpdump has ended")?.try_into()?);
+        kill(process, Signal::SIGINT)?; // it counts, and ends
+        let mut after = sink(); // what passes now is not ours, but a closed pipe would kill it
+        let (said, rest) =
+            timeout(DEADLINE, async { tokio::join!(to_end(self.said), copy(&mut rest, &mut after)) })
+                .await
+                .context("tcpdump did not end")?;
+        rest?;
+        ensure!(has_all(&said?), "packets were dropped, this capture proves nothing");
         Ok(Packets::parse(&recorded)?.without(hex(&self.mark).as_bytes()))
     }
 }
@@ -66,12 +80,13 @@ async fn begin(node: Node, address: IpAddr, uid: &str) -> Result<Capture> {
         .spawn()
         .context("start tcpdump; it comes with: apt-get install tcpdump")?;
     let (stdout, stderr) = (tcpdump.stdout.take(), tcpdump.stderr.take());
-    listening(stderr.context("it is piped")?).await?;
+    let mut said = BufReader::new(stderr.context("it is piped")?).lines();
+    listening(&mut said).await?;
     let mut mark = [0; 16];
     fastrand::Rng::new().fill(&mut mark);
     let mut recording = JoinSet::new();
     recording.spawn(record(stdout.context("it is piped")?, hex(&mark)));
-    Ok(Capture { tcpdump, recording, mark, node, address })
+    Ok(Capture { tcpdump, said, recording, mark, node, address })
 }
 
 /// The name of the other end of the pod's eth0: the pod says its number, the node what that is called.
@@ -87,22 +102,36 @@ async fn node_side(process: u32, node: &str) -> Result<String> {
     Ok(name.with_context(|| format!("the node has no interface {number}"))?.to_owned())
 }
 
-async fn listening(stderr: impl AsyncRead + Unpin) -> Result<()> {
-    let mut lines = BufReader::new(stderr).lines();
-    let mut said = String::new();
+async fn listening(said: &mut Lines<BufReader<ChildStderr>>) -> Result<()> {
+    let mut words = String::new();
     let listening = async {
-        while let Some(line) = lines.next_line().await? {
+        while let Some(line) = said.next_line().await? {
             if line.contains("listening on") {
                 return Ok(());
             }
-            said += &line;
+            words += &line;
         }
-        bail!("tcpdump ended: {said}")
+        bail!("tcpdump ended: {words}")
     };
     timeout(DEADLINE, listening).await.context("tcpdump did not begin to listen")?
 }
 
-async fn record(mut stdout: ChildStdout, mark: String) -> Result<Vec<u8>> {
+async fn to_end(mut said: Lines<BufReader<ChildStderr>>) -> Result<String> {
+    let mut words = String::new();
+    while let Some(line) = said.next_line().await? {
+        words += &line;
+        words.push('\n');
+    }
+    Ok(words)
+}
+
+/// Whether tcpdump's last words say that nothing is missing: neither the kernel nor, if it can count, the interface.
+fn has_all(words: &str) -> bool {
+    let mut dropped = words.lines().filter(|line| line.contains(" dropped by ")).peekable();
+    dropped.peek().is_some() && dropped.all(|line| line.starts_with("0 "))
+}
+
+async fn record(mut stdout: ChildStdout, mark: String) -> Result<(Vec<u8>, ChildStdout)> {
     let mut recorded = Vec::new();
     loop {
         let before = recorded.len();
@@ -112,7 +141,7 @@ async fn record(mut stdout: ChildStdout, mark: String) -> Result<Vec<u8>> {
         ensure!(recorded.len() <= LARGEST, "more than {LARGEST} bytes were captured");
         let unseen = before.saturating_sub(mark.len());
         if recorded[unseen..].windows(mark.len()).any(|window| window == mark.as_bytes()) {
-            return Ok(recorded);
+            return Ok((recorded, stdout));
         }
     }
 }
@@ -125,3 +154,20 @@ fn hex(bytes: &[u8]) -> String {
 const MARK_PORT: u16 = 9;
 /// A test looks for words in a few requests.
 const LARGEST: usize = 64 << 20;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_capture_counts_only_when_tcpdump_says_that_nothing_was_dropped() {
+        let kernel = |dropped| {
+            format!("7 packets captured\n7 packets received by filter\n{dropped} packets dropped by kernel\n")
+        };
+        assert!(has_all(&kernel(0)));
+        assert!(!has_all(&kernel(1)));
+        assert!(!has_all(&kernel(10)));
+        assert!(!has_all(&(kernel(0) + "3 packets dropped by interface\n")));
+        assert!(!has_all(""), "killed before it counted");
+    }
+}

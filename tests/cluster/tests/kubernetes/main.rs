@@ -8,5 +8,6 @@ mod network;
 mod pods;
 mod programs;
 mod sidecar;
+mod story;
 mod tokens;
 mod webhook;
