@@ -100,6 +100,17 @@ async fn curl_runs_as_a_client_pod_and_tells_its_exit_status() -> Result<()> {
 }
 
 #[tokio::test]
+async fn echo_basic_runs_as_nobody_special_and_tells_what_it_was_asked() -> Result<()> {
+    test(async |namespace| {
+        serve(namespace, "echo-basic", 3000).await?;
+        let answer = ask(namespace, &["curl", "-sS", "-m", "10", "http://echo-basic:3000/some/path"]).await?;
+        assert!(answer.contains(r#""path": "/some/path""#), "{answer}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
 async fn our_own_image_runs_as_nobody_special_and_tells_its_version() -> Result<()> {
     test(async |namespace| {
         let pod = "
