@@ -48,7 +48,7 @@ kubectl: ## kubectl on it: make kubectl ARGS='get pods -A'
 	@"$(BIN)/signet-cluster" kubectl $(ARGS)
 
 .PHONY: cluster-build
-cluster-build: ## What it is made of: Kubernetes from its Go modules, images from Debian's packages (15 minutes the first time)
+cluster-build: ## What it is made of: Kubernetes from its Go modules, images from Debian's packages (16 minutes the first time)
 	scripts/stage.sh apt scripts/apt.sh
 	scripts/stage.sh cargo cargo build --locked --workspace --all-targets
 	scripts/stage.sh programs "$(BIN)/signet-cluster" build
