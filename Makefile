@@ -64,7 +64,7 @@ image: ## The image that ships, as OCI archive in ~/.cache/signet/images (ARCH="
 
 .PHONY: acceptance-update
 acceptance-update: ## Write the last durations into docs/acceptance.md
-	cargo run --locked --quiet -p signet-tests --bin acceptance -- update "$(SIGNET_TEST_RESULTS)" docs/acceptance.md
+	"$(BIN)/acceptance" update "$(SIGNET_TEST_RESULTS)" docs
 
 .PHONY: soak
 soak: ## The long promises (1 GiB, 10 000 connections, rotation under load); leaves docs/soak/*.json
