@@ -39,25 +39,79 @@ impl Reset {
     }
 }
 
-/// What the front of a buffer holds.
-#[derive(Debug, PartialEq)]
-pub enum Parsed<'a> {
-    /// Not a whole frame yet.
-    More,
-    /// A frame of `len` bytes in all.
-    Frame { frame: Frame<'a>, len: usize },
-    /// A frame of an optional type that we do not know: skip `len` bytes.
-    Skip { len: usize },
+/// Takes frames off a stream of bytes that arrives in pieces. Holds no payload but a control frame's that arrived in part.
+#[derive(Debug, Default)]
+pub struct Unframer {
+    head: [u8; HEAD],
+    /// Bytes of `head` that are there; [`HEAD`] while its payload is taken.
+    held: usize,
+    /// Payload bytes still to come.
+    left: usize,
+    /// The part of a control frame's payload that is there.
+    part: Vec<u8>,
 }
 
-/// Reads the first frame of `bytes`.
-///
-/// Errors: a mandatory type that we do not know, a length over the type's limit, a payload that does not parse. The caller
-/// closes the connection: nothing behind such a frame can be trusted.
-pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, BadFrame> {
-    let Some((head, rest)) = bytes.split_first_chunk::<HEAD>() else { return Ok(Parsed::More) };
-    let kind = head[0];
-    let length = usize::from(head[1]) << 16 | usize::from(head[2]) << 8 | usize::from(head[3]);
+impl Unframer {
+    /// Takes the next frame off the front of `bytes`; a DATA frame comes in as many pieces as it arrives in, an empty one not
+    /// at all. `None`: all of `bytes` is taken, and more is needed.
+    ///
+    /// Errors: a mandatory type that we do not know, a length over the type's limit (told by the head alone), a payload that
+    /// does not parse. The caller closes the connection: nothing behind such a frame can be trusted.
+    pub fn next<'a>(&mut self, bytes: &mut &'a [u8]) -> Result<Option<Frame<'a>>, BadFrame> {
+        loop {
+            if self.held < HEAD {
+                let head = take(bytes, HEAD - self.held);
+                self.head[self.held..self.held + head.len()].copy_from_slice(head);
+                self.held += head.len();
+                if self.held < HEAD {
+                    return Ok(None);
+                }
+                self.left = length(self.head)?;
+            }
+            let kind = self.head[0];
+            if is_control(kind) {
+                let payload = take(bytes, self.left);
+                self.left -= payload.len();
+                if self.left > 0 {
+                    self.part.extend_from_slice(payload);
+                    return Ok(None);
+                }
+                self.held = 0;
+                if self.part.is_empty() {
+                    return control_frame(kind, payload).map(Some);
+                }
+                let mut whole = std::mem::take(&mut self.part);
+                whole.extend_from_slice(payload);
+                return control_frame(kind, &whole).map(Some);
+            }
+            let payload = take(bytes, self.left);
+            self.left -= payload.len();
+            if self.left == 0 {
+                self.held = 0;
+            }
+            match (kind, payload) {
+                (DATA, [_, ..]) => return Ok(Some(Frame::Data(payload))),
+                _ if self.held == HEAD => return Ok(None), // the rest of it is still to come
+                _ => {}                                    // an empty frame, or the end of one that we skip
+            }
+        }
+    }
+
+    /// Whether nothing of a frame has been taken whose rest is missing.
+    pub fn is_between_frames(&self) -> bool {
+        self.held == 0
+    }
+}
+
+fn take<'a>(bytes: &mut &'a [u8], at_most: usize) -> &'a [u8] {
+    let (taken, rest) = bytes.split_at(at_most.min(bytes.len()));
+    *bytes = rest;
+    taken
+}
+
+/// The length that a head announces, if its type may have it.
+fn length([kind, a, b, c]: [u8; HEAD]) -> Result<usize, BadFrame> {
+    let length = usize::from(a) << 16 | usize::from(b) << 8 | usize::from(c);
     let limit = match kind {
         OPEN | ACCEPT => MAX_CONTROL,
         RST => 1,
@@ -66,21 +120,23 @@ pub fn parse(bytes: &[u8]) -> Result<Parsed<'_>, BadFrame> {
         DATA | OPTIONAL.. => MAX_DATA,
         _ => return Err(BadFrame::Type(kind)),
     };
-    if length > limit {
-        return Err(BadFrame::Length { kind, length, limit });
-    }
-    let Some(payload) = rest.get(..length) else { return Ok(Parsed::More) };
-    let len = HEAD + length;
-    let frame = match kind {
-        OPEN => Frame::Open(Open::decode(payload).map_err(|_| BadFrame::Payload(kind))?),
-        ACCEPT => Frame::Accept(Accept::decode(payload).map_err(|_| BadFrame::Payload(kind))?),
-        DATA => Frame::Data(payload),
+    if length > limit { Err(BadFrame::Length { kind, length, limit }) } else { Ok(length) }
+}
+
+fn is_control(kind: u8) -> bool {
+    kind != DATA && kind < OPTIONAL
+}
+
+fn control_frame(kind: u8, payload: &[u8]) -> Result<Frame<'static>, BadFrame> {
+    let broken = || BadFrame::Payload(kind);
+    Ok(match kind {
+        OPEN => Frame::Open(Open::decode(payload).map_err(|_| broken())?),
+        ACCEPT => Frame::Accept(Accept::decode(payload).map_err(|_| broken())?),
         FIN => Frame::Fin,
         RST => Frame::Rst(reset(payload)?),
-        GOAWAY => Frame::GoAway(u32::from_be_bytes(payload.try_into().map_err(|_| BadFrame::Payload(kind))?)),
-        _ => return Ok(Parsed::Skip { len }),
-    };
-    Ok(Parsed::Frame { frame, len })
+        GOAWAY => Frame::GoAway(u32::from_be_bytes(payload.try_into().map_err(|_| broken())?)),
+        _ => return Err(BadFrame::Type(kind)),
+    })
 }
 
 fn reset(payload: &[u8]) -> Result<Reset, BadFrame> {
@@ -102,7 +158,7 @@ pub fn write(frame: &Frame<'_>, out: &mut Vec<u8>) {
             out.extend_from_slice(&data_head(payload.len()));
             out.extend_from_slice(payload);
         }
-        Frame::Fin => out.extend_from_slice(&[FIN, 0, 0, 0]),
+        Frame::Fin => out.extend_from_slice(&FIN_FRAME),
         Frame::Rst(reason) => {
             let code = match reason {
                 Reset::Refused => 1,
@@ -154,6 +210,9 @@ pub const MAX_DATA: usize = 16 * 1024 - HEAD;
 /// OPEN and ACCEPT: names and small features.
 pub const MAX_CONTROL: usize = 4 * 1024;
 
+/// FIN has no payload.
+pub const FIN_FRAME: [u8; HEAD] = [FIN, 0, 0, 0];
+
 const OPEN: u8 = 0x01;
 const ACCEPT: u8 = 0x02;
 const DATA: u8 = 0x03;
@@ -183,18 +242,53 @@ mod tests {
         ]
     }
 
-    #[test]
-    fn every_frame_is_read_as_it_was_written_however_it_is_cut() {
-        for frame in every_frame(b"hello") {
-            let mut bytes = Vec::new();
-            write(&frame, &mut bytes);
-            for cut in 0..bytes.len() {
-                assert_eq!(parse(&bytes[..cut]), Ok(Parsed::More), "{frame:?} cut at {cut}");
+    /// What an unframer makes of `bytes`, given in pieces of `size`, adjacent pieces of DATA joined.
+    fn frames(bytes: &[u8], size: usize) -> Result<Vec<(Frame<'static>, Vec<u8>)>, BadFrame> {
+        let mut unframer = Unframer::default();
+        let mut got: Vec<(Frame<'static>, Vec<u8>)> = Vec::new();
+        for mut piece in bytes.chunks(size) {
+            while let Some(frame) = unframer.next(&mut piece)? {
+                match (frame, got.last_mut()) {
+                    (Frame::Data(data), Some((Frame::Data(_), before))) => before.extend_from_slice(data),
+                    (Frame::Data(data), _) => got.push((Frame::Data(b""), data.to_vec())),
+                    (Frame::Open(open), _) => got.push((Frame::Open(open), vec![])),
+                    (Frame::Accept(accept), _) => got.push((Frame::Accept(accept), vec![])),
+                    (Frame::Fin, _) => got.push((Frame::Fin, vec![])),
+                    (Frame::Rst(reset), _) => got.push((Frame::Rst(reset), vec![])),
+                    (Frame::GoAway(n), _) => got.push((Frame::GoAway(n), vec![])),
+                }
             }
-            let len = bytes.len();
-            bytes.extend_from_slice(b"next");
-            assert_eq!(parse(&bytes), Ok(Parsed::Frame { frame, len }));
+            assert!(piece.is_empty());
         }
+        Ok(got)
+    }
+
+    #[test]
+    fn frames_are_read_as_they_were_written_however_they_are_cut() {
+        let mut bytes = Vec::new();
+        for frame in every_frame(b"hello") {
+            write(&frame, &mut bytes);
+        }
+        bytes.extend_from_slice(&[0x80, 0, 0, 3, 1, 2, 3, DATA, 0, 0, 0]); // skipped, and empty
+        write(&Frame::Fin, &mut bytes);
+        let whole = frames(&bytes, bytes.len()).unwrap();
+        assert_eq!(whole.len(), every_frame(b"").len() + 1);
+        assert_eq!(whole[2], (Frame::Data(b""), b"hello".to_vec()));
+        for size in 1..40 {
+            assert_eq!(frames(&bytes, size).unwrap(), whole, "in pieces of {size}");
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_not_whole_is_told_apart_from_none() {
+        let mut unframer = Unframer::default();
+        assert!(unframer.is_between_frames());
+        for byte in [DATA, 0, 0, 2, 9] {
+            unframer.next(&mut &[byte][..]).unwrap();
+            assert!(!unframer.is_between_frames());
+        }
+        unframer.next(&mut &[9][..]).unwrap();
+        assert!(unframer.is_between_frames());
     }
 
     #[test]
@@ -209,17 +303,14 @@ mod tests {
             ([0x80, 0, 0, 1], false),
             ([0xff, 0xff, 0xff, 0xff], true),
         ] {
-            assert_eq!(parse(&head).is_err(), refused, "{head:02x?}");
+            assert_eq!(Unframer::default().next(&mut &head[..]).is_err(), refused, "{head:02x?}");
         }
-        assert_eq!(parse(&[0x80, 0, 0, 1, 9]), Ok(Parsed::Skip { len: 5 }));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic_and_no_frame_is_longer_than_its_buffer(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(Parsed::Frame { len, .. } | Parsed::Skip { len }) = parse(&bytes) {
-                prop_assert!(len <= bytes.len());
-            }
+        fn no_bytes_panic_and_pieces_change_nothing(bytes in prop::collection::vec(any::<u8>(), 1..200), size in 1..50_usize) {
+            prop_assert_eq!(frames(&bytes, size), frames(&bytes, bytes.len()));
         }
     }
 }

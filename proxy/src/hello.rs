@@ -56,7 +56,7 @@ fn message(hello: &[u8]) -> Look {
     }
     let Some(([a, b, c], body)) = rest.split_first_chunk::<3>() else { return Look::More };
     let length = usize::from(*a) << 16 | usize::from(*b) << 8 | usize::from(*c);
-    if length > MAX_RECORD * 2 {
+    if length > MAX_HELLO {
         return Look::Other;
     }
     let Some(body) = body.get(..length) else { return Look::More };
@@ -123,6 +123,8 @@ const CLIENT_HELLO: u8 = 1;
 const ALPN: usize = 16;
 /// TLSPlaintext.length at most 2^14; one over is not TLS.
 const MAX_RECORD: usize = 1 << 14;
+/// What rustls takes of a handshake message.
+const MAX_HELLO: usize = 0xffff;
 
 #[cfg(test)]
 mod tests {
@@ -132,7 +134,7 @@ mod tests {
     use signet_core::tls;
     use std::sync::Arc;
 
-    const LIMIT: usize = 64 * 1024;
+    const LIMIT: usize = 65 * 1024;
 
     fn client_hello(alpn: &[&[u8]]) -> Vec<u8> {
         let provider = tls::mesh_provider(tls::default_provider());

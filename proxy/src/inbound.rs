@@ -1,31 +1,34 @@
 //! Inbound: what others open to our workload. The order of this file is a connection's life: accept -> admit (our wire or
-//! plaintext, by its first bytes) -> handshake -> OPEN -> authorize -> dial the app -> relay -> record.
+//! plaintext) -> handshake -> OPEN -> authorize -> dial the app -> relay -> record -> the next OPEN.
 //!
 //! No certificate, no settings or a policy that does not allow it refuses the connection (design 7, 10). The server trusts
-//! its own eyes: it dials and authorizes its configured target, never an address from OPEN.
+//! its own eyes: it dials and authorizes its configured target, never an address from OPEN. Every OPEN is judged by itself,
+//! and has its own row and log line.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use signet_core::drain::Drain;
+use signet_api::wire::Open;
+use signet_core::{clock, drain::Drain};
 use tokio::{
-    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use crate::{
     Proxy,
+    admit::{Admitted, admit},
     config::{Config, Inbound},
     connections::{Direction, Entry, Facts},
     frames::{Frame, Reset},
-    hello::{Look, look},
     judge::{self, caller},
-    listen::{self, CannotListen, Places},
-    model::{Answer, Snapshot, Transport},
+    listen::{self, CannotListen, Places, Sources},
+    model::{Snapshot, Transport},
+    pump::Pump,
     refusal::Refusal,
-    relay::{self, AppSocket, Owes},
+    relay::{self, Ended},
     settings::{Judgement, Settings},
-    wire::{self, Wire},
+    socket::{self, AppSocket},
+    wire::Wire,
 };
 
 /// Bound, not yet served.
@@ -44,8 +47,10 @@ impl Listeners {
     /// Accepts until `drain` stops.
     pub fn serve(self, proxy: &Arc<Proxy>, drain: &Drain) {
         let places = Places::new(proxy.config.limits.connections);
+        let sources = Sources::new(proxy.config.limits.arrivals_per_source);
         for (listener, inbound) in self.0 {
-            let (proxy, work, places) = (Arc::clone(proxy), drain.clone(), places.clone());
+            let (proxy, work) = (Arc::clone(proxy), drain.clone());
+            let (places, sources) = (places.clone(), sources.clone());
             drain.spawn(async move {
                 loop {
                     let (down, source) = tokio::select! {
@@ -58,7 +63,7 @@ impl Listeners {
                         down,
                         source,
                         Arc::clone(&inbound),
-                        places.clone(),
+                        (places.clone(), sources.clone()),
                         work.clone(),
                     );
                     work.spawn(serving);
@@ -68,190 +73,203 @@ impl Listeners {
     }
 }
 
-/// Carries one connection and records how it ended, at whichever step.
+/// Carries one TCP connection and records how each app connection on it ended, at whichever step.
 async fn serve(
     proxy: Arc<Proxy>,
     down: TcpStream,
     source: SocketAddr,
     inbound: Arc<Inbound>,
-    places: Places,
+    (places, sources): (Places, Sources),
     drain: Drain,
 ) {
-    let own = SocketAddr::new(proxy.config.workload.address, inbound.port);
-    let entry =
-        proxy.connections.open(Facts::new(Direction::Inbound, source, own.to_string().into(), inbound.port));
-    let end = match places.take() {
-        Some(_place) => Box::pin(carry(&proxy, down, source, &inbound, &entry, &drain)).await,
-        None => Err(Refusal::OverLimit { limit: proxy.config.limits.connections }),
+    let entry = proxy.connections.open(facts(&proxy, source, &inbound));
+    let Some(_place) = places.take() else {
+        return entry.close(&Err(Refusal::OverLimit { limit: proxy.config.limits.connections }));
     };
-    entry.close(&end);
+    let served = Box::pin(carry(&proxy, down, source, &inbound, &sources, &entry, &drain)).await;
+    entry.close(&served.end);
+    if let Some(wire) = served.wire {
+        Box::pin(serve_on(&proxy, wire, &inbound, &drain)).await;
+    }
 }
 
+fn facts(proxy: &Proxy, source: SocketAddr, inbound: &Inbound) -> Facts {
+    let own = SocketAddr::new(proxy.config.workload.address, inbound.port);
+    Facts::new(Direction::Inbound, source, own.to_string().into(), inbound.port)
+}
+
+/// How an app connection ended, and the wire if it can carry another one.
+struct Served {
+    end: Result<(), Refusal>,
+    wire: Option<Box<Wire>>,
+}
+
+impl Served {
+    fn last(end: Result<(), Refusal>) -> Self {
+        Self { end, wire: None }
+    }
+}
+
+/// The first app connection, from the first byte on.
 async fn carry(
     proxy: &Proxy,
     down: TcpStream,
     source: SocketAddr,
     inbound: &Inbound,
+    sources: &Sources,
     entry: &Entry,
     drain: &Drain,
-) -> Result<(), Refusal> {
+) -> Served {
+    let Some(arrival) = sources.arrive(source.ip()) else {
+        let limit = proxy.config.limits.arrivals_per_source;
+        return Served::last(Err(Refusal::SourceOverLimit { from: source.ip(), limit }));
+    };
     let snapshot = proxy.model.snapshot();
-    let settings = snapshot.settings.clone().ok_or(Refusal::NoSettings)?;
     entry.note(|facts| facts.model_generation = snapshot.generation);
-    let mut down = AppSocket::new(down).map_err(|source| Refusal::AppReset { source })?;
-    match admit(proxy, &mut down, source, inbound, &settings, entry).await? {
-        Admitted::Wire(received) => {
-            let down = down.into_tcp().map_err(|source| Refusal::AppReset { source })?;
-            serve_wire(proxy, down, received, source, inbound, entry, drain).await
+    let admitted = async {
+        let settings = snapshot.settings.clone().ok_or(Refusal::NoSettings)?;
+        let mut down = AppSocket::new(down).map_err(|source| Refusal::AppReset { source })?;
+        let admitted = admit(proxy, &mut down, source, inbound, &settings, entry).await?;
+        Ok((settings, down, admitted))
+    };
+    match admitted.await {
+        Err(why) => Served::last(Err(why)),
+        Ok((_, _, Admitted::Nothing)) => Served::last(Ok(())),
+        Ok((settings, down, Admitted::Plain { received, app })) => {
+            drop(arrival);
+            Served::last(serve_plain(proxy, down, received, app, inbound, &settings, entry).await)
         }
-        Admitted::Plain { received, app } => {
-            serve_plain(proxy, down, received, app, inbound, &settings, entry).await
-        }
-        Admitted::Nothing => Ok(()),
-    }
-}
-
-/// What the first bytes showed.
-enum Admitted {
-    /// A ClientHello for our wire, as received so far.
-    Wire(Vec<u8>),
-    /// Plaintext, and allowed. `app`: dialled already, because the app may speak first.
-    Plain { received: Vec<u8>, app: Option<AppSocket> },
-    /// The client left without a word.
-    Nothing,
-}
-
-/// Tells our wire from plaintext by the first bytes alone. Where plaintext is allowed, the controller's word about the
-/// source address decides only whether our app may speak before the client does.
-async fn admit(
-    proxy: &Proxy,
-    down: &mut AppSocket,
-    source: SocketAddr,
-    inbound: &Inbound,
-    settings: &Settings,
-    entry: &Entry,
-) -> Result<Admitted, Refusal> {
-    let limits = &proxy.config.limits;
-    let plaintext = settings.takes_plaintext(inbound.port);
-    let patience = if plaintext { limits.first_bytes } else { limits.handshake };
-    let silent = Instant::now() + patience;
-    let mut stranger = Box::pin(is_stranger(proxy, source));
-    // Strict: nothing goes out before the handshake, so nobody waits for a hint.
-    let mut hint_awaited = plaintext;
-    let mut app: Option<AppSocket> = None;
-    let mut received = Vec::new();
-    loop {
-        let dialled = app.is_some();
-        let event = tokio::select! {
-            biased;
-            why = entry.cut() => return Err(why),
-            read = down.tcp().read_buf(&mut received) => Event::Client(read.map_err(|source| Refusal::AppReset { source })?),
-            stranger = &mut stranger, if hint_awaited => Event::Hint { stranger },
-            () = speaks(&mut app) => Event::App,
-            () = sleep_until(silent), if !dialled => return Err(Refusal::Silent { peer: source, waited: patience }),
-        };
-        match event {
-            Event::Client(0) if received.is_empty() => return Ok(Admitted::Nothing),
-            Event::Client(n) => match look(&received, limits.client_hello_bytes) {
-                Look::Wire => return Ok(Admitted::Wire(received)),
-                Look::More if n > 0 => {}
-                Look::More | Look::Other if plaintext => return Ok(Admitted::Plain { received, app }),
-                Look::More | Look::Other => return Err(Refusal::Plaintext { peer: source }),
-            },
-            Event::Hint { stranger } => {
-                hint_awaited = false;
-                if stranger {
-                    authorize(settings, inbound.port, entry)?;
-                    app = Some(dial_app(inbound, limits.dial).await?);
+        Ok((_, down, Admitted::Wire(received))) => {
+            match shake_hands(proxy, down, received, source, entry).await {
+                Err(why) => Served::last(Err(why)),
+                Ok((wire, open)) => {
+                    drop(arrival);
+                    match open {
+                        Some(open) => serve_stream(proxy, wire, open, inbound, entry, drain).await,
+                        None => Served::last(Ok(())),
+                    }
                 }
             }
-            Event::App => return Ok(Admitted::Plain { received, app }),
         }
     }
 }
 
-enum Event {
-    /// So many bytes of the client; 0: it ended.
-    Client(usize),
-    Hint {
-        stranger: bool,
-    },
-    /// Our app spoke first, or ended.
-    App,
-}
-
-async fn speaks(app: &mut Option<AppSocket>) {
-    match app {
-        Some(app) => drop(app.tcp().readable().await),
-        None => std::future::pending().await,
-    }
-}
-
-/// Whether the controller says that no mesh workload has this address; unknown after [`HINT`] counts as a stranger.
-async fn is_stranger(proxy: &Proxy, source: SocketAddr) -> bool {
-    if let Some(workload) = proxy.model.snapshot().workload_at(source.ip()) {
-        return !matches!(workload.transport, Transport::Mesh(_));
-    }
-    match proxy.model.resolve_within(&source.ip().to_string(), HINT).await {
-        Ok(Answer::Workload(workload)) => !matches!(workload.transport, Transport::Mesh(_)),
-        _ => true,
-    }
-}
-
-async fn serve_wire(
+/// The handshake and the first OPEN; `None`: the client closed without one (it did not find in us whom it expected).
+async fn shake_hands(
     proxy: &Proxy,
-    down: TcpStream,
+    down: AppSocket,
     received: Vec<u8>,
     source: SocketAddr,
+    entry: &Entry,
+) -> Result<(Box<Wire>, Option<Open>), Refusal> {
+    let limits = &proxy.config.limits;
+    let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
+    let down = down.into_tcp().map_err(|source| Refusal::AppReset { source })?;
+    let mut wire = Wire::accept(down, received, source, &generation, limits).await?;
+    proxy.pool.shook_hands(Direction::Inbound);
+    entry.verified(&wire.peer);
+    let open = timeout(limits.open, wire.next_open()).await;
+    let open =
+        open.map_err(|_| Refusal::Protocol { peer: source, why: format!("no OPEN in {:?}", limits.open) })?;
+    Ok((wire, open.map_err(|fault| fault.refusal(source))?))
+}
+
+/// The app connections after the first one.
+async fn serve_on(proxy: &Arc<Proxy>, mut wire: Box<Wire>, inbound: &Inbound, drain: &Drain) {
+    while let Some(open) = between_streams(proxy, &mut wire).await {
+        let entry = proxy.connections.open(facts(proxy, wire.address, inbound));
+        entry.verified(&wire.peer);
+        let served = Box::pin(serve_stream(proxy, wire, open, inbound, &entry, drain)).await;
+        entry.close(&served.end);
+        match served.wire {
+            Some(next) => wire = next,
+            None => return,
+        }
+    }
+}
+
+/// Waits for the next OPEN. `None`: the wire is over, because the client closed it or we said GOAWAY.
+async fn between_streams(proxy: &Arc<Proxy>, wire: &mut Wire) -> Option<Open> {
+    let mut retired = proxy.pool.watch_retired();
+    let seat = proxy.pool.seat(wire.peer.id());
+    if seat.is_some() && !proxy.is_draining() && wire.may_open(clock::unix_now()) {
+        tokio::select! {
+            biased;
+            open = wire.next_open() => match open {
+                Ok(open) => return open,
+                Err(fault) => {
+                    tracing::debug!(peer = %wire.address, %fault, "an idle connection broke");
+                    return None;
+                }
+            },
+            _ = retired.changed() => {}
+            () = sleep(IDLE_TIME) => {}
+        }
+    }
+    drop(seat);
+    if wire.go_away().await.is_ok() {
+        let _ = timeout(LINGER, wire.until_closed()).await;
+    }
+    None
+}
+
+/// One app connection on a wire, from its OPEN on.
+async fn serve_stream(
+    proxy: &Proxy,
+    wire: Box<Wire>,
+    open: Open,
     inbound: &Inbound,
     entry: &Entry,
     drain: &Drain,
-) -> Result<(), Refusal> {
-    let limits = &proxy.config.limits;
-    let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
-    let mut wire = Box::new(Wire::accept(down, received, source, &generation, limits).await?);
-    entry.verified(&wire.peer);
-    if !read_open(&mut wire, limits.open, entry).await? {
-        return Ok(());
+) -> Served {
+    entry.note(|facts| facts.peer = name_for_logs(&open.source));
+    if drain.is_stopping() || !wire.may_open(clock::unix_now()) {
+        return refuse(wire, Reset::Draining, Refusal::Draining).await;
     }
-    if drain.is_stopping() {
-        reset(&mut wire, Reset::Draining).await;
-        return Err(Refusal::Draining);
-    }
-    // Settings may have changed during the handshake: this OPEN is judged on one snapshot of now.
+    // This OPEN is judged on one snapshot of now.
     let snapshot = proxy.model.snapshot();
     entry.note(|facts| facts.model_generation = snapshot.generation);
-    let settings = snapshot.settings.clone().ok_or(Refusal::NoSettings)?;
-    if let Err(denied) = authorize(&settings, inbound.port, entry) {
-        reset(&mut wire, Reset::Denied).await;
-        return Err(denied);
+    let judged = match &snapshot.settings {
+        Some(settings) => authorize(settings, inbound.port, entry),
+        None => Err(Refusal::NoSettings),
+    };
+    if let Err(denied) = judged {
+        return refuse(wire, Reset::Denied, denied).await;
     }
-    match dial_app(inbound, limits.dial).await {
-        Ok(app) => {
-            entry.carried();
-            judge::judge(&proxy.model.snapshot(), entry.live());
-            Box::pin(relay::framed(app, *wire, Owes::Accept, false, entry)).await
+    let app = match dial_app(inbound, proxy.config.limits.dial).await {
+        Ok(app) => app,
+        Err(why) => return refuse(wire, Reset::Refused, why).await,
+    };
+    entry.carried();
+    judge::judge(&proxy.model.snapshot(), entry.live());
+    let mut pump = Box::new(Pump::accept(app, wire, Arc::clone(entry.live())));
+    let end = relay::framed(&mut pump, entry, Instant::now(), || {}).await;
+    let (app, _, wire) = pump.take_back();
+    match end {
+        Ok(Ended::Cleanly | Ended::Refused(_)) => {
+            app.end();
+            Served { end: Ok(()), wire: Some(wire) }
         }
         Err(why) => {
-            reset(&mut wire, Reset::Refused).await;
-            Err(why)
+            drop(app); // reset
+            abort(wire, &why).await;
+            Served::last(Err(why))
         }
     }
 }
 
-/// Reads OPEN; false when the client closed without one (it connected ahead, or it did not find in us whom it expected).
-async fn read_open(wire: &mut Wire, patience: Duration, entry: &Entry) -> Result<bool, Refusal> {
-    let peer = wire.address;
-    let frame = timeout(patience, wire.frames_in.next()).await;
-    let frame = frame.map_err(|_| Refusal::Protocol { peer, why: format!("no OPEN in {patience:?}") })?;
-    match frame.map_err(|error| error.refusal(peer))? {
-        Some(Frame::Open(open)) => {
-            entry.note(|facts| facts.peer = name_for_logs(&open.source));
-            Ok(true)
-        }
-        Some(_) => Err(Refusal::Protocol { peer, why: "a frame before OPEN".into() }),
-        None => Ok(false),
+/// The other side hears of a stream that broke, where it can still hear.
+pub async fn abort(wire: Box<Wire>, why: &Refusal) {
+    if !matches!(why, Refusal::Lost { .. } | Refusal::WireWrite { .. } | Refusal::PeerReset) {
+        wire.close(Some(Frame::Rst(Reset::Aborted))).await;
     }
+}
+
+/// Answers an OPEN with RST; the wire stays usable, unless we are going away.
+async fn refuse(mut wire: Box<Wire>, reset: Reset, why: Refusal) -> Served {
+    let said = wire.refuse(reset).await;
+    let wire = (said.is_ok() && reset != Reset::Draining).then_some(wire);
+    Served { end: Err(why), wire }
 }
 
 async fn serve_plain(
@@ -276,7 +294,7 @@ async fn serve_plain(
     };
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
-    Box::pin(relay::plain(down, app, &received, entry)).await
+    Box::pin(relay::plain(down, app, received, entry)).await
 }
 
 /// Why this peer speaks plaintext, in the controller's word where it has one.
@@ -288,7 +306,8 @@ fn plain_reason(snapshot: &Snapshot, source: SocketAddr) -> Arc<str> {
     }
 }
 
-fn authorize(settings: &Settings, port: u16, entry: &Entry) -> Result<(), Refusal> {
+/// Whether our policies let this caller in.
+pub fn authorize(settings: &Settings, port: u16, entry: &Entry) -> Result<(), Refusal> {
     let facts = entry.live().facts();
     match settings.judge(facts.peer_id.as_ref(), port) {
         Judgement::Allowed => Ok(()),
@@ -300,14 +319,10 @@ fn authorize(settings: &Settings, port: u16, entry: &Entry) -> Result<(), Refusa
     }
 }
 
-async fn dial_app(inbound: &Inbound, patience: Duration) -> Result<AppSocket, Refusal> {
-    let dialled = wire::dial(inbound.target, None, patience).await;
+/// The app behind a port; it says no where it does not listen.
+pub async fn dial_app(inbound: &Inbound, patience: Duration) -> Result<AppSocket, Refusal> {
+    let dialled = socket::dial(inbound.target, None, patience).await;
     dialled.and_then(AppSocket::new).map_err(|source| Refusal::App { address: inbound.target, source })
-}
-
-async fn reset(wire: &mut Wire, reset: Reset) {
-    let _ = timeout(GOODBYE, wire.frames_out.send(&Frame::Rst(reset))).await;
-    let _ = timeout(GOODBYE, wire.frames_out.close()).await;
 }
 
 /// A client's claim about its own name, where it looks like one.
@@ -316,9 +331,9 @@ fn name_for_logs(claim: &str) -> Option<Arc<str>> {
     (!claim.is_empty() && claim.len() <= MAX_NAME && claim.chars().all(plain)).then(|| claim.into())
 }
 
-/// How long a stranger's address may hold back the app's greeting (design 4).
-const HINT: Duration = Duration::from_millis(100);
-/// For a last frame to a peer that may not be reading.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// A client that says nothing for so long has forgotten us; more than its own 60 s (pool.rs).
+const IDLE_TIME: Duration = Duration::from_secs(90);
+/// GOAWAY to close: an OPEN that crossed it finds its answer.
+const LINGER: Duration = Duration::from_secs(10);
 /// Namespace (63) + "/" + pod name (253), RFC 1123 as Kubernetes uses it.
 const MAX_NAME: usize = 317;

@@ -1,10 +1,12 @@
 //! signet-proxy, the sidecar.
 //!
-//! A byte that arrives passes [`inbound`] -> [`hello`] (TLS or plaintext?) -> [`wire`] -> [`model`] (authorize) -> [`relay`]; one
-//! that leaves passes [`outbound`] -> [`model`] (where to?) -> [`balance`] -> [`wire`] -> [`relay`]. Both end in [`connections`]. What the
-//! proxy knows comes by [`discovery`]; what it did goes out by [`report`] and is shown by [`admin`].
+//! A byte that arrives passes [`inbound`] -> [`admit`] (TLS or plaintext?) -> [`wire`] -> [`model`] (authorize) -> [`relay`]; one that
+//! leaves passes [`outbound`] -> [`way`] (where to?) -> [`pool`] -> [`wire`] -> [`relay`]. In a relay it passes [`pump`] -> [`frames`] -> [`tls`]
+//! -> [`socket`]. Both end in [`connections`]. What the proxy knows comes by [`discovery`]; what it did goes out by [`report`] and is
+//! shown by [`admin`].
 
 pub mod admin;
+pub mod admit;
 pub mod balance;
 pub mod config;
 pub mod connections;
@@ -17,11 +19,19 @@ pub mod limits;
 pub mod listen;
 pub mod model;
 pub mod outbound;
+pub mod pool;
+pub mod pump;
 pub mod refusal;
 pub mod relay;
 pub mod report;
 pub mod settings;
+pub mod socket;
+pub mod tls;
+pub mod way;
 pub mod wire;
+
+#[cfg(test)]
+mod pki_for_tests;
 
 use std::{
     sync::{
@@ -43,6 +53,7 @@ pub struct Proxy {
     pub trust: Arc<Trust>,
     pub connections: Arc<connections::Connections>,
     pub balance: balance::Balance,
+    pub pool: Arc<pool::Pool>,
     pub provider: Arc<rustls::crypto::CryptoProvider>,
     pub draining: AtomicBool,
 }
@@ -61,15 +72,21 @@ impl Proxy {
         if self.model.snapshot().settings.is_none() {
             reasons.push("no settings from the controller yet; see signet status".into());
         }
-        if self.draining.load(Relaxed) {
+        if self.is_draining() {
             reasons.push("draining".into());
         }
         reasons
     }
 
-    /// After SIGTERM: unready, but accepting and serving as long as connections live, at most the drain time.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Relaxed)
+    }
+
+    /// After SIGTERM: unready, GOAWAY on what is idle, but accepting and serving as long as connections live, at most the
+    /// drain time.
     pub async fn drain(&self) {
         self.draining.store(true, Relaxed);
+        self.pool.retire();
         let deadline = Instant::now() + self.config.limits.drain;
         while self.connections.live_count() > 0 && Instant::now() < deadline {
             sleep(DRAIN_LOOK).await;

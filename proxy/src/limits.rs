@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
 /// Limits of one proxy; the defaults are what is shipped.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -10,8 +12,12 @@ pub struct Limits {
     /// Until a client's first bytes, where they decide between TLS and plaintext. A meshed client sends them at once; a
     /// plaintext one of a server-first protocol never does (its server speaks first where that is allowed).
     pub first_bytes: Duration,
-    /// Largest ClientHello: one full TLS record (RFC 9846 5.1), where the post-quantum share takes 1.2 KiB.
+    /// Largest ClientHello, record heads included: what rustls takes of a handshake message (64 KiB), in records of 512 bytes.
+    /// The post-quantum share takes 1.2 KiB.
     pub client_hello_bytes: usize,
+    /// Connections of one source (an IPv4 address, an IPv6 /64) whose handshake has not ended or that have not shown what they
+    /// are: a busy node's worth, and memory for one ClientHello each.
+    pub arrivals_per_source: usize,
     /// OPEN after the handshake; a client opens when its app dialled, so at once.
     pub open: Duration,
     /// Dialling an endpoint or our app: one lost SYN fits.
@@ -19,7 +25,7 @@ pub struct Limits {
     /// Endpoints tried for one connection, and the time for all of them.
     pub tries: usize,
     pub try_all: Duration,
-    /// Connections in each direction. Two descriptors each; half of a usual limit of 20 000 is left.
+    /// Connections in each direction, two descriptors each; see [`connections_for`].
     pub connections: usize,
     /// SIGTERM to cutting what is left: less than the kubelet's 30 s, because closing beats being killed.
     pub drain: Duration,
@@ -30,13 +36,28 @@ impl Default for Limits {
         Self {
             handshake: Duration::from_secs(5),
             first_bytes: Duration::from_secs(10),
-            client_hello_bytes: 16 * 1024,
+            client_hello_bytes: 65 * 1024,
+            arrivals_per_source: 256,
             open: Duration::from_secs(5),
             dial: Duration::from_secs(2),
             tries: 4,
             try_all: Duration::from_secs(10),
-            connections: 4096,
+            connections: connections_for(20_000),
             drain: Duration::from_secs(25),
         }
     }
 }
+
+/// How many connections so many descriptors allow; what is left serves the admin pages, discovery and idle wires.
+pub fn connections_for(descriptors: usize) -> usize {
+    descriptors.saturating_sub(RESERVED) / 2
+}
+
+/// Raises our limit of descriptors to what we are allowed, and returns it. A shell's usual 1024 would end at 500 connections.
+pub fn raise_descriptors() -> usize {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
+    usize::try_from(raised).unwrap_or(usize::MAX)
+}
+
+const RESERVED: usize = 600;

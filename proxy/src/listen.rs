@@ -1,10 +1,11 @@
 //! Listening sockets: all bound before any is served, and an accept loop that never spins.
 
 use std::{
+    collections::HashMap,
     io,
-    net::SocketAddr,
+    net::{IpAddr, Ipv6Addr, SocketAddr},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
@@ -76,4 +77,70 @@ impl Drop for Place {
     }
 }
 
+/// Connections that have not shown yet who they are, counted by where they come from.
+#[derive(Clone)]
+pub struct Sources {
+    arrived: Arc<Mutex<HashMap<IpAddr, usize>>>,
+    limit: usize,
+}
+
+/// One arrival; dropped when it is known who it is, or gone.
+pub struct Arrival {
+    sources: Sources,
+    source: IpAddr,
+}
+
+impl Sources {
+    pub fn new(limit: usize) -> Self {
+        Self { arrived: Arc::default(), limit }
+    }
+
+    /// `None`: this source has enough of them.
+    pub fn arrive(&self, source: IpAddr) -> Option<Arrival> {
+        let source = counted_as(source);
+        let mut arrived = self.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = arrived.entry(source).or_default();
+        if *count >= self.limit {
+            return None;
+        }
+        *count += 1;
+        Some(Arrival { sources: self.clone(), source })
+    }
+}
+
+impl Drop for Arrival {
+    fn drop(&mut self) {
+        let mut arrived = self.sources.arrived.lock().unwrap_or_else(PoisonError::into_inner);
+        match arrived.get_mut(&self.source) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(arrived.remove(&self.source)),
+        }
+    }
+}
+
+/// One host has a whole IPv6 /64 to come from.
+fn counted_as(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 const PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_has_so_many_arrivals_at_once_and_a_64_is_one_source() {
+        let sources = Sources::new(2);
+        let arrive = |address: &str| sources.arrive(address.parse().unwrap());
+        let (_first, second) = (arrive("2001:2::1").unwrap(), arrive("2001:2::2").unwrap());
+        assert!(arrive("2001:2::3").is_none());
+        assert!(arrive("2001:2:0:1::1").is_some() && arrive("198.18.0.1").is_some());
+        drop(second);
+        assert!(arrive("2001:2::3").is_some());
+        assert_eq!(sources.arrived.lock().unwrap().len(), 1, "who has none is forgotten");
+    }
+}

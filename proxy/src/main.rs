@@ -1,5 +1,7 @@
 //! signet-proxy, the sidecar. This file wires and decides nothing.
 
+mod allocator;
+
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::anyhow;
@@ -21,16 +23,14 @@ use signet_proxy::{
     config::{Args, Config},
     connections::Connections,
     discovery::Discovery,
-    inbound, judge,
+    inbound, judge, limits,
     model::Model,
-    outbound, report,
+    outbound, pool,
+    pool::Pool,
+    report,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
-
-/// glibc keeps what a burst took (../shared/crates.md 12).
-#[global_allocator]
-static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
@@ -38,9 +38,11 @@ fn main() -> anyhow::Result<ExitCode> {
     if args.exit_with_parent {
         parent::exit_with_parent()?;
     }
-    let config = Config::read(&args.bootstrap)?;
-    // One worker: a sidecar must not take a node's cores by default; enough for 30 000 requests/s (relay/REPORT.md).
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build()?;
+    let mut config = Config::read(&args.bootstrap)?;
+    config.limits.connections = limits::connections_for(limits::raise_descriptors());
+    // One worker, and no other thread to wake: a sidecar must not take a node's cores by default; enough for 30 000 requests/s
+    // (relay/REPORT.md).
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(Box::pin(run(config)))
 }
 
@@ -64,13 +66,15 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let model = Model::new(config.upstreams.iter().map(|upstream| Arc::clone(&upstream.name)));
     let admin = admin::bind(&config).await?;
     let (inbound, outbound) = (inbound::bind(&config).await?, outbound::bind(&config).await?); // all bound before any serves
-    let balance = Balance::default();
+    let (balance, pool) = (Balance::default(), Pool::new(&mut metrics));
     let draining = Default::default();
-    let proxy = Arc::new(Proxy { config, model, svid, trust, connections, balance, provider, draining });
+    let proxy =
+        Arc::new(Proxy { config, model, svid, trust, connections, balance, pool, provider, draining });
     admin.serve(&proxy, &discovery, metrics, &control);
     discovery.run(Arc::clone(&proxy), &control);
     report::run(Arc::clone(&proxy), &discovery, &control);
     judge::run(Arc::clone(&proxy), &control);
+    pool::run(Arc::clone(&proxy), &control);
     inbound.serve(&proxy, &data);
     outbound.serve(&proxy, &data);
     info!(workload = %proxy.config.workload.id, address = %proxy.config.workload.address, "serving");

@@ -1,32 +1,34 @@
-//! Outbound: what our app opens to others, through its configured upstreams. The order of this file is a connection's life:
-//! accept -> way (where to, says the controller) -> try an endpoint -> open -> relay -> record.
+//! Outbound: what our app opens to others. The order of this file is a connection's life: accept -> way (where to, says the
+//! controller) -> try an endpoint -> a wire, idle or new -> open -> relay -> record.
 //!
-//! No downgrade, ever: plaintext leaves only to an endpoint that the controller called PLAIN, or to an address outside the
-//! mesh's ranges; a missing answer, a failed handshake or an unreachable controller refuses.
+//! No downgrade, ever: an endpoint of the mesh is reached over mutual TLS or not at all.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use signet_api::wire::Open;
-use signet_core::{drain::Drain, identity::SpiffeId};
+use signet_core::{clock, drain::Drain, identity::SpiffeId};
 use tokio::{
-    io::AsyncReadExt as _,
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, timeout_at},
 };
 
 use crate::{
     Proxy,
-    balance::{self, Busy},
+    balance::Busy,
     config::{Config, Upstream},
     connections::{Direction, Entry, Facts},
-    frames::{Frame, MAX_DATA, Reset},
+    frames::Reset,
+    inbound::abort,
     judge,
     limits::Limits,
     listen::{self, CannotListen, Places},
-    model::{ANSWER, Answer, Transport, Unanswered, Workload},
+    model::Transport,
+    pump::{Flight, Pump, Refused},
     refusal::Refusal,
-    relay::{self, AppSocket, Owes},
-    wire::{self, Wire},
+    relay::{self, Ended},
+    socket::{self, AppSocket},
+    way::{Endpoint, way},
+    wire::Wire,
 };
 
 /// Bound, not yet served.
@@ -78,19 +80,34 @@ async fn serve(
     entry.close(&end);
 }
 
-async fn carry(proxy: &Proxy, app: TcpStream, upstream: &Upstream, entry: &Entry) -> Result<(), Refusal> {
+async fn carry(
+    proxy: &Arc<Proxy>,
+    app: TcpStream,
+    upstream: &Upstream,
+    entry: &Entry,
+) -> Result<(), Refusal> {
     let mut app = AppSocket::new(app).map_err(|source| Refusal::AppReset { source })?;
     let deadline = Instant::now() + proxy.config.limits.try_all;
     let mut way = way(proxy, upstream, entry).await?;
-    let mut flight = Flight::default();
+    let mut flight = Box::<Flight>::default();
     let mut refusal = None;
     for _ in 0..proxy.config.limits.tries {
         let Some((endpoint, busy)) = way.pick(proxy) else { break };
-        match attempt(proxy, &mut app, &endpoint, upstream, &mut flight, entry, deadline).await {
-            Ok(Carrier::Wire(wire)) => return relay_wire(proxy, app, wire, &flight, entry, busy).await,
-            Ok(Carrier::Plain(plain)) => return relay_plain(proxy, app, plain, &flight, entry, busy).await,
-            Err(Failure::Final(why)) => return Err(why),
-            Err(Failure::TryAnother(why)) => {
+        entry.note(|facts| {
+            facts.peer_address = Some(endpoint.address);
+            facts.peer = endpoint.name.clone();
+        });
+        let tried = match &endpoint.transport {
+            Transport::Plain(reason) => Box::pin(plain(proxy, app, &endpoint, reason, entry, busy)).await,
+            Transport::Mesh(id) => {
+                let to = To { endpoint: &endpoint, id, upstream, deadline };
+                Box::pin(mesh(proxy, app, flight, &to, entry, busy)).await
+            }
+        };
+        match tried {
+            Tried::Ended(end) => return end,
+            Tried::Another { app: back, flight: said, why } => {
+                (app, flight) = (back, said);
                 way.drop_after_failure(&endpoint);
                 refusal = Some(why);
             }
@@ -99,178 +116,144 @@ async fn carry(proxy: &Proxy, app: TcpStream, upstream: &Upstream, entry: &Entry
     Err(refusal.unwrap_or_else(|| Refusal::NoEndpoint { to: Arc::clone(&upstream.to), port: upstream.port }))
 }
 
-async fn relay_wire(
-    proxy: &Proxy,
-    app: AppSocket,
-    wire: Box<Wire>,
-    flight: &Flight,
-    entry: &Entry,
-    _busy: Busy,
-) -> Result<(), Refusal> {
-    entry.carried();
-    relay::count_sent(entry.live(), flight.bytes.len());
-    judge::judge(&proxy.model.snapshot(), entry.live());
-    Box::pin(relay::framed(app, *wire, Owes::Nothing, flight.ended, entry)).await
+/// What became of a try.
+enum Tried {
+    Ended(Result<(), Refusal>),
+    /// No byte reached an app: another endpoint may be tried with what the app said so far.
+    Another {
+        app: AppSocket,
+        flight: Box<Flight>,
+        why: Refusal,
+    },
 }
 
-async fn relay_plain(
-    proxy: &Proxy,
-    app: AppSocket,
-    plain: AppSocket,
-    flight: &Flight,
-    entry: &Entry,
-    _busy: Busy,
-) -> Result<(), Refusal> {
-    entry.carried();
-    judge::judge(&proxy.model.snapshot(), entry.live());
-    let end = Box::pin(relay::plain(plain, app, &[], entry));
-    debug_assert!(flight.bytes.is_empty(), "a plain endpoint is tried before any byte of the app is read");
-    end.await
-}
-
-/// The endpoints that may carry a connection.
-#[derive(Debug)]
-struct Way {
-    endpoints: Vec<Endpoint>,
-    sticky: bool,
-}
-
-#[derive(Clone, Debug)]
-struct Endpoint {
-    address: SocketAddr,
-    /// "<namespace>/<pod>"
-    name: Option<Arc<str>>,
-    transport: Transport,
-}
-
-impl Endpoint {
-    fn of(workload: &Workload, port: u16) -> Self {
-        Self {
-            address: SocketAddr::new(workload.address, port),
-            name: Some(format!("{}/{}", workload.namespace, workload.name).into()),
-            transport: workload.transport.clone(),
-        }
-    }
-}
-
-impl Way {
-    fn pick(&self, proxy: &Proxy) -> Option<(Endpoint, Busy)> {
-        let addresses: Vec<SocketAddr> = self.endpoints.iter().map(|endpoint| endpoint.address).collect();
-        let (chosen, busy) =
-            match self.sticky.then(|| balance::sticky(proxy.config.workload.address, &addresses)).flatten() {
-                Some(one) => proxy.balance.pick(&addresses[one..=one], |_| 0).map(|(_, busy)| (one, busy)),
-                None => proxy.balance.pick(&addresses, |n| fastrand::usize(..n)),
-            }?;
-        Some((self.endpoints[chosen].clone(), busy))
-    }
-
-    /// Not this one again; and once a mesh endpoint failed, no plaintext one in its place.
-    fn drop_after_failure(&mut self, failed: &Endpoint) {
-        let was_mesh = matches!(failed.transport, Transport::Mesh(_));
-        self.endpoints.retain(|endpoint| {
-            endpoint.address != failed.address
-                && !(was_mesh && matches!(endpoint.transport, Transport::Plain(_)))
-        });
-    }
-}
-
-async fn way(proxy: &Proxy, upstream: &Upstream, entry: &Entry) -> Result<Way, Refusal> {
-    if let Ok(address) = upstream.name.parse::<std::net::IpAddr>()
-        && !proxy.config.is_mesh(address)
-    {
-        return Ok(outside(SocketAddr::new(address, upstream.port)));
-    }
-    let to = || Arc::clone(&upstream.to);
-    let answer = proxy.model.resolve(&upstream.name).await.map_err(|unanswered| match unanswered {
-        Unanswered::NoAnswer => Refusal::Unanswered { to: to(), waited: ANSWER },
-        Unanswered::NoSuchAddress => Refusal::NoSuchAddress { to: to() },
-    })?;
-    entry.note(|facts| facts.model_generation = proxy.model.snapshot().generation);
-    match answer {
-        Answer::Workload(workload) => {
-            Ok(Way { endpoints: vec![Endpoint::of(&workload, upstream.port)], sticky: false })
-        }
-        Answer::Service(service) => {
-            let reached = service.endpoints.iter().filter_map(|endpoint| {
-                let port = endpoint.target_ports.get(&upstream.port)?;
-                Some(Endpoint::of(&endpoint.workload, *port))
-            });
-            Ok(Way { endpoints: reached.collect(), sticky: service.client_ip_affinity })
-        }
-        // The bootstrap says that it is inside: two parts of the control plane disagree, and the stricter one counts.
-        Answer::Outside => Err(Refusal::NoSuchAddress { to: to() }),
-    }
-}
-
-fn outside(address: SocketAddr) -> Way {
-    let transport = Transport::Plain(OUTSIDE.into());
-    Way { endpoints: vec![Endpoint { address, name: None, transport }], sticky: false }
-}
-
-/// What carries the app's bytes to an endpoint.
-enum Carrier {
-    Wire(Box<Wire>),
-    Plain(AppSocket),
-}
-
-enum Failure {
-    /// No byte reached an app: another endpoint may be tried.
-    TryAnother(Refusal),
-    Final(Refusal),
-}
-
-async fn attempt(
-    proxy: &Proxy,
-    app: &mut AppSocket,
-    endpoint: &Endpoint,
-    upstream: &Upstream,
-    flight: &mut Flight,
-    entry: &Entry,
+/// The endpoint of one try.
+struct To<'a> {
+    endpoint: &'a Endpoint,
+    id: &'a SpiffeId,
+    upstream: &'a Upstream,
     deadline: Instant,
-) -> Result<Carrier, Failure> {
-    entry.note(|facts| {
-        facts.peer_address = Some(endpoint.address);
-        facts.peer = endpoint.name.clone();
-    });
-    match &endpoint.transport {
-        Transport::Plain(reason) => {
-            entry.note(|facts| facts.plain_reason = Some(Arc::clone(reason)));
-            let dialled =
-                wire::dial(endpoint.address, Some(proxy.config.workload.address), proxy.config.limits.dial)
-                    .await;
-            let plain = dialled.and_then(AppSocket::new);
-            let unreachable =
-                |source| Failure::TryAnother(Refusal::Unreachable { peer: endpoint.address, source });
-            plain.map(Carrier::Plain).map_err(unreachable)
+}
+
+async fn plain(
+    proxy: &Proxy,
+    app: AppSocket,
+    endpoint: &Endpoint,
+    reason: &Arc<str>,
+    entry: &Entry,
+    _busy: Busy,
+) -> Tried {
+    entry.note(|facts| facts.plain_reason = Some(Arc::clone(reason)));
+    let limits = &proxy.config.limits;
+    let dialled = socket::dial(endpoint.address, Some(proxy.config.workload.address), limits.dial).await;
+    match dialled.and_then(AppSocket::new) {
+        Ok(plain) => {
+            entry.carried();
+            judge::judge(&proxy.model.snapshot(), entry.live());
+            Tried::Ended(relay::plain(plain, app, Vec::new(), entry).await)
         }
-        Transport::Mesh(id) => {
-            let mut wire =
-                connect(proxy, endpoint.address, id, deadline).await.map_err(Failure::TryAnother)?;
-            entry.verified(&wire.peer);
-            let workload = &proxy.config.workload;
-            let request = Open {
-                destination: upstream.to.to_string(),
-                source: format!("{}/{}", workload.namespace, workload.pod),
-            };
-            open(app, &mut wire, request, flight, entry, deadline, upstream.port).await?;
-            Ok(Carrier::Wire(Box::new(wire)))
+        Err(source) => {
+            // A plain endpoint is tried before any byte of the app is read, or after a refusal of all that was.
+            let why = Refusal::Unreachable { peer: endpoint.address, source };
+            Tried::Another { app, flight: Box::default(), why }
         }
     }
 }
 
-/// A wire to exactly `id`. A server that answers the handshake with something else than TLS gets a second chance for
-/// [`AFRESH`]: it may have taken us for a stranger before it knew us.
-async fn connect(proxy: &Proxy, to: SocketAddr, id: &SpiffeId, deadline: Instant) -> Result<Wire, Refusal> {
+async fn mesh(
+    proxy: &Arc<Proxy>,
+    mut app: AppSocket,
+    mut flight: Box<Flight>,
+    to: &To<'_>,
+    entry: &Entry,
+    _busy: Busy,
+) -> Tried {
+    loop {
+        let (wire, used) = match wire(proxy, to).await {
+            Ok(wire) => wire,
+            Err(why) => return Tried::Another { app, flight, why },
+        };
+        entry.verified(&wire.peer);
+        let workload = &proxy.config.workload;
+        let open = Open {
+            destination: to.upstream.to.to_string(),
+            source: format!("{}/{}", workload.namespace, workload.pod),
+        };
+        let mut pump = Box::new(Pump::open(app, wire, open, flight, Arc::clone(entry.live())));
+        let accepted = || {
+            entry.carried();
+            judge::judge(&proxy.model.snapshot(), entry.live());
+        };
+        let end = relay::framed(&mut pump, entry, to.deadline, accepted).await;
+        let (back, said, wire) = pump.take_back();
+        match end {
+            Ok(Ended::Cleanly) => {
+                back.end();
+                proxy.pool.put(wire);
+                return Tried::Ended(Ok(()));
+            }
+            // The wire was old, not the endpoint: the same one again, on another wire.
+            Ok(Ended::Refused(Refused::GoneAway | Refused::Reset(Reset::Draining))) if used => {
+                (app, flight) = (back, said);
+            }
+            Ok(Ended::Refused(refused)) => {
+                let why = refusal(refused, to, &wire);
+                if matches!(refused, Refused::Reset(Reset::Refused | Reset::Denied)) {
+                    proxy.pool.put(wire);
+                }
+                return match refused {
+                    Refused::Reset(Reset::Denied) => Tried::Ended(Err(why)),
+                    _ => Tried::Another { app: back, flight: said, why },
+                };
+            }
+            Err(why) => {
+                drop(back); // reset
+                abort(wire, &why).await;
+                return Tried::Ended(Err(why));
+            }
+        }
+    }
+}
+
+fn refusal(refused: Refused, to: &To<'_>, wire: &Wire) -> Refusal {
+    let peer = to.endpoint.address;
+    match refused {
+        Refused::Reset(Reset::Denied) => {
+            Refusal::DeniedByPeer { peer, server: wire.peer.id().clone(), port: to.upstream.port }
+        }
+        Refused::Reset(reset) => Refusal::RefusedByPeer { peer, word: reset.word() },
+        Refused::GoneAway => Refusal::RefusedByPeer { peer, word: "going away" },
+    }
+}
+
+/// A wire to the endpoint, and whether it was used before.
+async fn wire(proxy: &Proxy, to: &To<'_>) -> Result<(Box<Wire>, bool), Refusal> {
+    let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
+    let idle = proxy.pool.take(to.endpoint.address, to.id, generation.number, clock::unix_now());
+    match idle {
+        Some(wire) => Ok((wire, true)),
+        None => Ok((Box::pin(connect(proxy, to)).await?, false)),
+    }
+}
+
+/// A new wire to exactly this identity. A server that answers the handshake with something else than TLS gets a second
+/// chance for [`AFRESH`]: it may have taken us for a stranger before it knew us.
+async fn connect(proxy: &Proxy, to: &To<'_>) -> Result<Box<Wire>, Refusal> {
     let limits: &Limits = &proxy.config.limits;
-    let afresh = deadline.min(Instant::now() + AFRESH);
+    let peer = to.endpoint.address;
+    let afresh = to.deadline.min(Instant::now() + AFRESH);
     loop {
         let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
-        let connecting = Box::pin(Wire::connect(to, proxy.config.workload.address, &generation, limits));
-        let connected = timeout_at(deadline, connecting).await;
-        let late = || Err(Refusal::HandshakeTimeout { peer: to, waited: limits.try_all });
+        let connecting = Wire::connect(peer, proxy.config.workload.address, &generation, limits);
+        let connected = timeout_at(to.deadline, Box::pin(connecting)).await;
+        let late = || Err(Refusal::HandshakeTimeout { peer, waited: limits.try_all });
         match connected.unwrap_or_else(|_| late()) {
             Ok(wire) => {
-                wire.peer.expect(id).map_err(|why| Refusal::Identity { peer: to, why: why.into() })?;
+                if let Err(why) = wire.peer.expect(to.id) {
+                    wire.close(None).await;
+                    return Err(Refusal::Identity { peer, why: why.into() });
+                }
+                proxy.pool.shook_hands(Direction::Outbound);
                 return Ok(wire);
             }
             Err(why) if why.is_not_tls() && Instant::now() < afresh => sleep(AFRESH_PAUSE).await,
@@ -279,103 +262,6 @@ async fn connect(proxy: &Proxy, to: SocketAddr, id: &SpiffeId, deadline: Instant
     }
 }
 
-/// The app's bytes before ACCEPT: sent once per endpoint tried, delivered by the one that accepts.
-#[derive(Default)]
-struct Flight {
-    bytes: Vec<u8>,
-    /// The app already ended its direction.
-    ended: bool,
-}
-
-/// Sends OPEN with what the app has said so far, and waits for ACCEPT.
-async fn open(
-    app: &mut AppSocket,
-    wire: &mut Wire,
-    request: Open,
-    flight: &mut Flight,
-    entry: &Entry,
-    deadline: Instant,
-    port: u16,
-) -> Result<(), Failure> {
-    let peer = wire.address;
-    let gone = |source| Failure::Final(Refusal::Lost { peer, source });
-    wire.frames_out.queue(&Frame::Open(request));
-    if flight.bytes.is_empty() && !flight.ended {
-        flight.bytes.resize(MAX_DATA, 0);
-        let read = app.tcp().try_read(&mut flight.bytes);
-        flight.bytes.truncate(*read.as_ref().unwrap_or(&0));
-        flight.ended = matches!(read, Ok(0));
-    }
-    if !flight.bytes.is_empty() {
-        wire.frames_out.queue(&Frame::Data(&flight.bytes));
-    }
-    if flight.ended {
-        wire.frames_out.queue(&Frame::Fin);
-    }
-    wire.frames_out.flush().await.map_err(gone)?;
-    let mut chunk = vec![0; MAX_DATA];
-    loop {
-        let room = MAX_DATA - flight.bytes.len();
-        tokio::select! {
-            biased;
-            why = entry.cut() => return Err(Failure::Final(why)),
-            frame = wire.frames_in.next() => return match frame.map_err(|e| Failure::Final(e.refusal(peer)))? {
-                Some(Frame::Accept(_)) => Ok(()),
-                Some(Frame::Rst(Reset::Denied)) => {
-                    let server = wire.peer.id().clone();
-                    Err(Failure::Final(Refusal::DeniedByPeer { peer, server, port }))
-                }
-                Some(Frame::Rst(reset @ (Reset::Refused | Reset::Draining))) => {
-                    Err(Failure::TryAnother(Refusal::RefusedByPeer { peer, word: reset.word() }))
-                }
-                Some(Frame::GoAway(_)) => {
-                    Err(Failure::TryAnother(Refusal::RefusedByPeer { peer, word: "going away" }))
-                }
-                Some(Frame::Rst(Reset::Aborted)) => Err(Failure::Final(Refusal::PeerReset)),
-                Some(_) => Err(Failure::Final(Refusal::Protocol { peer, why: "data before ACCEPT".into() })),
-                None => Err(gone(std::io::ErrorKind::UnexpectedEof.into())),
-            },
-            read = app.tcp().read(&mut chunk[..room]), if room > 0 && !flight.ended => {
-                let n = read.map_err(|source| Failure::Final(Refusal::AppReset { source }))?;
-                if n == 0 {
-                    flight.ended = true;
-                    wire.frames_out.send(&Frame::Fin).await.map_err(gone)?;
-                } else {
-                    flight.bytes.extend_from_slice(&chunk[..n]);
-                    wire.frames_out.send(&Frame::Data(&chunk[..n])).await.map_err(gone)?;
-                }
-            }
-            () = sleep_until(deadline) => return Err(gone(std::io::ErrorKind::TimedOut.into())),
-        }
-    }
-}
-
-/// The word for addresses outside the mesh's ranges.
-const OUTSIDE: &str = "outside_mesh";
 /// How long a server may answer our handshake with plaintext (design 4).
 const AFRESH: Duration = Duration::from_secs(2);
 const AFRESH_PAUSE: Duration = Duration::from_millis(100);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use signet_core::identity;
-
-    fn endpoint(n: u8, transport: Transport) -> Endpoint {
-        Endpoint { address: SocketAddr::from(([198, 18, 0, n], 80)), name: None, transport }
-    }
-
-    #[test]
-    fn after_a_mesh_endpoint_failed_no_plaintext_endpoint_takes_its_place() {
-        let mesh = Transport::Mesh(identity::parse("spiffe://td/ns/a/sa/b").unwrap());
-        let plain = Transport::Plain("namespace_not_labelled".into());
-        let all = vec![endpoint(1, mesh.clone()), endpoint(2, plain.clone()), endpoint(3, mesh.clone())];
-        let left = |failed: usize| {
-            let mut way = Way { endpoints: all.clone(), sticky: false };
-            way.drop_after_failure(&all[failed]);
-            way.endpoints.iter().map(|e| e.address.to_string()).collect::<Vec<_>>()
-        };
-        assert_eq!(left(0), ["198.18.0.3:80"]);
-        assert_eq!(left(1), ["198.18.0.1:80", "198.18.0.3:80"], "plain failed: mesh may be tried");
-    }
-}

@@ -1,7 +1,12 @@
 //! How a connection ends: well, or refused, or lost. One word for each end, the same in the access log, in the metric and in
 //! the connection table; `docs/reasons/<word>.md` explains it.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use signet_core::{identity::SpiffeId, tls::NotOurPeer};
 
@@ -17,6 +22,8 @@ pub enum Refusal {
     Draining,
     #[error("more than {limit} connections; the app or its callers hold too many open")]
     OverLimit { limit: usize },
+    #[error("{from} has {limit} connections open that have not shown who they are; a flood, or a scanner")]
+    SourceOverLimit { from: IpAddr, limit: usize },
     // ---- the peer
     #[error(
         "{peer} spoke plaintext and this workload is strict; who else would break: signet edges --plaintext"
@@ -82,7 +89,7 @@ impl Refusal {
             Self::NoCertificate => "no_certificate",
             Self::NoSettings => "no_settings",
             Self::Draining => "draining",
-            Self::OverLimit { .. } => "over_limit",
+            Self::OverLimit { .. } | Self::SourceOverLimit { .. } => "over_limit",
             Self::Plaintext { .. } => "plaintext_refused",
             Self::Silent { .. } => "first_bytes_timeout",
             Self::HandshakeTimeout { .. } => "handshake_timeout",

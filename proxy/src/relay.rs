@@ -1,196 +1,122 @@
-//! Moves the app's bytes: between a plain socket and a wire ([`framed`]), or between two plain sockets ([`plain`]).
-//!
-//! FIN is the only clean end of a direction on the wire. Whatever else ends a connection is a reset to the app: plain
-//! sockets carry SO_LINGER 0 from their first moment ([`AppSocket`]), so that even a killed proxy resets them.
+//! Runs a relay until it ends: a stream on a wire ([`framed`]), or two plain sockets ([`plain`]). Waits for what the pump asks
+//! for, and for the three things that it cannot see: a cut, a deadline, ACCEPT's moment.
 
 use std::{
-    io,
+    future::poll_fn,
+    io::{self, IoSliceMut},
+    pin::pin,
     sync::atomic::{AtomicU64, Ordering::Relaxed},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use signet_api::wire::Accept;
-use socket2::SockRef;
-use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{
-        TcpStream,
-        tcp::{ReadHalf, WriteHalf},
-    },
-    time::timeout,
-};
+use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    connections::{Entry, Live},
-    frames::{Frame, HEAD, MAX_DATA, Reset},
+    connections::Entry,
+    pump::{Flow, Pump, Refused, Wants},
     refusal::Refusal,
-    wire::{FrameReader, FrameWriter, Wire},
+    socket::AppSocket,
+    tls::MAX_PLAIN,
+    wire::{Backlog, SLOTS, Scratch, with_scratch},
 };
 
-/// A plain socket that is reset unless [`AppSocket::end`] was called: an app never takes a lost connection for a finished one.
-pub struct AppSocket(TcpStream);
-
-impl AppSocket {
-    pub fn new(tcp: TcpStream) -> io::Result<Self> {
-        tcp.set_nodelay(true)?;
-        SockRef::from(&tcp).set_linger(Some(Duration::ZERO))?;
-        Ok(Self(tcp))
-    }
-
-    pub fn tcp(&mut self) -> &mut TcpStream {
-        &mut self.0
-    }
-
-    /// Hands the socket to TLS, where a frame says the end of a stream and the kernel may send what is left.
-    pub fn into_tcp(self) -> io::Result<TcpStream> {
-        SockRef::from(&self.0).set_linger(None)?;
-        Ok(self.0)
-    }
-
-    /// Both directions ended cleanly: the kernel may send what is left and close in peace.
-    pub fn end(self) {
-        if let Err(error) = SockRef::from(&self.0).set_linger(None) {
-            tracing::debug!(%error, "SO_LINGER not unset; the app may see a reset after its last byte");
-        }
-    }
-}
-
-/// What the server side still owes the client before the first byte.
+/// How a stream ended without breaking its wire.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Owes {
-    /// ACCEPT, which waits a moment for the app's first data to ride with it.
-    Accept,
-    Nothing,
+pub enum Ended {
+    /// Both directions ended as the apps wished.
+    Cleanly,
+    /// The server refused it; no byte reached an app.
+    Refused(Refused),
 }
 
-/// Relays until both directions ended, one failed, or the entry was cut.
-/// `app_ended`: the app's end of stream was read already (and its FIN sent).
+/// Pumps until the stream ended or the entry is cut. `opening`: until when the server may take its time to accept;
+/// `on_accept` hears of it. An `Err` leaves app and wire to be ended by the caller.
 pub async fn framed(
-    mut app: AppSocket,
-    mut wire: Wire,
-    owes: Owes,
-    app_ended: bool,
+    pump: &mut Pump,
     entry: &Entry,
-) -> Result<(), Refusal> {
-    let peer = wire.address;
-    entry.carried();
-    let live = entry.live();
-    let end = {
-        let (app_in, app_out) = app.tcp().split();
-        let up = async {
-            if !app_ended {
-                app_to_wire(app_in, &mut wire.frames_out, owes, &live.sent).await?;
+    opening: Instant,
+    mut on_accept: impl FnMut(),
+) -> Result<Ended, Refusal> {
+    let mut cut = pin!(entry.cut());
+    let mut ride = pin!(sleep(RIDE));
+    let mut late = pin!(sleep_until(opening));
+    poll_fn(|cx| {
+        if let Poll::Ready(why) = cut.as_mut().poll(cx) {
+            return Poll::Ready(Err(why));
+        }
+        loop {
+            let was_opening = pump.is_opening();
+            let flow = with_scratch(|scratch| pump.pump(scratch))?;
+            if was_opening && !pump.is_opening() && !matches!(flow, Flow::Refused(_)) {
+                on_accept();
+                if matches!(flow, Flow::Wait(_)) {
+                    continue; // the app may say more now
+                }
             }
-            Ok(())
-        };
-        let down = wire_to_app(&mut wire.frames_in, app_out, peer, &live.received);
-        tokio::select! {
-            biased;
-            why = entry.cut() => Err(why),
-            end = async { tokio::try_join!(up, down) } => end.map(|((), ())| ()),
-        }
-    };
-    match end {
-        Ok(()) => {
-            app.end();
-            let _ = timeout(GOODBYE, wire.frames_out.close()).await;
-            Ok(())
-        }
-        Err(why) => {
-            drop(app); // reset
-            if !matches!(why, Refusal::Lost { .. } | Refusal::PeerReset) {
-                let _ = timeout(GOODBYE, wire.frames_out.send(&Frame::Rst(Reset::Aborted))).await;
+            match flow {
+                Flow::Done => return Poll::Ready(Ok(Ended::Cleanly)),
+                Flow::Refused(why) => return Poll::Ready(Ok(Ended::Refused(why))),
+                Flow::Again => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Flow::Wait(wants) => {
+                    let mut again = poll_sockets(pump, wants, cx);
+                    if pump.is_holding() && ride.as_mut().poll(cx).is_ready() {
+                        pump.release();
+                        again = true;
+                    }
+                    if pump.is_opening() && late.as_mut().poll(cx).is_ready() {
+                        let source = io::ErrorKind::TimedOut.into();
+                        return Poll::Ready(Err(Refusal::Lost { peer: pump.wire.address, source }));
+                    }
+                    if !again {
+                        return Poll::Pending;
+                    }
+                }
             }
-            Err(why)
         }
-    }
+    })
+    .await
 }
 
-async fn app_to_wire(
-    mut app: ReadHalf<'_>,
-    wire: &mut FrameWriter,
-    owes: Owes,
-    sent: &AtomicU64,
-) -> Result<(), Refusal> {
-    let lost = |source| Refusal::AppReset { source };
-    let mut buffer = vec![0; HEAD + MAX_DATA];
-    let mut first = None;
-    if owes == Owes::Accept {
-        wire.queue(&Frame::Accept(Accept {}));
-        match timeout(RIDE, app.read(&mut buffer[HEAD..])).await {
-            Ok(read) => first = Some(read.map_err(lost)?),
-            Err(_) => flush(wire).await?,
-        }
+/// Whether one of the wanted sockets is ready; the others will wake us.
+fn poll_sockets(pump: &Pump, wants: Wants, cx: &mut Context<'_>) -> bool {
+    let (app, wire) = (pump.app.socket(), &pump.wire.socket);
+    let mut ready = false;
+    if wants.app_read {
+        ready |= app.poll_readable(cx).is_ready();
     }
-    loop {
-        let n = match first.take() {
-            Some(n) => n,
-            None => app.read(&mut buffer[HEAD..]).await.map_err(lost)?,
-        };
-        if n == 0 {
-            wire.queue(&Frame::Fin);
-            return flush(wire).await;
-        }
-        wire.send_data(&mut buffer, n).await.map_err(peer_gone)?;
-        count(sent, n);
+    if wants.app_write {
+        ready |= app.poll_writable(cx).is_ready();
     }
-}
-
-async fn flush(wire: &mut FrameWriter) -> Result<(), Refusal> {
-    wire.flush().await.map_err(peer_gone)
-}
-
-/// The reading direction knows more about how the peer went (RST, protocol error): let it speak first.
-fn peer_gone(error: io::Error) -> Refusal {
-    Refusal::WireWrite { source: error }
-}
-
-async fn wire_to_app(
-    wire: &mut FrameReader,
-    mut app: WriteHalf<'_>,
-    peer: std::net::SocketAddr,
-    received: &AtomicU64,
-) -> Result<(), Refusal> {
-    let lost = |source| Refusal::AppReset { source };
-    loop {
-        match wire.next().await.map_err(|error| error.refusal(peer))? {
-            Some(Frame::Data(payload)) => {
-                let n = payload.len();
-                app.write_all(payload).await.map_err(lost)?;
-                count(received, n);
-            }
-            Some(Frame::Fin) => return app.shutdown().await.map_err(lost),
-            Some(Frame::Rst(_)) => return Err(Refusal::PeerReset),
-            Some(Frame::GoAway(_)) => {} // this stream was accepted and runs on
-            Some(Frame::Open(_) | Frame::Accept(_)) => {
-                return Err(Refusal::Protocol { peer, why: "OPEN or ACCEPT inside a stream".into() });
-            }
-            None => return Err(Refusal::Lost { peer, source: io::ErrorKind::UnexpectedEof.into() }),
-        }
+    if wants.wire_read {
+        ready |= wire.poll_readable(cx).is_ready();
     }
+    if wants.wire_write {
+        ready |= wire.poll_writable(cx).is_ready();
+    }
+    ready
 }
 
 /// Relays plaintext as it is. `first`: bytes already read from `a`. A direction's end is passed on as one; an error resets
-/// the other side.
-pub async fn plain(mut a: AppSocket, mut b: AppSocket, first: &[u8], entry: &Entry) -> Result<(), Refusal> {
-    entry.carried();
+/// the other side, since both sockets are dropped.
+pub async fn plain(a: AppSocket, b: AppSocket, first: Vec<u8>, entry: &Entry) -> Result<(), Refusal> {
     let live = entry.live();
-    let (a_counts, b_counts) = (&live.received, &live.sent);
-    let end = {
-        let (mut a_in, mut a_out) = a.tcp().split();
-        let (mut b_in, mut b_out) = b.tcp().split();
-        let forth = async {
-            b_out.write_all(first).await?;
-            count(a_counts, first.len());
-            copy(&mut a_in, &mut b_out, a_counts).await
-        };
-        let back = copy(&mut b_in, &mut a_out, b_counts);
-        tokio::select! {
-            biased;
-            why = entry.cut() => Err(why),
-            end = async { tokio::try_join!(forth, back) } => end.map(|((), ())| ()).map_err(|source| Refusal::AppReset { source }),
+    live.received.fetch_add(first.len() as u64, Relaxed);
+    let mut forth = Direction::new(&a, &b, &live.received, Backlog::from(first));
+    let mut back = Direction::new(&b, &a, &live.sent, Backlog::default());
+    let mut cut = pin!(entry.cut());
+    let end = poll_fn(|cx| {
+        if let Poll::Ready(why) = cut.as_mut().poll(cx) {
+            return Poll::Ready(Err(why));
         }
-    };
+        let forth = forth.poll(cx).map_err(|source| Refusal::AppReset { source })?;
+        let back = back.poll(cx).map_err(|source| Refusal::AppReset { source })?;
+        if forth.is_ready() && back.is_ready() { Poll::Ready(Ok(())) } else { Poll::Pending }
+    })
+    .await;
     if end.is_ok() {
         a.end();
         b.end();
@@ -198,28 +124,63 @@ pub async fn plain(mut a: AppSocket, mut b: AppSocket, first: &[u8], entry: &Ent
     end
 }
 
-async fn copy(from: &mut ReadHalf<'_>, to: &mut WriteHalf<'_>, counter: &AtomicU64) -> io::Result<()> {
-    let mut buffer = vec![0; MAX_DATA];
-    loop {
-        let n = from.read(&mut buffer).await?;
-        if n == 0 {
-            return to.shutdown().await;
-        }
-        to.write_all(&buffer[..n]).await?;
-        count(counter, n);
+/// One direction between two plain sockets.
+struct Direction<'a> {
+    from: &'a AppSocket,
+    to: &'a AppSocket,
+    count: &'a AtomicU64,
+    undelivered: Backlog,
+    /// The last read took all that it had room for.
+    bulk: bool,
+    ended: bool,
+}
+
+impl<'a> Direction<'a> {
+    fn new(from: &'a AppSocket, to: &'a AppSocket, count: &'a AtomicU64, undelivered: Backlog) -> Self {
+        Self { from, to, count, undelivered, bulk: false, ended: false }
     }
-}
 
-fn count(counter: &AtomicU64, n: usize) {
-    counter.fetch_add(n as u64, Relaxed);
-}
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        for _ in 0..TURN {
+            if self.ended {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.undelivered.is_empty() && !self.undelivered.send(self.to.socket(), &[])? {
+                ready!(self.to.socket().poll_writable(cx));
+                continue;
+            }
+            match with_scratch(|scratch| self.carry(scratch)) {
+                Ok(0) => {
+                    self.ended = true;
+                    self.to.socket().shutdown()?;
+                }
+                Ok(n) => {
+                    self.count.fetch_add(n as u64, Relaxed);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    ready!(self.from.socket().poll_readable(cx));
+                }
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
 
-/// Used by the opening client, which counts what it replays only once.
-pub fn count_sent(live: &Live, n: usize) {
-    count(&live.sent, n);
+    /// One read and its write.
+    fn carry(&mut self, scratch: &mut Scratch) -> io::Result<usize> {
+        let room = if self.bulk { SLOTS * MAX_PLAIN } else { MAX_PLAIN };
+        let n = self.from.socket().read(&mut [IoSliceMut::new(&mut scratch.plain[..room])], room)?;
+        self.bulk = n >= MAX_PLAIN;
+        self.undelivered.send(self.to.socket(), &scratch.plain[..n])?;
+        Ok(n)
+    }
 }
 
 /// ACCEPT waits so long for the app's first data; a guess that a fast server beats, and no one notices.
 const RIDE: Duration = Duration::from_millis(1);
-/// For the last frame or close_notify to a peer that may not be reading.
-const GOODBYE: Duration = Duration::from_secs(1);
+/// Batches in a row before others have a turn.
+const TURN: usize = 8;
+
+#[cfg(test)]
+mod tests;

@@ -1,37 +1,56 @@
-//! A connection of the native wire: mutual TLS, then frames. Set-up and framing are here; what flows is [`crate::relay`]'s.
+//! A connection of the native wire (docs/wire.md): mutual TLS that carries app connections one after the other. Here is its
+//! set-up and what happens between two of them; what flows in one is [`crate::pump`]'s.
 
 use std::{
-    io,
+    cell::RefCell,
+    future::poll_fn,
+    io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
     time::Duration,
 };
 
-use signet_core::tls::{self, ALPN_WIRE, Generation, Peer};
-use signet_link::client::connect_from;
-use socket2::{SockRef, TcpKeepalive};
-use tokio::{
-    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf},
-    net::TcpStream,
-    time::timeout,
-};
-use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
+use rustls::Error;
+use signet_api::wire::Open;
+use signet_core::tls::{ALPN_WIRE, Generation, Peer};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 use crate::{
-    frames::{self, BadFrame, Frame, HEAD, MAX_DATA, Parsed},
+    frames::{self, BadFrame, Frame, MAX_DATA, Reset, Unframer},
     limits::Limits,
     refusal::Refusal,
+    socket::{self, Socket},
+    tls::{MAX_PLAIN, MAX_SEALED, Opened, Then, Tls, Unsealed},
 };
 
-/// Both directions of a wire whose peer is verified.
+/// A wire whose peer is verified.
 pub struct Wire {
     pub peer: Arc<Peer>,
     /// The endpoint's address (client side) or the client's (server side).
     pub address: SocketAddr,
-    pub frames_in: FrameReader,
-    pub frames_out: FrameWriter,
+    pub(crate) socket: Socket,
+    tls: Tls,
+    pub(crate) unframer: Unframer,
+    /// Received, and not opened yet: part of a record, or what came behind the end of a stream.
+    sealed: Vec<u8>,
+    /// `sealed` was left there on purpose and may hold whole records.
+    whole: bool,
+    /// The last read took all that it had room for.
+    full: bool,
+    /// Frames that came in one record with an OPEN.
+    pub(crate) early: Vec<u8>,
+    /// Sealed, and not taken by the kernel yet.
+    pub(crate) unsent: Backlog,
+    /// OPENs on this wire so far: sent (client) or accepted (server).
+    pub(crate) opens: u32,
+    /// The other side said GOAWAY.
+    pub(crate) going_away: bool,
+    /// What was left of a stream that we refused; see [`Wire::refuse`].
+    skip: usize,
+    /// Of our own leaf, [`Generation::number`].
+    pub generation: u64,
+    /// The earlier notAfter of the two leaves, Unix seconds: no OPEN after it.
+    not_after: i64,
 }
 
 impl Wire {
@@ -41,14 +60,12 @@ impl Wire {
         source: IpAddr,
         generation: &Generation,
         limits: &Limits,
-    ) -> Result<Self, Refusal> {
-        let tcp = dial(to, Some(source), limits.dial)
+    ) -> Result<Box<Self>, Refusal> {
+        let tcp = socket::dial(to, Some(source), limits.dial)
             .await
             .map_err(|source| Refusal::Unreachable { peer: to, source })?;
-        tune(&tcp);
-        let handshake =
-            TlsConnector::from(Arc::clone(&generation.wire.client)).connect(tls::no_name(), tcp.into());
-        Self::finish(to, limits, async { handshake.await.map(TlsStream::from) }).await
+        let tls = Tls::client(&generation.wire.client).map_err(|error| broken_handshake(to, error))?;
+        Self::shake(tcp, Vec::new(), to, tls, generation, limits).await
     }
 
     /// Server side: `received` was read off `tcp` to tell TLS from plaintext.
@@ -58,216 +75,367 @@ impl Wire {
         client: SocketAddr,
         generation: &Generation,
         limits: &Limits,
-    ) -> Result<Self, Refusal> {
-        tune(&tcp);
-        let handshake =
-            TlsAcceptor::from(Arc::clone(&generation.wire.server)).accept(Prefixed::new(tcp, received));
-        Self::finish(client, limits, async { handshake.await.map(TlsStream::from) }).await
+    ) -> Result<Box<Self>, Refusal> {
+        let tls = Tls::server(&generation.wire.server).map_err(|error| broken_handshake(client, error))?;
+        Self::shake(tcp, received, client, tls, generation, limits).await
     }
 
-    async fn finish(
+    async fn shake(
+        mut tcp: TcpStream,
+        mut received: Vec<u8>,
         address: SocketAddr,
+        mut tls: Tls,
+        generation: &Generation,
         limits: &Limits,
-        handshake: impl Future<Output = io::Result<TlsStream<Prefixed>>>,
-    ) -> Result<Self, Refusal> {
-        let stream = timeout(limits.handshake, Box::pin(handshake))
+    ) -> Result<Box<Self>, Refusal> {
+        socket::tune(&tcp);
+        timeout(limits.handshake, handshake(&mut tcp, &mut tls, &mut received))
             .await
             .map_err(|_| Refusal::HandshakeTimeout { peer: address, waited: limits.handshake })?
             .map_err(|error| Refusal::of_handshake(address, error))?;
-        let (_, connection) = stream.get_ref();
-        let peer = Peer::of(connection, ALPN_WIRE)
-            .map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
-        let (read, write) = tokio::io::split(stream);
-        Ok(Self {
+        let peer =
+            Peer::of(&tls, ALPN_WIRE).map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
+        Ok(Box::new(Self {
+            not_after: peer.leaf.not_after.min(generation.leaf.not_after),
+            generation: generation.number,
             peer: Arc::new(peer),
             address,
-            frames_in: FrameReader { tls: read, buffer: vec![0; HEAD + MAX_DATA].into(), start: 0, end: 0 },
-            frames_out: FrameWriter { tls: write, out: Vec::with_capacity(HEAD + MAX_DATA) },
-        })
+            socket: Socket::new(tcp),
+            tls,
+            unframer: Unframer::default(),
+            whole: !received.is_empty(),
+            sealed: received,
+            full: false,
+            early: Vec::new(),
+            unsent: Backlog::default(),
+            opens: 0,
+            going_away: false,
+            skip: 0,
+        }))
     }
-}
 
-/// Frames as they arrive.
-pub struct FrameReader {
-    tls: ReadHalf<TlsStream<Prefixed>>,
-    /// Holds any one frame whole.
-    buffer: Box<[u8]>,
-    /// What of it is received and not yet handed out.
-    start: usize,
-    end: usize,
-}
+    /// Whether an OPEN may still be sent or taken at `now`, Unix seconds.
+    pub fn may_open(&self, now: i64) -> bool {
+        now <= self.not_after && !self.going_away
+    }
 
-impl FrameReader {
-    /// The next frame; `None` when the peer ended the connection, whether or not it said so by close_notify.
-    /// Cancel safe: what was received stays.
-    pub async fn next(&mut self) -> Result<Option<Frame<'_>>, ReadError> {
-        let (start, len) = loop {
-            match frames::parse(&self.buffer[self.start..self.end])? {
-                Parsed::Frame { len, .. } => break (self.start, len),
-                Parsed::Skip { len } => self.start += len,
-                Parsed::More => {
-                    self.make_room();
-                    match self.tls.read(&mut self.buffer[self.end..]).await? {
-                        0 => return Ok(None),
-                        n => self.end += n,
-                    }
-                }
+    /// Nothing of the stream before is left in either direction: another one may follow.
+    pub fn is_between_streams(&self) -> bool {
+        self.sealed.is_empty()
+            && self.early.is_empty()
+            && self.unsent.is_empty()
+            && self.unframer.is_between_frames()
+    }
+
+    /// The next OPEN. `None`: the client ended the connection, which between two streams is its right. Cancel safe.
+    pub async fn next_open(&mut self) -> Result<Option<Open>, Fault> {
+        loop {
+            let mut open = None;
+            let (skip, early) = (&mut self.skip, &mut self.early);
+            let received = with_scratch(|scratch| {
+                receive(
+                    &self.socket,
+                    &mut self.tls,
+                    Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full },
+                    &mut scratch.sealed,
+                    |mut payload| {
+                        while let Some(frame) = self.unframer.next(&mut payload)? {
+                            match frame {
+                                Frame::Open(opened) => {
+                                    open = Some(opened);
+                                    early.extend_from_slice(payload);
+                                    return Ok(Then::Stop);
+                                }
+                                Frame::Data(data) if data.len() <= *skip => *skip -= data.len(),
+                                Frame::Fin if *skip > 0 => {}
+                                Frame::Rst(_) if *skip > 0 => *skip = 0,
+                                _ => return Err(Fault::Protocol("a frame outside of a stream")),
+                            }
+                        }
+                        Ok(Then::GoOn)
+                    },
+                )
+            })?;
+            if open.is_some() {
+                self.skip = 0;
+                return Ok(open);
             }
-        };
-        self.start += len;
-        match frames::parse(&self.buffer[start..start + len])? {
-            Parsed::Frame { frame, .. } => Ok(Some(frame)),
-            Parsed::More | Parsed::Skip { .. } => Ok(None),
+            match received {
+                Received::Nothing => self.socket.readable().await,
+                Received::End if self.unframer.is_between_frames() => return Ok(None),
+                Received::End => return Err(Fault::Lost(io::ErrorKind::UnexpectedEof.into())),
+                Received::Some => {}
+            }
         }
     }
 
-    fn make_room(&mut self) {
-        if self.start == self.end {
-            (self.start, self.end) = (0, 0);
-        } else if self.end == self.buffer.len() || self.start > 0 {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, self.end - self.start);
+    /// Opens what has arrived, record by record.
+    pub(crate) fn receive(
+        &mut self,
+        sealed: &mut [u8],
+        mut take: impl FnMut(&mut Unframer, &[u8]) -> Result<Then, Fault>,
+    ) -> Result<Received, Fault> {
+        let incoming = Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full };
+        receive(&self.socket, &mut self.tls, incoming, sealed, |payload| take(&mut self.unframer, payload))
+    }
+
+    /// Seals `plain` and sends it behind what is unsent; what the kernel does not take stays unsent. False: it took not all.
+    pub(crate) fn send(&mut self, plain: &[u8], sealed: &mut [u8]) -> Result<bool, Fault> {
+        let len = match self.tls.seal(plain, sealed) {
+            Ok(len) => len,
+            Err(Unsealed::Room { .. }) => {
+                self.tls.seal_into(plain, &mut self.unsent.bytes)?;
+                0
+            }
+            Err(Unsealed::Tls(error)) => return Err(error.into()),
+        };
+        let all = self.unsent.send(&self.socket, &sealed[..len]).map_err(Fault::Write)?;
+        Ok(all)
+    }
+
+    /// Sends what is unsent. False: the kernel took not all of it.
+    pub(crate) fn flush(&mut self) -> Result<bool, Fault> {
+        self.unsent.send(&self.socket, &[]).map_err(Fault::Write)
+    }
+
+    /// Answers an OPEN with RST and stays usable: what the client sends of that stream until it hears of it is skipped.
+    pub async fn refuse(&mut self, reset: Reset) -> io::Result<()> {
+        self.early = Vec::new();
+        self.skip = MAX_DATA + 1; // its flight and FIN (docs/wire.md)
+        self.say(&[Frame::Rst(reset)]).await
+    }
+
+    /// Tells the client that no OPEN after those accepted so far will be.
+    pub async fn go_away(&mut self) -> io::Result<()> {
+        self.say(&[Frame::GoAway(self.opens)]).await
+    }
+
+    /// Waits until the client closes; what it sends meanwhile is not read as frames any more.
+    pub async fn until_closed(&mut self) {
+        let mut rest = [0; 512];
+        while !matches!(self.socket.tcp().read(&mut rest).await, Ok(0) | Err(_)) {}
+    }
+
+    /// Both sides' keys change with the next record.
+    #[cfg(test)]
+    pub(crate) fn refresh_keys(&mut self) {
+        self.tls.refresh_keys().unwrap();
+    }
+
+    /// A last word and close_notify, to a peer that may not be reading.
+    pub async fn close(mut self: Box<Self>, last: Option<Frame<'_>>) {
+        let said = match &last {
+            Some(last) => self.say(std::slice::from_ref(last)).await.is_ok(),
+            None => true,
+        };
+        if said {
+            self.tls.close_into(&mut self.unsent.bytes);
+            let _ = self.flush_for(GOODBYE).await;
+        }
+    }
+
+    async fn say(&mut self, frames: &[Frame<'_>]) -> io::Result<()> {
+        let mut plain = Vec::new();
+        for frame in frames {
+            frames::write(frame, &mut plain);
+        }
+        self.tls.seal_into(&plain, &mut self.unsent.bytes).map_err(io::Error::other)?;
+        self.flush_for(GOODBYE).await
+    }
+
+    async fn flush_for(&mut self, patience: Duration) -> io::Result<()> {
+        let flushed = poll_fn(|cx| {
+            loop {
+                if self.unsent.send(&self.socket, &[])? {
+                    return std::task::Poll::Ready(Ok(()));
+                }
+                std::task::ready!(self.socket.poll_writable(cx));
+            }
+        });
+        timeout(patience, flushed).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+async fn handshake(tcp: &mut TcpStream, tls: &mut Tls, received: &mut Vec<u8>) -> io::Result<()> {
+    use tokio::io::AsyncWriteExt as _;
+    loop {
+        match tls.handshake(received) {
+            Ok(true) => return Ok(()), // the last flight rides with the first frames
+            Ok(false) => tcp.write_all(&tls.take_unsent()).await?,
+            Err(error) => {
+                let _ = tcp.try_write(&tls.take_unsent()); // the alert is a courtesy
+                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
+            }
+        }
+        if received.len() > MAX_FLIGHT {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a flight of more than 128 KiB"));
+        }
+        received.reserve(READ);
+        if tcp.read_buf(received).await? == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
 }
 
-/// Why no frame could be read.
+fn broken_handshake(peer: SocketAddr, error: Error) -> Refusal {
+    Refusal::of_handshake(peer, io::Error::other(error))
+}
+
+/// Where a wire keeps what it cannot use yet.
+struct Incoming<'a> {
+    sealed: &'a mut Vec<u8>,
+    whole: &'a mut bool,
+    full: &'a mut bool,
+}
+
+/// What a try to receive came to.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Received {
+    /// The socket has nothing.
+    Nothing,
+    Some,
+    /// EOF or close_notify.
+    End,
+}
+
+/// Reads once, unless whole records are held, and opens what is whole.
+fn receive(
+    socket: &Socket,
+    tls: &mut Tls,
+    incoming: Incoming<'_>,
+    scratch: &mut [u8],
+    take: impl FnMut(&[u8]) -> Result<Then, Fault>,
+) -> Result<Received, Fault> {
+    let Incoming { sealed, whole, full } = incoming;
+    let held = sealed.len();
+    let mut there = held;
+    if !*whole {
+        let room = if *full { scratch.len() } else { (held + MAX_SEALED).min(scratch.len()) };
+        match socket.read(&mut [IoSliceMut::new(&mut scratch[held..room])], room - held) {
+            Ok(0) => return Ok(Received::End),
+            Ok(n) => {
+                there += n;
+                *full = n >= MAX_PLAIN;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(Received::Nothing),
+            Err(error) => return Err(Fault::Lost(error)),
+        }
+    }
+    scratch[..held].copy_from_slice(sealed);
+    let Opened { consumed, closed, stopped } = tls.open(&mut scratch[..there], take)?;
+    if consumed == there {
+        *sealed = Vec::new(); // an idle connection holds no buffer
+    } else {
+        sealed.clear();
+        sealed.extend_from_slice(&scratch[consumed..there]);
+    }
+    *whole = stopped && consumed < there;
+    Ok(if closed { Received::End } else { Received::Some })
+}
+
+/// Bytes that a socket did not take yet. Holds no memory when empty.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl From<Vec<u8>> for Backlog {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl Backlog {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Writes what it holds and `more` behind it, and keeps what the socket refuses. True: nothing is left.
+    pub(crate) fn send(&mut self, socket: &Socket, more: &[u8]) -> io::Result<bool> {
+        let held = &self.bytes[self.at..];
+        let all = held.len() + more.len();
+        if all == 0 {
+            return Ok(true);
+        }
+        let buffers = [IoSlice::new(held), IoSlice::new(more)];
+        let buffers = match (held, more) {
+            ([], _) => &buffers[1..],
+            (_, []) => &buffers[..1],
+            _ => &buffers[..],
+        };
+        let sent = match socket.write(buffers, all) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            sent => sent?,
+        };
+        if sent == all {
+            *self = Self::default();
+        } else if sent < held.len() {
+            self.at += sent;
+            self.bytes.extend_from_slice(more);
+        } else {
+            let rest = more[sent - held.len()..].to_vec();
+            *self = rest.into();
+        }
+        Ok(sent == all)
+    }
+}
+
+/// The buffers of a thread, which every connection on it uses in turn and none keeps.
+pub(crate) struct Scratch {
+    /// Sealed: [`SLOTS`] records and part of one more.
+    pub(crate) sealed: Box<[u8]>,
+    /// Their plaintext.
+    pub(crate) plain: Box<[u8]>,
+}
+
+thread_local! {
+    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+        sealed: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
+        plain: vec![0; (SLOTS + 2) * MAX_PLAIN].into(),
+    });
+}
+
+/// `work` must not wait, and cannot: it is no future.
+pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+    SCRATCH.with_borrow_mut(work)
+}
+
+/// What broke a wire.
 #[derive(Debug, thiserror::Error)]
-pub enum ReadError {
+pub enum Fault {
+    /// Reading failed, or it ended where it must not.
     #[error(transparent)]
-    Io(#[from] io::Error),
+    Lost(io::Error),
+    #[error(transparent)]
+    Write(io::Error),
+    #[error(transparent)]
+    Tls(#[from] Error),
     #[error(transparent)]
     Frame(#[from] BadFrame),
+    #[error("{0}")]
+    Protocol(&'static str),
 }
 
-impl ReadError {
+impl Fault {
     pub fn refusal(self, peer: SocketAddr) -> Refusal {
         match self {
-            Self::Io(source) => Refusal::Lost { peer, source },
-            Self::Frame(bad) => Refusal::Protocol { peer, why: bad.to_string() },
-        }
-    }
-}
-
-/// Frames to send: queue some, then flush them in as few records as they need.
-pub struct FrameWriter {
-    tls: WriteHalf<TlsStream<Prefixed>>,
-    out: Vec<u8>,
-}
-
-impl FrameWriter {
-    pub fn queue(&mut self, frame: &Frame<'_>) {
-        frames::write(frame, &mut self.out);
-    }
-
-    pub async fn flush(&mut self) -> io::Result<()> {
-        self.tls.write_all(&self.out).await?;
-        self.out.clear();
-        self.tls.flush().await
-    }
-
-    pub async fn send(&mut self, frame: &Frame<'_>) -> io::Result<()> {
-        self.queue(frame);
-        self.flush().await
-    }
-
-    /// Sends what is queued and the first `n` payload bytes behind the head at the front of `buffer`.
-    pub async fn send_data(&mut self, buffer: &mut [u8], n: usize) -> io::Result<()> {
-        if self.out.is_empty() {
-            buffer[..HEAD].copy_from_slice(&frames::data_head(n));
-            self.tls.write_all(&buffer[..HEAD + n]).await?;
-            return self.tls.flush().await;
-        }
-        self.queue(&Frame::Data(&buffer[HEAD..HEAD + n]));
-        self.flush().await
-    }
-
-    /// close_notify: the wire ends as both sides wished.
-    pub async fn close(&mut self) -> io::Result<()> {
-        self.tls.shutdown().await
-    }
-}
-
-/// A socket with bytes in front that were read to decide what it is.
-pub struct Prefixed {
-    prefix: Vec<u8>,
-    at: usize,
-    tcp: TcpStream,
-}
-
-impl Prefixed {
-    fn new(tcp: TcpStream, prefix: Vec<u8>) -> Self {
-        Self { prefix, at: 0, tcp }
-    }
-}
-
-impl From<TcpStream> for Prefixed {
-    fn from(tcp: TcpStream) -> Self {
-        Self::new(tcp, Vec::new())
-    }
-}
-
-impl AsyncRead for Prefixed {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        if self.at < self.prefix.len() {
-            let n = buf.remaining().min(self.prefix.len() - self.at);
-            buf.put_slice(&self.prefix[self.at..self.at + n]);
-            self.at += n;
-            if self.at == self.prefix.len() {
-                (self.prefix, self.at) = (Vec::new(), 0);
+            Self::Lost(source) => Refusal::Lost { peer, source },
+            Self::Write(source) => Refusal::WireWrite { source },
+            Self::Tls(error) => {
+                Refusal::Lost { peer, source: io::Error::new(io::ErrorKind::InvalidData, error) }
             }
-            return Poll::Ready(Ok(()));
+            Self::Frame(bad) => Refusal::Protocol { peer, why: bad.to_string() },
+            Self::Protocol(why) => Refusal::Protocol { peer, why: why.to_owned() },
         }
-        Pin::new(&mut self.tcp).poll_read(cx, buf)
     }
 }
 
-impl AsyncWrite for Prefixed {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write(cx, buf)
-    }
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_flush(cx)
-    }
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.tcp).poll_shutdown(cx)
-    }
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.tcp).poll_write_vectored(cx, bufs)
-    }
-    fn is_write_vectored(&self) -> bool {
-        self.tcp.is_write_vectored()
-    }
-}
-
-/// Connects within `patience`, from `source` where one is given.
-pub async fn dial(to: SocketAddr, source: Option<IpAddr>, patience: Duration) -> io::Result<TcpStream> {
-    timeout(patience, connect_from(source, to)).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer in {patience:?}")))
-    })
-}
-
-/// Finds a half-open peer in less than ten seconds, whether we are sending to it or waiting for it.
-pub fn tune(tcp: &TcpStream) {
-    let socket = SockRef::from(tcp);
-    let keepalive =
-        TcpKeepalive::new().with_time(KEEPALIVE_IDLE).with_interval(KEEPALIVE_PROBE).with_retries(2);
-    let tuned =
-        socket.set_tcp_keepalive(&keepalive).and_then(|()| socket.set_tcp_user_timeout(Some(UNACKED)));
-    if let Err(error) = tuned.and_then(|()| tcp.set_nodelay(true)) {
-        tracing::debug!(%error, "socket options not set");
-    }
-}
-
-const KEEPALIVE_IDLE: Duration = Duration::from_secs(5);
-const KEEPALIVE_PROBE: Duration = Duration::from_secs(2);
-/// TCP_USER_TIMEOUT: sent and not acknowledged; idle + 2 probes for the other case come to the same 9 s.
-const UNACKED: Duration = Duration::from_secs(9);
+/// Records of a batch, once a connection fills one: as many as a socket's usual buffers hold (measured, relay/REPORT.md).
+pub(crate) const SLOTS: usize = 16;
+/// Of a handshake: a ClientHello of 64 KiB and a certificate flight of as much.
+const MAX_FLIGHT: usize = 128 * 1024;
+/// Most flights come whole in one read.
+const READ: usize = 4096;
+/// For a last frame to a peer that may not be reading.
+const GOODBYE: Duration = Duration::from_secs(1);

@@ -2,7 +2,7 @@
 #![no_main]
 use signet_proxy::hello::{Look, look};
 
-const LIMIT: usize = 16 * 1024;
+const LIMIT: usize = 65 * 1024;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let whole = look(bytes, LIMIT);

@@ -1,0 +1,14 @@
+//! The allocator and its settings. glibc's keeps what a burst took (../shared/crates.md 12).
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// One arena, since one thread works; what it frees goes back to the kernel after a second, by a thread of jemalloc's own,
+/// because an idle proxy calls nothing that could do it.
+#[expect(
+    unsafe_code,
+    reason = "jemalloc finds its settings by this symbol's name, which no other crate exports"
+)]
+#[unsafe(export_name = "_rjem_malloc_conf")]
+pub(crate) static SETTINGS: &[u8; 70] =
+    b"narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
