@@ -129,7 +129,8 @@ struct Stream {
 struct Carried {
     end: Result<Ended, Refusal>,
     flight: Box<Flight>,
-    app: AppSocket,
+    /// Of a stream that did not end cleanly.
+    app: Option<AppSocket>,
     wire: Box<Wire>,
 }
 
@@ -151,19 +152,21 @@ fn reopen(wire: Box<Wire>, app: TcpStream, ours: AppSocket, flight: Box<Flight>)
         let mut pump = Box::new(Pump::open(ours, wire, Open::default(), flight, Arc::clone(entry.live())));
         let end = framed(&mut pump, &entry, Instant::now() + SOON, || {}).await;
         let (app, flight, wire) = pump.take_back();
+        let app = if matches!(end, Ok(Ended::Cleanly)) {
+            app.end();
+            None
+        } else {
+            Some(app)
+        };
         let _ = tell.send(Carried { end, flight, app, wire });
     });
     Stream { app, end, _drain: drain }
 }
 
 impl Stream {
-    /// How it ended; the app's socket is ended or reset accordingly.
-    async fn end(self) -> (Result<Ended, Refusal>, Box<Wire>, TcpStream) {
+    async fn end(self) -> (Result<Ended, Refusal>, Box<Wire>) {
         let carried = timeout(SOON, self.end).await.unwrap().unwrap();
-        if carried.end.is_ok() {
-            carried.app.end();
-        }
-        (carried.end, carried.wire, self.app)
+        (carried.end, carried.wire)
     }
 }
 
@@ -208,10 +211,10 @@ async fn app_connections_of_every_size_and_ending_follow_each_other_on_one_wire(
             };
             timeout(SOON, async { tokio::join!(ask, answer) })
                 .await
-                .unwrap_or_else(|_| panic!("{size} bytes hang"));
+                .unwrap_or_else(|_| panic!("number {n}, {size} bytes, hangs"));
         }
         assert!(there == sent && back == sent, "{size} bytes");
-        let (end, next, _) = stream.end().await;
+        let (end, next) = stream.end().await;
         assert_eq!(end.unwrap(), Ended::Cleanly);
         assert_eq!(server.end().await.unwrap(), Ended::Cleanly);
         assert!(next.is_between_streams());
@@ -314,7 +317,7 @@ async fn a_refused_stream_gives_back_what_the_app_said_and_the_wire_carries_the_
         let carried = timeout(SOON, stream.end).await.unwrap().unwrap();
         assert_eq!(carried.end.unwrap(), Ended::Refused(Refused::Reset(refused)));
         assert!(carried.wire.is_between_streams());
-        stream = reopen(carried.wire, stream.app, carried.app, carried.flight);
+        stream = reopen(carried.wire, stream.app, carried.app.unwrap(), carried.flight);
     }
     let mut app = server.app().await;
     assert!(read_all(&mut app).await == said, "once, and whole");
