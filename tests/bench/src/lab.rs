@@ -1,0 +1,71 @@
+//! What all systems of a run share: the network, the programs, certificates, Signet's control plane.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+
+use crate::{
+    backend,
+    net::Net,
+    pki::{Files, Pki},
+    side::Both,
+    signet::ControlPlane,
+};
+
+pub struct Lab {
+    pub net: Net,
+    /// Configs, logs and state of this run; of the last one, until the next begins.
+    pub directory: PathBuf,
+    pub programs: Programs,
+    /// Of the peers' mesh.
+    pub pki: Pki,
+    pub peers: Both<Files>,
+    control: Option<ControlPlane>,
+}
+
+/// What is measured, and with what.
+#[derive(Clone, Debug)]
+pub struct Programs {
+    pub signet: PathBuf,
+    pub proxy: PathBuf,
+    /// Another build of signet-proxy, to be measured beside the first.
+    pub other_proxy: Option<PathBuf>,
+    pub envoy: PathBuf,
+}
+
+impl Lab {
+    /// `with_signet`: starts CA and controller too.
+    pub fn new(directory: &Path, programs: Programs, with_signet: bool) -> Result<Self> {
+        raise_descriptors()?;
+        let _ = fs::remove_dir_all(directory); // the last run's; none at the first
+        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let net = Net::new()?;
+        backend::start(&net)?;
+        let pki = Pki::new()?;
+        let peers = Both { client: pki.write(directory, "client")?, server: pki.write(directory, "server")? };
+        let control = match with_signet {
+            true => Some(ControlPlane::start(&net, directory, &programs.signet)?),
+            false => None,
+        };
+        Ok(Self { net, directory: directory.to_owned(), programs, pki, peers, control })
+    }
+
+    pub fn control(&self) -> Result<&ControlPlane> {
+        self.control.as_ref().context("this run has no control plane; name signet in --systems")
+    }
+}
+
+/// 8 000 connections are 16 000 descriptors of a proxy, and of ours.
+fn raise_descriptors() -> Result<()> {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    if hard < DESCRIPTORS {
+        bail!("the limit of descriptors is {hard}, and {DESCRIPTORS} are needed (ulimit -Hn)");
+    }
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, hard, hard)?)
+}
+
+const DESCRIPTORS: u64 = 18_000;
