@@ -20,7 +20,7 @@ pub type Places = Both<SocketAddr>;
 pub fn haproxy(lab: &Lab, at: Places) -> Result<Both<Process>> {
     let config = |listen, to: SocketAddr| {
         format!(
-            "global\n nbthread 1\n maxconn 9000\n tune.bufsize 32768\ndefaults\n mode tcp\n timeout connect 5s\n \
+            "global\n nbthread 1\n maxconn 8600\n maxpipes 500\n tune.bufsize 32768\ndefaults\n mode tcp\n timeout connect 5s\n \
              timeout client 600s\n timeout server 600s\n option splice-auto\nlisten l\n bind {listen} backlog 16384\n \
              server s {to}\n"
         )
