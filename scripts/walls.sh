@@ -33,7 +33,9 @@ must_not signet-link "${kubernetes[@]}" signet-ca signet-controller signet-proxy
 must_not signet-ca "${kubernetes[@]}" signet-controller signet-proxy signet-cli
 must_not signet-controller signet-ca signet-proxy signet-cli
 must_not signet-proxy "${kubernetes[@]}" signet-ca signet-controller signet-cli # no data plane talks to Kubernetes
-must_not signet-cli signet-tests signet-cluster
+must_not signet-cli signet-tests signet-bench signet-cluster
+# It measures what ships, as processes.
+must_not signet-bench signet-api signet-link signet-ca signet-controller signet-proxy signet-cli signet-tests signet-cluster
 must_not signet-cluster signet-api signet-link signet-ca signet-controller signet-proxy signet-cli signet-tests
 
 # Nobody, through anybody, test code included.
@@ -42,7 +44,7 @@ for banned in ring openssl openssl-sys native-tls chrono serde_yaml; do
   grep -qxF "$banned" <<<"$everything" && break_wall "$banned is linked (cargo tree --workspace -i $banned)"
 done
 
-for manifest in */Cargo.toml tests/cluster/Cargo.toml; do
+for manifest in */Cargo.toml tests/bench/Cargo.toml tests/cluster/Cargo.toml; do
   # Versions live in one table: the members' own say `workspace = true` and at most add features.
   awk '
     /^\[/ { inside = $0 ~ /dependencies\]$/; next }
