@@ -12,9 +12,8 @@ use anyhow::{Context as _, Result, anyhow};
 use tokio::{net::TcpStream, runtime, task::JoinSet};
 
 use crate::{
-    exchange::{Wants, answer_buffer, exchange},
     lab::Lab,
-    load::{dial, in_time},
+    load::greet,
     proc,
     results::Sample,
     side::{Both, Side},
@@ -164,12 +163,6 @@ fn hold(
     }
     drop(held);
     Ok(())
-}
-
-async fn greet(to: SocketAddr) -> std::io::Result<TcpStream> {
-    let mut stream = dial(to).await?;
-    in_time(exchange(&mut stream, &Wants::KeepAlive.request(), &mut answer_buffer())).await?;
-    Ok(stream)
 }
 
 fn pss(pids: Both<u32>) -> Result<Both<u64>> {

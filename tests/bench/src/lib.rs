@@ -28,6 +28,7 @@ pub mod signet;
 pub mod stats;
 pub mod syscalls;
 pub mod systems;
+pub mod window;
 pub mod workloads;
 
 use std::io::{self, Write as _};

@@ -27,6 +27,7 @@ use crate::{
     exchange::{Wants, answer_buffer, exchange, read_answer},
     net::Net,
     side::Side,
+    window::Window,
 };
 
 /// How a load went.
@@ -36,9 +37,10 @@ pub struct Outcome {
     pub done: u64,
     pub errors: u64,
     pub first_error: Option<String>,
-    pub seconds: f64,
     /// Of each exchange; in no order.
     pub microseconds: Vec<u32>,
+    /// Connections that stand at the end; closing them is no part of the load.
+    pub standing: Vec<TcpStream>,
 }
 
 impl Outcome {
@@ -47,6 +49,7 @@ impl Outcome {
         self.errors += other.errors;
         self.first_error = self.first_error.take().or(other.first_error);
         self.microseconds.extend(other.microseconds);
+        self.standing.extend(other.standing);
     }
 
     pub fn count(&mut self, ended: io::Result<()>, since: Instant) {
@@ -65,34 +68,51 @@ impl Outcome {
     }
 }
 
-/// Runs `load` on the client's side.
+/// Runs `load` on the client's side. Connections that stand at its end are closed.
 pub fn run<F: Future<Output = Outcome>>(net: &Net, load: impl FnOnce() -> F + Send) -> Result<Outcome> {
     net.within(Side::Client, || -> Result<Outcome> {
         let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-        let begun = Instant::now();
         let mut outcome = runtime.block_on(Box::pin(load()));
-        outcome.seconds = begun.elapsed().as_secs_f64();
+        outcome.standing.clear();
         Ok(outcome)
     })?
 }
 
 /// `connections` that each send the next request when the last was answered.
-pub async fn keep_alive(to: SocketAddr, connections: usize, time: Duration) -> Outcome {
+pub async fn keep_alive(to: SocketAddr, connections: usize, time: Duration, window: &mut Window) -> Outcome {
+    let mut sum = open(to, connections).await;
+    let streams = std::mem::take(&mut sum.standing);
+    window.begin();
     let end = Instant::now() + time;
-    all((0..connections).map(|_| one_keeps_alive(to, end))).await
+    sum.add(all(streams.into_iter().map(|stream| one_keeps_alive(stream, end))).await);
+    window.end();
+    sum
 }
 
-async fn one_keeps_alive(to: SocketAddr, end: Instant) -> Outcome {
+/// So many connections that stand and were answered once. A failure is an error; an answer is not counted.
+pub async fn open(to: SocketAddr, connections: usize) -> Outcome {
+    all((0..connections).map(|_| async move {
+        let mut outcome = Outcome::default();
+        match greet(to).await {
+            Ok(stream) => outcome.standing.push(stream),
+            Err(error) => outcome.failed(&error),
+        }
+        outcome
+    }))
+    .await
+}
+
+/// A connection that was answered once.
+pub async fn greet(to: SocketAddr) -> io::Result<TcpStream> {
+    let mut stream = dial(to).await?;
+    in_time(exchange(&mut stream, &Wants::KeepAlive.request(), &mut answer_buffer())).await?;
+    Ok(stream)
+}
+
+async fn one_keeps_alive(mut stream: TcpStream, end: Instant) -> Outcome {
     let mut outcome = Outcome::default();
     let request = Wants::KeepAlive.request();
     let mut answer = answer_buffer();
-    let mut stream = match dial(to).await {
-        Ok(stream) => stream,
-        Err(error) => {
-            outcome.failed(&error);
-            return outcome;
-        }
-    };
     while Instant::now() < end {
         let begun = Instant::now();
         let ended = in_time(exchange(&mut stream, &request, &mut answer)).await;
@@ -102,6 +122,7 @@ async fn one_keeps_alive(to: SocketAddr, end: Instant) -> Outcome {
             break;
         }
     }
+    outcome.standing.push(stream);
     outcome
 }
 

@@ -22,29 +22,24 @@ use tokio::{
 
 use crate::{
     exchange::{Wants, answer_buffer, exchange},
-    load::{Outcome, dial, in_time},
+    load::{Outcome, in_time, open},
+    window::Window,
 };
 
 /// `per_second` requests for `time`, over `connections` that stay.
-pub async fn at_rate(to: SocketAddr, per_second: u32, connections: usize, time: Duration) -> Outcome {
-    match open(to, connections).await {
-        Ok(streams) => Box::pin(drive(streams, per_second, time)).await,
-        Err(error) => {
-            let mut outcome = Outcome::default();
-            outcome.failed(&error);
-            outcome
-        }
-    }
-}
-
-async fn open(to: SocketAddr, connections: usize) -> io::Result<Vec<TcpStream>> {
-    let mut streams = Vec::new();
-    for _ in 0..connections {
-        let mut stream = dial(to).await?;
-        in_time(exchange(&mut stream, &Wants::KeepAlive.request(), &mut answer_buffer())).await?;
-        streams.push(stream);
-    }
-    Ok(streams)
+pub async fn at_rate(
+    to: SocketAddr,
+    per_second: u32,
+    connections: usize,
+    time: Duration,
+    window: &mut Window,
+) -> Outcome {
+    let mut sum = open(to, connections).await;
+    let streams = std::mem::take(&mut sum.standing);
+    window.begin();
+    sum.add(Box::pin(drive(streams, per_second, time)).await);
+    window.end();
+    sum
 }
 
 /// Requests that are due and on no connection yet.
@@ -104,14 +99,16 @@ async fn work(mut stream: TcpStream, due: Arc<Due>) -> Outcome {
     let request = Wants::KeepAlive.request();
     let mut answer = answer_buffer();
     loop {
-        let Some(since) = due.next().await else { return outcome };
+        let Some(since) = due.next().await else { break };
         let ended = in_time(exchange(&mut stream, &request, &mut answer)).await;
         let failed = ended.is_err();
         outcome.count(ended, since);
         if failed {
-            return outcome;
+            break;
         }
     }
+    outcome.standing.push(stream);
+    outcome
 }
 
 impl Due {

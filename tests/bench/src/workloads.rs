@@ -10,7 +10,9 @@ use crate::{
     load::{self, Outcome},
     open_loop, proc,
     results::Sample,
+    side::Both,
     systems::{Running, System},
+    window::Window,
 };
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -76,17 +78,18 @@ pub fn measure(lab: &Lab, running: &mut Running, workload: Workload, time: Durat
     match workload {
         Workload::FirstContact(at_once) => first_contact(lab, running, at_once),
         Workload::Idle => bail!("idle connections are measured in a phase of their own"),
-        _ => watch(running, workload, |running| {
+        _ => watch(running, workload, |running, window| {
             let to = running.entry()?;
             load::run(&lab.net, move || async move {
                 match workload {
-                    Workload::KeepAlive(connections) => load::keep_alive(to, connections, time).await,
+                    Workload::KeepAlive(connections) => load::keep_alive(to, connections, time, window).await,
                     Workload::NewConnection(at_once) => load::new_connections(to, at_once, time).await,
                     Workload::Down => load::bulk(to, 1, Wants::Down(GIB)).await,
                     Workload::Up => load::bulk(to, 1, Wants::Up(GIB)).await,
                     Workload::Parallel => load::bulk(to, STREAMS, Wants::Down(GIB / STREAMS as u64)).await,
                     Workload::Rate(per_second) => {
-                        Box::pin(open_loop::at_rate(to, per_second, OPEN_LOOP_CONNECTIONS, time)).await
+                        Box::pin(open_loop::at_rate(to, per_second, OPEN_LOOP_CONNECTIONS, time, window))
+                            .await
                     }
                     Workload::FirstContact(_) | Workload::Idle => Outcome::default(), // left above
                 }
@@ -100,7 +103,7 @@ fn first_contact(lab: &Lab, running: &mut Running, at_once: usize) -> Result<Sam
     let ports: Vec<u16> = (FIRST_CONTACT_PORT..FIRST_CONTACT_PORT + FIRST_CONTACTS).collect();
     let workload = Workload::FirstContact(at_once);
     let once = |running: &mut Running, to: Vec<_>| {
-        watch(running, workload, |_| load::run(&lab.net, move || load::each_once(to, at_once)))
+        watch(running, workload, |_, _| load::run(&lab.net, move || load::each_once(to, at_once)))
     };
     match running.system.start_untouched(lab, &ports)? {
         Some(mut untouched) => {
@@ -120,11 +123,13 @@ fn first_contact(lab: &Lab, running: &mut Running, at_once: usize) -> Result<Sam
 fn watch(
     running: &mut Running,
     workload: Workload,
-    load: impl FnOnce(&mut Running) -> Result<Outcome>,
+    load: impl FnOnce(&mut Running, &mut Window) -> Result<Outcome>,
 ) -> Result<Sample> {
-    let (steal, before) = (proc::Steal::now(), running.cpu());
-    let outcome = load(running)?;
-    let (after, stolen) = (running.cpu(), proc::Steal::now().percent_since(steal));
+    let steal = proc::Steal::now();
+    let mut window = Window::new(running.pids());
+    let outcome = load(running, &mut window)?;
+    window.end();
+    let stolen = proc::Steal::now().percent_since(steal);
     running.check()?;
     let mut figures = BTreeMap::new();
     let mut figure = |name: &str, value: f64| figures.insert(name.to_owned(), value);
@@ -132,19 +137,18 @@ fn watch(
     // Four streams carry 1 GiB together.
     let (units, per, scale) =
         if bytes { (1.0, "cpu_s_per_gib", 1e9) } else { (outcome.done as f64, "cpu_us", 1e3) };
-    if let (Some(before), Some(after)) = (before, after)
+    if let Some(cpu) = window.cpu()
         && units > 0.0
     {
-        let cost = |before: u64, after: u64| after.saturating_sub(before) as f64 / scale / units;
-        let (client, server) = (cost(before.client, after.client), cost(before.server, after.server));
+        let Both { client, server } = cpu.map(|nanoseconds| *nanoseconds as f64 / scale / units);
         figure(per, client + server);
         figure(&format!("{per}_client"), client);
         figure(&format!("{per}_server"), server);
     }
     if bytes {
-        figure("mib_per_s", 1024.0 / outcome.seconds);
+        figure("mib_per_s", 1024.0 / window.time().as_secs_f64());
     } else {
-        figure("per_second", outcome.done as f64 / outcome.seconds);
+        figure("per_second", outcome.done as f64 / window.time().as_secs_f64());
         let mut sorted = outcome.microseconds;
         sorted.sort_unstable();
         for (name, part) in [("p50_us", 0.5), ("p99_us", 0.99)] {
