@@ -1,12 +1,15 @@
 //! What all systems of a run share: the network, the programs, certificates, Signet's control plane.
 
 use std::{
-    fs,
+    fs::{self, File},
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use anyhow::{Context as _, Result, anyhow, bail};
+use nix::{
+    fcntl::{Flock, FlockArg},
+    sys::resource::{Resource, getrlimit, setrlimit},
+};
 
 use crate::{
     backend,
@@ -25,6 +28,7 @@ pub struct Lab {
     pub pki: Pki,
     pub peers: Both<Files>,
     control: Option<ControlPlane>,
+    _lock: Flock<File>,
 }
 
 /// What is measured, and with what.
@@ -41,6 +45,7 @@ impl Lab {
     /// `with_signet`: starts CA and controller too.
     pub fn new(directory: &Path, programs: Programs, with_signet: bool) -> Result<Self> {
         raise_descriptors()?;
+        let lock = lock(directory)?;
         let _ = fs::remove_dir_all(directory); // the last run's; none at the first
         fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         let net = Net::new()?;
@@ -51,12 +56,20 @@ impl Lab {
             true => Some(ControlPlane::start(&net, directory, &programs.signet)?),
             false => None,
         };
-        Ok(Self { net, directory: directory.to_owned(), programs, pki, peers, control })
+        Ok(Self { net, directory: directory.to_owned(), programs, pki, peers, control, _lock: lock })
     }
 
     pub fn control(&self) -> Result<&ControlPlane> {
         self.control.as_ref().context("this run has no control plane; name signet in --systems")
     }
+}
+
+/// Two runs at once would measure each other, and share a directory.
+fn lock(directory: &Path) -> Result<Flock<File>> {
+    let path = directory.with_extension("lock");
+    let file = File::create(&path).with_context(|| path.display().to_string())?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| anyhow!("{}: {error}; another run is measuring", path.display()))
 }
 
 /// 8 000 connections are 16 000 descriptors of a proxy, and of ours.
