@@ -8,5 +8,18 @@ source scripts/env.sh
 export PATH="$PATH:/usr/local/sbin:/usr/sbin:/sbin" # where Debian keeps nginx and haproxy
 SIGNET_BENCH_ENVOY=$(scripts/bench-tools.sh)
 export SIGNET_BENCH_ENVOY
+release=$CARGO_TARGET_DIR/$SIGNET_TARGET/release
+
+# All systems: also Signet with X25519 alone, beside the peers that have nothing else. It has the same file name as the real
+# proxy: built first and moved aside, then the real one again (only linked where its objects are there). The proof in the
+# tables says what each of them negotiated.
+if [[ " $* " != *" --systems "* ]]; then
+  x25519=$CARGO_TARGET_DIR/bench-x25519/signet-proxy
+  mkdir -p "$(dirname "$x25519")"
+  cargo build --locked --release -p signet-proxy --bins --features bench-x25519
+  cp --reflink=auto -f "$release/signet-proxy" "$x25519.new"
+  mv -f "$x25519.new" "$x25519"
+  set -- --x25519-proxy "$x25519" "$@"
+fi
 cargo build --locked --release -p signet-cli -p signet-proxy -p signet-bench --bins
-exec "$CARGO_TARGET_DIR/$SIGNET_TARGET/release/signet-bench" run "$@"
+exec "$release/signet-bench" run "$@"

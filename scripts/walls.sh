@@ -51,13 +51,13 @@ for manifest in */Cargo.toml tests/bench/Cargo.toml tests/cluster/Cargo.toml; do
     inside && NF && !/^#/ && !/workspace *= *true/ { print FILENAME ": " $0; bad = 1 }
     END { exit bad }
   ' "$manifest" >&2 || break_wall "$manifest has a dependency of its own; put it into the workspace table"
-  # A mutant is built by name only.
-  if grep -E '^default *=.*mutant' "$manifest" >&2; then break_wall "$manifest turns a mutant on by default"; fi
-  if grep -E '(features *=|"signet-[a-z]+/).*mutant' "$manifest" | grep -qv '^mutant-'; then
+  # A mutant is built by name only, and so is what only the bench measures.
+  if grep -E '^default *=.*(mutant|bench)-' "$manifest" >&2; then break_wall "$manifest turns a mutant on by default"; fi
+  if grep -E '(features *=|"signet-[a-z]+/).*(mutant|bench)-' "$manifest" | grep -Eqv '^(mutant|bench)-'; then
     break_wall "$manifest turns a mutant on for a dependency"
   fi
 done
-if cargo tree --locked --workspace -e normal,build,dev,features --prefix none | grep -q 'feature "mutant'; then
+if cargo tree --locked --workspace -e normal,build,dev,features --prefix none | grep -Eq 'feature "(mutant|bench)-'; then
   break_wall "a mutant is on in the default feature set (cargo tree --workspace -e features | grep mutant)"
 fi
 

@@ -34,7 +34,7 @@ pub enum Command {
 
 #[derive(clap::Args)]
 pub struct Run {
-    /// direct, haproxy, nginx, envoy, envoy-mlkem, signet, signet-other; all but the last when left out
+    /// direct, haproxy, nginx, envoy, envoy-mlkem, signet, signet-x25519, signet-other; all there are when left out
     #[arg(long, value_name = "LIST")]
     pub systems: Option<String>,
     /// Like keepalive-16,newconn-16; all when left out. A wrong one names them all
@@ -57,6 +57,9 @@ pub struct Run {
     /// The release build of signet-proxy
     #[arg(long, value_name = "PATH", env = "SIGNET_BENCH_PROXY")]
     pub proxy: Option<PathBuf>,
+    /// Built with --features bench-x25519, for signet-x25519
+    #[arg(long, value_name = "PATH")]
+    pub x25519_proxy: Option<PathBuf>,
     /// Another build of it, measured in the same rounds as signet-other
     #[arg(long, value_name = "PATH")]
     pub other_proxy: Option<PathBuf>,
@@ -85,7 +88,11 @@ impl Run {
         let systems = match &self.systems {
             Some(list) => systems::parse(list)?,
             None => {
-                let wanted = |system: &System| *system != System::SignetOther || self.other_proxy.is_some();
+                let wanted = |system: &System| match system {
+                    System::SignetX25519 => self.x25519_proxy.is_some(),
+                    System::SignetOther => self.other_proxy.is_some(),
+                    _ => true,
+                };
                 System::ALL.into_iter().filter(wanted).collect()
             }
         };
@@ -113,6 +120,7 @@ impl Run {
         Programs {
             signet: self.signet.clone().unwrap_or_else(|| beside("signet")),
             proxy: self.proxy.clone().unwrap_or_else(|| beside("signet-proxy")),
+            x25519_proxy: self.x25519_proxy.clone(),
             other_proxy: self.other_proxy.clone(),
             envoy: self.envoy.clone(),
         }

@@ -36,6 +36,8 @@ pub struct Lab {
 pub struct Programs {
     pub signet: PathBuf,
     pub proxy: PathBuf,
+    /// The build with X25519 alone.
+    pub x25519_proxy: Option<PathBuf>,
     /// Another build of signet-proxy, to be measured beside the first.
     pub other_proxy: Option<PathBuf>,
     pub envoy: PathBuf,

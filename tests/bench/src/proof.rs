@@ -28,7 +28,7 @@ use crate::{
     pki::{Credential, Pki},
     process::Process,
     side::Side,
-    systems::Running,
+    systems::{Running, System},
 };
 
 /// Of one system.
@@ -54,8 +54,9 @@ impl Proof {
             faults.push(format!("{}: the capture {seen} the marker", self.system));
         }
         if self.mtls {
-            if self.negotiated.len() != 1 {
-                faults.push(format!("{}: negotiated {:?}, not one thing", self.system, self.negotiated));
+            let wanted = System::parse(&self.system).and_then(System::key_exchange).unwrap_or_default();
+            if self.negotiated.len() != 1 || !self.negotiated[0].ends_with(wanted) {
+                faults.push(format!("{}: negotiated {:?}, not {wanted} alone", self.system, self.negotiated));
             }
             for (stranger, fate) in &self.strangers {
                 if (fate == ANSWERED) != (stranger == FRIEND) {
@@ -192,11 +193,11 @@ mod tests {
     #[test]
     fn a_proof_fails_on_plaintext_on_two_groups_and_on_an_answered_stranger() {
         let good = Proof {
-            system: "x".into(),
+            system: "envoy".into(),
             mtls: true,
             captured_bytes: 1,
             marker_seen: false,
-            negotiated: vec!["a".into()],
+            negotiated: vec!["a suite, X25519".into()],
             strangers: BTreeMap::from([
                 ("foreign CA".into(), "alert".into()),
                 (FRIEND.into(), ANSWERED.into()),
@@ -211,6 +212,7 @@ mod tests {
         assert_eq!(change(|p| p.marker_seen = true), 1);
         assert_eq!(change(|p| p.negotiated.push("b".into())), 1);
         assert_eq!(change(|p| p.negotiated.clear()), 1);
+        assert_eq!(change(|p| p.negotiated = vec!["a suite, X25519MLKEM768".into()]), 1);
         assert_eq!(change(|p| drop(p.strangers.insert("foreign CA".into(), ANSWERED.into()))), 1);
         assert_eq!(change(|p| drop(p.strangers.insert(FRIEND.into(), "alert".into()))), 1);
         assert_eq!(change(|p| p.mtls = false), 1, "plain, and no marker: the capture is of nothing");

@@ -34,7 +34,7 @@ fn records(results: &Results) -> Vec<Value> {
         .into_iter()
         .map(|line| {
             let of_line = budgets::all().filter(|budget| budget.line == line);
-            let judged: Vec<_> = of_line.map(|budget| budget.judge(results, System::Signet.word())).collect();
+            let judged: Vec<_> = of_line.map(|budget| budget.judge(results, System::Signet)).collect();
             let held = judged.iter().all(|judged| {
                 let rounds = judged.summary.map_or(0, |summary| summary.rounds);
                 rounds >= ENOUGH && judged.verdict() == Some(Verdict::Holds)

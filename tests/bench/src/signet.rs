@@ -244,8 +244,8 @@ fn id(namespace: &str, account: &str) -> String {
     format!("spiffe://{TRUST_DOMAIN}/ns/{namespace}/sa/{account}")
 }
 
-/// Two builds, each with a pair for all workloads and one for first contacts.
-pub const PAIRS: u8 = 4;
+/// Three builds, each with a pair for all workloads and one for first contacts.
+pub const PAIRS: u8 = 6;
 const TRUST_DOMAIN: &str = "cluster.local";
 const NAMESPACE: &str = "bench";
 const MESH: &str = "198.18.7.0/24";

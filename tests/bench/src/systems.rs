@@ -10,7 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::{
     backend,
-    lab::Lab,
+    lab::{Lab, Programs},
     net::address,
     peers, proc,
     process::Process,
@@ -29,18 +29,21 @@ pub enum System {
     /// Envoy with the key exchange that Signet ships.
     EnvoyMlkem,
     Signet,
+    /// Built with X25519 alone.
+    SignetX25519,
     /// The build of `--other-proxy`.
     SignetOther,
 }
 
 impl System {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Direct,
         Self::Haproxy,
         Self::Nginx,
         Self::Envoy,
         Self::EnvoyMlkem,
         Self::Signet,
+        Self::SignetX25519,
         Self::SignetOther,
     ];
 
@@ -52,6 +55,7 @@ impl System {
             Self::Envoy => "envoy",
             Self::EnvoyMlkem => "envoy-mlkem",
             Self::Signet => "signet",
+            Self::SignetX25519 => "signet-x25519",
             Self::SignetOther => "signet-other",
         }
     }
@@ -61,12 +65,21 @@ impl System {
     }
 
     pub fn is_signet(self) -> bool {
-        matches!(self, Self::Signet | Self::SignetOther)
+        matches!(self, Self::Signet | Self::SignetX25519 | Self::SignetOther)
     }
 
     /// Whether what crosses the link is encrypted.
     pub fn is_mtls(self) -> bool {
         !matches!(self, Self::Direct | Self::Haproxy)
+    }
+
+    /// What its servers must choose; `None`: nothing, or whatever a build says.
+    pub fn key_exchange(self) -> Option<&'static str> {
+        match self {
+            Self::Direct | Self::Haproxy | Self::SignetOther => None,
+            Self::Nginx | Self::Envoy | Self::SignetX25519 => Some(X25519),
+            Self::EnvoyMlkem | Self::Signet => Some(MLKEM),
+        }
     }
 
     /// Starts it, and returns when it carries.
@@ -105,20 +118,20 @@ impl System {
             },
             Self::Haproxy => started(peers::haproxy(lab, at)?),
             Self::Nginx => started(peers::nginx(lab, at)?),
-            Self::Envoy => started(peers::envoy(lab, "envoy", at, "X25519")?),
-            Self::EnvoyMlkem => started(peers::envoy(lab, "envoy-mlkem", at, "X25519MLKEM768")?),
-            Self::Signet | Self::SignetOther => {
+            Self::Envoy => started(peers::envoy(lab, "envoy", at, X25519)?),
+            Self::EnvoyMlkem => started(peers::envoy(lab, "envoy-mlkem", at, MLKEM)?),
+            Self::Signet | Self::SignetX25519 | Self::SignetOther => {
                 self.signet(lab, self.pair().context("it has a pair")?, &[USUAL_PORT])?
             }
         })
     }
 
     fn signet(self, lab: &Lab, pair: u8, ports: &[u16]) -> Result<Running> {
+        let Programs { proxy, x25519_proxy, other_proxy, .. } = &lab.programs;
         let proxy = match self {
-            Self::SignetOther => {
-                lab.programs.other_proxy.as_ref().context("signet-other needs --other-proxy")?
-            }
-            _ => &lab.programs.proxy,
+            Self::SignetX25519 => x25519_proxy.as_ref().context("signet-x25519 needs --x25519-proxy")?,
+            Self::SignetOther => other_proxy.as_ref().context("signet-other needs --other-proxy")?,
+            _ => proxy,
         };
         let Pair { processes, ready, entries, inbound } = Pair::start(lab, proxy, pair, ports)?;
         let (inbound, processes, ready) = (Some(inbound), Some(processes), Some(ready));
@@ -129,7 +142,8 @@ impl System {
     fn pair(self) -> Option<u8> {
         match self {
             Self::Signet => Some(0),
-            Self::SignetOther => Some(2),
+            Self::SignetX25519 => Some(2),
+            Self::SignetOther => Some(4),
             _ => None,
         }
     }
@@ -211,6 +225,8 @@ pub fn parse(list: &str) -> Result<Vec<System>> {
         .collect()
 }
 
+const X25519: &str = "X25519";
+const MLKEM: &str = "X25519MLKEM768";
 /// The port of Signet's usual pair, on both pods.
 const USUAL_PORT: u16 = 8080;
 /// Below the ephemeral ports of [`crate::net`].

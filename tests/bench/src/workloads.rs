@@ -62,11 +62,11 @@ impl Workload {
         }
     }
 
-    /// Whether `system` takes part: the row of the other key exchange is about handshakes alone, and memory is a proxy's.
+    /// Whether `system` takes part: rows of another key exchange are about handshakes alone, and memory is a proxy's.
     pub fn concerns(self, system: System) -> bool {
         match (self, system) {
             (Self::FirstContact(_), _) => true,
-            (_, System::EnvoyMlkem) => false,
+            (_, System::EnvoyMlkem | System::SignetX25519) => false,
             (Self::Idle, system) => system != System::Direct,
             _ => true,
         }
