@@ -21,5 +21,6 @@ if [[ " $* " != *" --systems "* ]]; then
   mv -f "$x25519.new" "$x25519"
   set -- --x25519-proxy "$x25519" "$@"
 fi
-cargo build --locked --release -p signet-cli -p signet-proxy -p signet-bench --bins
+cargo build --locked --release -p signet-cli -p signet-proxy --bins # as the image is built: the bench adds no feature to it
+cargo build --locked --release -p signet-bench --bins
 exec "$release/signet-bench" run "$@"

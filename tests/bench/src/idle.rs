@@ -1,7 +1,6 @@
 //! Memory: thousands of connections that answered one request and now say nothing, and what is left of them afterwards.
 
 use std::{
-    collections::BTreeMap,
     net::SocketAddr,
     sync::mpsc,
     thread::{self, JoinHandle, sleep},
@@ -46,13 +45,8 @@ fn crowd(lab: &Lab, running: Running, steps: &[usize]) -> Result<After> {
     let mut sample = Sample {
         system: running.system.word().into(),
         workload: Workload::Idle.word(),
-        round: 0,
-        done: 0,
-        errors: 0,
-        first_error: None,
-        steal_percent: 0.0,
         load: proc::load(),
-        figures: BTreeMap::new(),
+        ..Sample::default()
     };
     both(&mut sample, "base_mb", base.map(|bytes| *bytes as f64 / MB));
     if let Some(ready) = running.ready {

@@ -20,7 +20,7 @@ pub struct Results {
 }
 
 /// Where and of what.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
     pub commit: String,
@@ -36,7 +36,7 @@ pub struct About {
 }
 
 /// One system under one workload, once.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Sample {
     pub round: u32,
@@ -101,17 +101,21 @@ impl About {
 }
 
 fn versions(programs: &Programs) -> BTreeMap<String, String> {
-    let path = |path: &Path| path.display().to_string();
+    let version = |path: &Path| said(&path.display().to_string(), &["--version"]);
+    // A version says little of a build that is no release.
+    let build =
+        |path: &Path| format!("{}; {}", version(path), said("sha256sum", &[&path.display().to_string()]));
     let mut versions: BTreeMap<String, String> = [
-        ("signet-proxy", said(&path(&programs.proxy), &["--version"])),
+        ("signet-proxy", build(&programs.proxy)),
         ("haproxy", said("haproxy", &["-v"])),
         ("nginx", said("nginx", &["-V"])),
-        ("envoy", said(&path(&programs.envoy), &["--version"])),
+        ("envoy", version(&programs.envoy)),
     ]
     .map(|(name, version)| (name.to_owned(), version))
     .into();
-    if let Some(other) = &programs.other_proxy {
-        versions.insert("signet-other".into(), said(&path(other), &["--version"]));
+    let others = [("signet-x25519", &programs.x25519_proxy), ("signet-other", &programs.other_proxy)];
+    for (name, other) in others {
+        versions.extend(other.as_deref().map(|other| (name.to_owned(), build(other))));
     }
     versions
 }
@@ -129,4 +133,4 @@ fn said(program: &str, args: &[&str]) -> String {
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 /// nginx names its OpenSSL in the third line.
 const SAID: usize = 3;
-const SHOWN: usize = 200;
+const SHOWN: usize = 160;

@@ -160,13 +160,13 @@ fn watch(
     Ok(Sample {
         system: running.system.word().into(),
         workload: workload.word(),
-        round: 0,
         done: outcome.done,
         errors: outcome.errors,
         first_error: outcome.first_error,
         steal_percent: stolen,
         load: proc::load(),
         figures,
+        ..Sample::default()
     })
 }
 
