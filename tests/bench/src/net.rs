@@ -2,7 +2,7 @@
 //!
 //! Both are anonymous: they live as long as somebody is in them or holds a descriptor of them, and we hold the only ones.
 //! Nothing is named, so nothing has to be removed, however the bench ends. Addresses are benchmarking addresses only
-//! (198.18.0.0/15, RFC 2544).
+//! (198.18.0.0/15, RFC 2544). (`signet_tests::netns` makes the networks of tests; it links the whole product, the bench none of it.)
 
 use std::{
     ffi::OsStr,
