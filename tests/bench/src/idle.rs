@@ -27,12 +27,18 @@ pub fn measure(lab: &Lab, systems: &[System], steps: &[usize]) -> Result<Vec<Sam
         crate::say(&format!("  idle: {}", system.word()));
         left.push(crowd(lab, system.start(lab)?, steps)?);
     }
-    left.into_iter().map(After::wait).collect()
+    let mut samples = Vec::new();
+    for after in left {
+        samples.extend(after.wait()?);
+    }
+    Ok(samples)
 }
 
 /// A system whose burst is over.
 struct After {
     running: Running,
+    /// What was measured before the first connection, and since.
+    start: Sample,
     sample: Sample,
     base: Both<u64>,
     pss: JoinHandle<Result<Both<u64>>>,
@@ -42,15 +48,16 @@ fn crowd(lab: &Lab, running: Running, steps: &[usize]) -> Result<After> {
     let (pids, entry) = (running.pids().context("a system with proxies")?, running.entry()?);
     let steal = proc::Steal::now();
     let base = pss(pids)?;
-    let mut sample = Sample {
+    let sample = |workload: String| Sample {
         system: running.system.word().into(),
-        workload: Workload::Idle.word(),
+        workload,
         load: proc::load(),
         ..Sample::default()
     };
-    both(&mut sample, "base_mb", base.map(|bytes| *bytes as f64 / MB));
+    let (mut start, mut sample) = (sample(START.into()), sample(Workload::Idle.word()));
+    both(&mut start, "base_mb", base.map(|bytes| *bytes as f64 / MB));
     if let Some(ready) = running.ready {
-        both(&mut sample, "ready_ms", ready.map(|ready| ready.as_secs_f64() * 1e3));
+        both(&mut start, "ready_ms", ready.map(|ready| ready.as_secs_f64() * 1e3));
     }
     thread::scope(|scope| -> Result<()> {
         // Of this closure: when it fails, the other side hears of it.
@@ -91,11 +98,11 @@ fn crowd(lab: &Lab, running: Running, steps: &[usize]) -> Result<After> {
         sleep(AFTER);
         pss(pids)
     });
-    Ok(After { running, sample, base, pss })
+    Ok(After { running, start, sample, base, pss })
 }
 
 impl After {
-    fn wait(mut self) -> Result<Sample> {
+    fn wait(mut self) -> Result<[Sample; 2]> {
         let left = self.pss.join().map_err(|_| anyhow!("reading memory panicked"))??;
         let over = |base: u64, left: u64| (left as f64 - base as f64) / MB;
         let over =
@@ -103,7 +110,7 @@ impl After {
         both(&mut self.sample, "over_base_mb_after_10_s", over);
         self.running.check()?;
         self.running.stop();
-        Ok(self.sample)
+        Ok([self.start, self.sample])
     }
 }
 
@@ -163,6 +170,8 @@ fn pss(pids: Both<u32>) -> Result<Both<u64>> {
     Ok(Both { client: proc::pss_bytes(pids.client)?, server: proc::pss_bytes(pids.server)? })
 }
 
+/// The part of [`Workload::Idle`] that stands whatever becomes of the crowd.
+pub const START: &str = "start";
 /// Budgets are written with SI units.
 const MB: f64 = 1e6;
 const KB: f64 = 1e3;

@@ -51,7 +51,7 @@ fn records(results: &Results) -> Vec<Value> {
             let judged: Vec<_> = of_line.map(|budget| budget.judge(results, System::Signet)).collect();
             let held = judged.iter().all(|judged| {
                 let rounds = judged.summary.map_or(0, |summary| summary.rounds);
-                rounds >= ENOUGH && judged.verdict() == Some(Verdict::Holds)
+                rounds >= budgets::ENOUGH && judged.verdict() == Some(Verdict::Holds)
             });
             record(line, held, judged.iter().map(budgets::Judged::to_json).collect())
         })
@@ -62,8 +62,6 @@ fn records(results: &Results) -> Vec<Value> {
     records
 }
 
-/// Rounds without which nothing was shown.
-const ENOUGH: usize = 10;
 /// The line that says that mutual TLS was on and errors were 0.
 const HONEST: &str = "5.2i";
 

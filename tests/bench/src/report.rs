@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use crate::{
     budgets::{self, Judged},
+    idle::START,
     results::Results,
     stats::{Summary, differences},
     systems::System,
@@ -74,6 +75,7 @@ fn budget_row(ours: System, judged: &Judged<'_>) -> Vec<String> {
     let Some(summary) = judged.summary else { return Vec::new() };
     let invalid =
         if judged.invalid > 0 { format!(", {} rounds with errors", judged.invalid) } else { String::new() };
+    let so_far = if summary.rounds < budgets::ENOUGH { " so far" } else { "" };
     let later = budget.later.map(|bound| format!("{bound}: {}", summary.verdict(bound).word()));
     vec![
         budget.line.into(),
@@ -86,7 +88,7 @@ fn budget_row(ours: System, judged: &Judged<'_>) -> Vec<String> {
         format!("{}..{}", number(summary.min, 2), number(summary.max, 2)),
         summary.rounds.to_string(),
         budget.bound.to_string(),
-        format!("{}{invalid}", judged.verdict().map_or("-", crate::stats::Verdict::word)),
+        format!("{}{so_far}{invalid}", judged.verdict().map_or("-", crate::stats::Verdict::word)),
         later.unwrap_or_else(|| "-".into()),
     ]
 }
@@ -150,18 +152,19 @@ fn bulk(results: &Results) -> String {
 }
 
 fn memory(results: &Results) -> String {
-    let mut columns = vec![Column::of("base MB", "base_mb", 1)];
+    let start = [Column::of("base MB", "base_mb", 1), Column::of("ms to ready", "ready_ms", 0)];
+    let mut idle = Vec::new();
     for size in [2_000, 8_000] {
         for side in ["client", "server"] {
             let figure = format!("kb_per_connection_{size}_{side}");
-            columns.push(Column { head: format!("kB each at {size}, {side}'s"), figure, digits: 1 });
+            idle.push(Column { head: format!("kB each at {size}, {side}'s"), figure, digits: 1 });
         }
     }
-    columns.push(Column::of("MB over base 10 s after", "over_base_mb_after_10_s", 1));
-    columns.push(Column::of("CPU-ms per idle second at 8000", "idle_cpu_ms_per_s_8000", 1));
-    columns.push(Column::of("ms to ready", "ready_ms", 0));
-    let title = "idle: memory (PSS) of a proxy; of the larger one where no side is named";
-    figures(results, title, &Workload::Idle.word(), &columns)
+    idle.push(Column::of("MB over base 10 s after", "over_base_mb_after_10_s", 1));
+    idle.push(Column::of("CPU-ms per idle second at 8000", "idle_cpu_ms_per_s_8000", 1));
+    let larger = "memory (PSS) of a proxy; of the larger one where no side is named";
+    figures(results, &format!("start: {larger}"), START, &start)
+        + &figures(results, &format!("idle: {larger}"), &Workload::Idle.word(), &idle)
 }
 
 struct Column {
