@@ -50,6 +50,7 @@ impl Lab {
         let lock = lock(directory)?;
         let _ = fs::remove_dir_all(directory); // the last run's; none at the first
         fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let programs = programs.pinned(directory)?;
         let net = Net::new()?;
         backend::start(&net)?;
         let pki = Pki::new()?;
@@ -63,6 +64,26 @@ impl Lab {
 
     pub fn control(&self) -> Result<&ControlPlane> {
         self.control.as_ref().context("this run has no control plane; name signet in --systems")
+    }
+}
+
+impl Programs {
+    /// Copies of our own builds: somebody may build while they are measured, for half an hour.
+    fn pinned(self, directory: &Path) -> Result<Self> {
+        let copy = |name: &str, from: &Path| -> Result<PathBuf> {
+            let to = directory.join(name);
+            fs::copy(from, &to)
+                .with_context(|| format!("copy {}; scripts/bench-dataplane.sh builds it", from.display()))?;
+            Ok(to)
+        };
+        let maybe = |name: &str, from: Option<PathBuf>| from.map(|from| copy(name, &from)).transpose();
+        Ok(Self {
+            signet: copy("signet-bin", &self.signet)?,
+            proxy: copy("signet-proxy", &self.proxy)?,
+            x25519_proxy: maybe("signet-proxy-x25519", self.x25519_proxy)?,
+            other_proxy: maybe("signet-proxy-other", self.other_proxy)?,
+            envoy: self.envoy,
+        })
     }
 }
 

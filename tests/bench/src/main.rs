@@ -29,10 +29,9 @@ fn main() -> Result<ExitCode> {
 
 fn run(run: &Run) -> Result<ExitCode> {
     let plan = run.plan()?;
-    let programs = run.programs();
     let with_signet = plan.systems.iter().any(|system| system.is_signet());
-    let about = About::now(plan.rounds, plan.time.as_secs_f64(), &programs)?;
-    let lab = Lab::new(&run.directory(), programs, with_signet)?;
+    let lab = Lab::new(&run.directory(), run.programs(), with_signet)?;
+    let about = About::now(plan.rounds, plan.time.as_secs_f64(), &lab.programs)?;
     let mut results = Results { about, samples: Vec::new(), syscalls: Vec::new(), proof: Vec::new() };
     if !run.no_proof {
         say("proof: is mutual TLS on?");
