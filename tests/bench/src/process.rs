@@ -89,7 +89,8 @@ impl Drop for Process {
 
 /// Envoy takes a second on a quiet machine.
 const START: Duration = Duration::from_secs(20);
-const GRACE: Duration = Duration::from_millis(500);
+/// perf writes its file last.
+const GRACE: Duration = Duration::from_secs(3);
 const LOOK: Duration = Duration::from_millis(2);
 /// Of a log, in an error.
 const LINES: usize = 15;

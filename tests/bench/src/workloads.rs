@@ -1,6 +1,6 @@
 //! What is done to a system, and the figures that it leaves.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use anyhow::{Result, bail};
 
@@ -98,25 +98,31 @@ pub fn measure(lab: &Lab, running: &mut Running, workload: Workload, time: Durat
     }
 }
 
-/// Signet keeps connections to a destination that it called: here each destination is another port, called once.
 fn first_contact(lab: &Lab, running: &mut Running, at_once: usize) -> Result<Sample> {
-    let ports: Vec<u16> = (FIRST_CONTACT_PORT..FIRST_CONTACT_PORT + FIRST_CONTACTS).collect();
-    let workload = Workload::FirstContact(at_once);
-    let once = |running: &mut Running, to: Vec<_>| {
-        watch(running, workload, |_, _| load::run(&lab.net, move || load::each_once(to, at_once)))
-    };
-    match running.system.start_untouched(lab, &ports)? {
+    match untouched(lab, running.system)? {
         Some(mut untouched) => {
-            let to = untouched.entries.clone();
-            let sample = once(&mut untouched, to)?;
+            let sample = contact_each(lab, &mut untouched, at_once)?;
             untouched.stop();
             Ok(sample)
         }
-        None => {
-            let to = vec![running.entry()?; ports.len()];
-            once(running, to)
-        }
+        None => contact_each(lab, running, at_once),
     }
+}
+
+/// Signet keeps connections to a destination that it called: for first contacts it gets proxies with as many destinations,
+/// each another port. `None`: this system makes a handshake for each connection anyway.
+pub fn untouched(lab: &Lab, system: System) -> Result<Option<Running>> {
+    let ports: Vec<u16> = (FIRST_CONTACT_PORT..FIRST_CONTACT_PORT + FIRST_CONTACTS).collect();
+    system.start_untouched(lab, &ports)
+}
+
+/// Calls each entry of `running` once, or its only one as often.
+pub fn contact_each(lab: &Lab, running: &mut Running, at_once: usize) -> Result<Sample> {
+    let to: Vec<SocketAddr> =
+        running.entries.iter().copied().cycle().take(usize::from(FIRST_CONTACTS)).collect();
+    watch(running, Workload::FirstContact(at_once), |_, _| {
+        load::run(&lab.net, move || load::each_once(to, at_once))
+    })
 }
 
 /// CPU time and conditions around a load.
