@@ -47,7 +47,7 @@ impl Lab {
     /// `with_signet`: starts CA and controller too.
     pub fn new(directory: &Path, programs: Programs, with_signet: bool) -> Result<Self> {
         raise_descriptors()?;
-        let lock = lock(directory)?;
+        let lock = lock()?;
         let _ = fs::remove_dir_all(directory); // the last run's; none at the first
         fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
         let programs = programs.pinned(directory)?;
@@ -87,9 +87,9 @@ impl Programs {
     }
 }
 
-/// Two runs at once would measure each other, and share a directory.
-fn lock(directory: &Path) -> Result<Flock<File>> {
-    let path = directory.with_extension("lock");
+/// Two runs at once would measure each other, whatever their directories.
+fn lock() -> Result<Flock<File>> {
+    let path = std::env::temp_dir().join("signet-bench.lock");
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
         .map_err(|(_, error)| anyhow!("{}: {error}; another run is measuring", path.display()))
