@@ -200,6 +200,13 @@ impl Peer {
         &self.leaf.id
     }
 
+    /// Whether [`Peer::of`] would say the same of this connection.
+    pub fn is_of(&self, connection: &CommonState, alpn: &[u8]) -> bool {
+        connection.alpn_protocol() == Some(alpn)
+            && connection.peer_certificates() == Some(&*self.chain)
+            && TlsFacts::of(connection) == self.facts
+    }
+
     /// The client's check that it reached who it wanted: `expected` is what the controller says runs behind the address.
     pub fn expect(&self, expected: &SpiffeId) -> Result<(), NotOurPeer> {
         if self.id() == expected {

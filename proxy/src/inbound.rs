@@ -86,10 +86,22 @@ async fn serve(
     let Some(_place) = places.take() else {
         return entry.close(&Err(Refusal::OverLimit { limit: proxy.config.limits.connections }));
     };
-    let served = Box::pin(carry(&proxy, down, source, &inbound, &sources, &entry, &drain)).await;
-    entry.close(&served.end);
-    if let Some(wire) = served.wire {
-        Box::pin(serve_on(&proxy, wire, &inbound, &drain)).await;
+    // Each step in a box of its own, so that a relay does not hold the room that the handshake needed.
+    let arrived = Box::pin(arrive(&proxy, down, source, &inbound, &sources, &entry)).await;
+    match arrived {
+        Err(why) => entry.close(&Err(why)),
+        Ok(Arrived::Left) => entry.close(&Ok(())),
+        Ok(Arrived::Plain(plain)) => {
+            let end = Box::pin(serve_plain(&proxy, plain, &inbound, &entry)).await;
+            entry.close(&end);
+        }
+        Ok(Arrived::Wire(wire, open)) => {
+            let served = Box::pin(serve_stream(&proxy, wire, open, &inbound, &entry, &drain)).await;
+            entry.close(&served.end);
+            if let Some(wire) = served.wire {
+                Box::pin(serve_on(&proxy, wire, &inbound, &drain)).await;
+            }
+        }
     }
 }
 
@@ -98,60 +110,54 @@ fn facts(proxy: &Proxy, source: SocketAddr, inbound: &Inbound) -> Facts {
     Facts::new(Direction::Inbound, source, own.to_string().into(), inbound.port)
 }
 
-/// How an app connection ended, and the wire if it can carry another one.
-struct Served {
-    end: Result<(), Refusal>,
-    wire: Option<Box<Wire>>,
+/// What came in.
+enum Arrived {
+    /// A wire, and its first OPEN.
+    Wire(Box<Wire>, Open),
+    Plain(Plain),
+    /// The client left before it wanted anything.
+    Left,
 }
 
-impl Served {
-    fn last(end: Result<(), Refusal>) -> Self {
-        Self { end, wire: None }
-    }
+/// Plaintext, and allowed.
+struct Plain {
+    down: AppSocket,
+    received: Vec<u8>,
+    /// Dialled already, because it may speak first.
+    app: Option<AppSocket>,
+    settings: Arc<Settings>,
 }
 
-/// The first app connection, from the first byte on.
-async fn carry(
+/// From the first byte to what is wanted.
+async fn arrive(
     proxy: &Proxy,
     down: TcpStream,
     source: SocketAddr,
     inbound: &Inbound,
     sources: &Sources,
     entry: &Entry,
-    drain: &Drain,
-) -> Served {
-    let Some(arrival) = sources.arrive(source.ip()) else {
-        let limit = proxy.config.limits.arrivals_per_source;
-        return Served::last(Err(Refusal::SourceOverLimit { from: source.ip(), limit }));
-    };
+) -> Result<Arrived, Refusal> {
+    let limit = proxy.config.limits.arrivals_per_source;
+    let _arrival =
+        sources.arrive(source.ip()).ok_or(Refusal::SourceOverLimit { from: source.ip(), limit })?;
     let snapshot = proxy.model.snapshot();
     entry.note(|facts| facts.model_generation = snapshot.generation);
-    let admitted = async {
-        let settings = snapshot.settings.clone().ok_or(Refusal::NoSettings)?;
-        let mut down = AppSocket::new(down).map_err(|source| Refusal::AppReset { source })?;
-        let admitted = admit(proxy, &mut down, source, inbound, &settings, entry).await?;
-        Ok((settings, down, admitted))
-    };
-    match admitted.await {
-        Err(why) => Served::last(Err(why)),
-        Ok((_, _, Admitted::Nothing)) => Served::last(Ok(())),
-        Ok((settings, down, Admitted::Plain { received, app })) => {
-            drop(arrival);
-            Served::last(serve_plain(proxy, down, received, app, inbound, &settings, entry).await)
-        }
-        Ok((_, down, Admitted::Wire(received))) => {
-            match shake_hands(proxy, down, received, source, entry).await {
-                Err(why) => Served::last(Err(why)),
-                Ok((wire, open)) => {
-                    drop(arrival);
-                    match open {
-                        Some(open) => serve_stream(proxy, wire, open, inbound, entry, drain).await,
-                        None => Served::last(Ok(())),
-                    }
-                }
-            }
+    let settings = snapshot.settings.clone().ok_or(Refusal::NoSettings)?;
+    let mut down = AppSocket::new(down).map_err(|source| Refusal::AppReset { source })?;
+    match admit(proxy, &mut down, source, inbound, &settings, entry).await? {
+        Admitted::Nothing => Ok(Arrived::Left),
+        Admitted::Plain { received, app } => Ok(Arrived::Plain(Plain { down, received, app, settings })),
+        Admitted::Wire(received) => {
+            let (wire, open) = shake_hands(proxy, down, received, source, entry).await?;
+            Ok(open.map_or(Arrived::Left, |open| Arrived::Wire(wire, open)))
         }
     }
+}
+
+/// How an app connection ended, and the wire if it can carry another one.
+struct Served {
+    end: Result<(), Refusal>,
+    wire: Option<Box<Wire>>,
 }
 
 /// The handshake and the first OPEN; `None`: the client closed without one (it did not find in us whom it expected).
@@ -224,7 +230,7 @@ async fn serve_stream(
 ) -> Served {
     entry.note(|facts| facts.peer = name_for_logs(&open.source));
     if drain.is_stopping() || !wire.may_open(clock::unix_now()) {
-        return refuse(wire, Reset::Draining, Refusal::Draining).await;
+        return Box::pin(refuse(wire, Reset::Draining, Refusal::Draining)).await;
     }
     // This OPEN is judged on one snapshot of now.
     let snapshot = proxy.model.snapshot();
@@ -234,11 +240,11 @@ async fn serve_stream(
         None => Err(Refusal::NoSettings),
     };
     if let Err(denied) = judged {
-        return refuse(wire, Reset::Denied, denied).await;
+        return Box::pin(refuse(wire, Reset::Denied, denied)).await;
     }
-    let app = match dial_app(inbound, proxy.config.limits.dial).await {
+    let app = match Box::pin(dial_app(inbound, proxy.config.limits.dial)).await {
         Ok(app) => app,
-        Err(why) => return refuse(wire, Reset::Refused, why).await,
+        Err(why) => return Box::pin(refuse(wire, Reset::Refused, why)).await,
     };
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
@@ -252,8 +258,8 @@ async fn serve_stream(
         }
         Err(why) => {
             drop(app); // reset
-            abort(wire, &why).await;
-            Served::last(Err(why))
+            Box::pin(abort(wire, &why)).await;
+            Served { end: Err(why), wire: None }
         }
     }
 }
@@ -272,29 +278,22 @@ async fn refuse(mut wire: Box<Wire>, reset: Reset, why: Refusal) -> Served {
     Served { end: Err(why), wire }
 }
 
-async fn serve_plain(
-    proxy: &Proxy,
-    down: AppSocket,
-    received: Vec<u8>,
-    app: Option<AppSocket>,
-    inbound: &Inbound,
-    settings: &Settings,
-    entry: &Entry,
-) -> Result<(), Refusal> {
+async fn serve_plain(proxy: &Proxy, plain: Plain, inbound: &Inbound, entry: &Entry) -> Result<(), Refusal> {
+    let Plain { down, received, app, settings } = plain;
     entry.note(|facts| {
         let snapshot = proxy.model.snapshot();
         facts.plain_reason = Some(plain_reason(&snapshot, facts.source));
         facts.peer =
             snapshot.workload_at(facts.source.ip()).map(|w| format!("{}/{}", w.namespace, w.name).into());
     });
-    authorize(settings, inbound.port, entry)?;
+    authorize(&settings, inbound.port, entry)?;
     let app = match app {
         Some(app) => app,
-        None => dial_app(inbound, proxy.config.limits.dial).await?,
+        None => Box::pin(dial_app(inbound, proxy.config.limits.dial)).await?,
     };
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
-    Box::pin(relay::plain(down, app, received, entry)).await
+    relay::plain(down, app, received, entry).await
 }
 
 /// Why this peer speaks plaintext, in the controller's word where it has one.

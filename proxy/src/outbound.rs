@@ -88,7 +88,7 @@ async fn carry(
 ) -> Result<(), Refusal> {
     let mut app = AppSocket::new(app).map_err(|source| Refusal::AppReset { source })?;
     let deadline = Instant::now() + proxy.config.limits.try_all;
-    let mut way = way(proxy, upstream, entry).await?;
+    let mut way = Box::pin(way(proxy, upstream, entry)).await?;
     let mut flight = Box::<Flight>::default();
     let mut refusal = None;
     for _ in 0..proxy.config.limits.tries {
@@ -145,7 +145,8 @@ async fn plain(
 ) -> Tried {
     entry.note(|facts| facts.plain_reason = Some(Arc::clone(reason)));
     let limits = &proxy.config.limits;
-    let dialled = socket::dial(endpoint.address, Some(proxy.config.workload.address), limits.dial).await;
+    let dialled =
+        Box::pin(socket::dial(endpoint.address, Some(proxy.config.workload.address), limits.dial)).await;
     match dialled.and_then(AppSocket::new) {
         Ok(plain) => {
             entry.carried();
@@ -169,7 +170,7 @@ async fn mesh(
     _busy: Busy,
 ) -> Tried {
     loop {
-        let (wire, used) = match wire(proxy, to).await {
+        let (wire, used) = match Box::pin(wire(proxy, to)).await {
             Ok(wire) => wire,
             Err(why) => return Tried::Another { app, flight, why },
         };
@@ -208,7 +209,7 @@ async fn mesh(
             }
             Err(why) => {
                 drop(back); // reset
-                abort(wire, &why).await;
+                Box::pin(abort(wire, &why)).await;
                 return Tried::Ended(Err(why));
             }
         }
@@ -232,7 +233,7 @@ async fn wire(proxy: &Proxy, to: &To<'_>) -> Result<(Box<Wire>, bool), Refusal> 
     let idle = proxy.pool.take(to.endpoint.address, to.id, generation.number, clock::unix_now());
     match idle {
         Some(wire) => Ok((wire, true)),
-        None => Ok((Box::pin(connect(proxy, to)).await?, false)),
+        None => Ok((connect(proxy, to).await?, false)),
     }
 }
 

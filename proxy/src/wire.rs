@@ -3,16 +3,17 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     future::poll_fn,
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr},
-    sync::Arc,
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use rustls::Error;
 use signet_api::wire::Open;
-use signet_core::tls::{ALPN_WIRE, Generation, Peer};
+use signet_core::tls::{ALPN_WIRE, Generation, NotOurPeer, Peer};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
 
 use crate::{
@@ -93,12 +94,11 @@ impl Wire {
             .await
             .map_err(|_| Refusal::HandshakeTimeout { peer: address, waited: limits.handshake })?
             .map_err(|error| Refusal::of_handshake(address, error))?;
-        let peer =
-            Peer::of(&tls, ALPN_WIRE).map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
+        let peer = peer_of(&tls).map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
         Ok(Box::new(Self {
             not_after: peer.leaf.not_after.min(generation.leaf.not_after),
             generation: generation.number,
-            peer: Arc::new(peer),
+            peer,
             address,
             socket: Socket::new(tcp),
             tls,
@@ -277,6 +277,25 @@ async fn handshake(tcp: &mut TcpStream, tls: &mut Tls, received: &mut Vec<u8>) -
     }
 }
 
+/// Who is at the other end. All wires of one peer share what is known of it: a chain is a kilobyte.
+fn peer_of(tls: &Tls) -> Result<Arc<Peer>, NotOurPeer> {
+    let Some(leaf) = tls.peer_certificates().and_then(|chain| chain.first()) else {
+        return Peer::of(tls, ALPN_WIRE).map(Arc::new);
+    };
+    PEERS.with_borrow_mut(|peers| {
+        let known = peers.get(leaf.as_ref()).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| known.is_of(tls, ALPN_WIRE)) {
+            return Ok(known);
+        }
+        let peer = Arc::new(Peer::of(tls, ALPN_WIRE)?);
+        if peers.len() >= PEERS_LOOK {
+            peers.retain(|_, peer| peer.strong_count() > 0);
+        }
+        peers.insert(leaf.to_vec(), Arc::downgrade(&peer));
+        Ok(peer)
+    })
+}
+
 fn broken_handshake(peer: SocketAddr, error: Error) -> Refusal {
     Refusal::of_handshake(peer, io::Error::other(error))
 }
@@ -385,14 +404,16 @@ impl Backlog {
 pub(crate) struct Scratch {
     /// Sealed: [`SLOTS`] records and part of one more.
     pub(crate) sealed: Box<[u8]>,
-    /// Their plaintext.
+    /// Their plaintext, which is shorter, however they are cut.
     pub(crate) plain: Box<[u8]>,
 }
 
 thread_local! {
+    /// Those that wires are open to, by leaf.
+    static PEERS: RefCell<HashMap<Vec<u8>, Weak<Peer>>> = RefCell::default();
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         sealed: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
-        plain: vec![0; (SLOTS + 2) * MAX_PLAIN].into(),
+        plain: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
     });
 }
 
@@ -433,6 +454,8 @@ impl Fault {
 
 /// Records of a batch, once a connection fills one: as many as a socket's usual buffers hold (measured, relay/REPORT.md).
 pub(crate) const SLOTS: usize = 16;
+/// From so many on, those that left are looked for at each new one; as many as live are kept.
+const PEERS_LOOK: usize = 256;
 /// Of a handshake: a ClientHello of 64 KiB and a certificate flight of as much.
 const MAX_FLIGHT: usize = 128 * 1024;
 /// Most flights come whole in one read.
