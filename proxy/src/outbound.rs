@@ -15,6 +15,8 @@ use tokio::{
 use crate::{
     Proxy,
     balance::Busy,
+    capture::{OUTBOUND_PORT, self_test},
+    captured,
     config::{Config, Upstream},
     connections::{Direction, Entry, Facts},
     frames::Reset,
@@ -31,14 +33,17 @@ use crate::{
     wire::Wire,
 };
 
-/// Bound, not yet served.
-pub struct Listeners(Vec<(TcpListener, Arc<Upstream>)>);
+/// Bound, not yet served. Without an upstream of its own, a listener takes what the kernel redirects to it.
+pub struct Listeners(Vec<(TcpListener, Option<Arc<Upstream>>)>);
 
 pub async fn bind(config: &Config) -> Result<Listeners, CannotListen> {
     let mut bound = Vec::new();
     for upstream in &config.upstreams {
         let origin = format!("upstream {}", upstream.to);
-        bound.push((listen::bind(upstream.listen, &origin).await?, Arc::new(upstream.clone())));
+        bound.push((listen::bind(upstream.listen, &origin).await?, Some(Arc::new(upstream.clone()))));
+    }
+    if config.captured {
+        bound.push((listen::bind_everywhere(OUTBOUND_PORT, "captured outbound")?, None));
     }
     Ok(Listeners(bound))
 }
@@ -56,7 +61,7 @@ impl Listeners {
                         () = work.stopping() => return,
                         accepted = listen::accept(&listener) => accepted,
                     };
-                    work.spawn(serve(Arc::clone(&proxy), app, source, Arc::clone(&upstream), places.clone()));
+                    work.spawn(serve(Arc::clone(&proxy), app, source, upstream.clone(), places.clone()));
                 }
             });
         }
@@ -68,14 +73,22 @@ async fn serve(
     proxy: Arc<Proxy>,
     app: TcpStream,
     source: SocketAddr,
-    upstream: Arc<Upstream>,
+    upstream: Option<Arc<Upstream>>,
     places: Places,
 ) {
+    let (upstream, redirected) = match upstream {
+        Some(upstream) => (upstream, Ok(())),
+        None => captured::outbound(&app),
+    };
+    if let Some(process) = captured::asks_who_we_are(&proxy, &upstream) {
+        return self_test::answer(app, process).await;
+    }
     let facts = Facts::new(Direction::Outbound, source, Arc::clone(&upstream.to), upstream.port);
     let entry = proxy.connections.open(facts);
-    let end = match places.take() {
-        Some(_place) => Box::pin(carry(&proxy, app, &upstream, &entry)).await,
-        None => Err(Refusal::OverLimit { limit: proxy.config.limits.connections }),
+    let end = match (redirected, places.take()) {
+        (Err(why), _) => Err(why),
+        (Ok(()), Some(_place)) => Box::pin(carry(&proxy, app, &upstream, &entry)).await,
+        (Ok(()), None) => Err(Refusal::OverLimit { limit: proxy.config.limits.connections }),
     };
     entry.close(&end);
 }
