@@ -385,14 +385,14 @@ impl Backlog {
 pub(crate) struct Scratch {
     /// Sealed: [`SLOTS`] records and part of one more.
     pub(crate) sealed: Box<[u8]>,
-    /// Their plaintext.
+    /// Their plaintext. As long as the sealed: full records carry less overhead than they may, so a part of one more fits.
     pub(crate) plain: Box<[u8]>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         sealed: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
-        plain: vec![0; (SLOTS + 2) * MAX_PLAIN].into(),
+        plain: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
     });
 }
 
