@@ -98,7 +98,8 @@ async fn iperf3_pushes_and_pulls_over_both_families() {
             })
             .await;
             let report: serde_json::Value = serde_json::from_str(&report).unwrap();
-            let bytes = report["end"]["sum_received"]["bytes"].as_u64().unwrap();
+            let bytes = report["end"]["sum_received"]["bytes"].as_u64();
+            let bytes = bytes.unwrap_or_else(|| panic!("{to} {direction:?}: {report:#}"));
             // It counts when the end is announced, on another connection; megabytes are still on their way then.
             assert!(bytes > 1_000_000, "{to} {direction:?}: {bytes} bytes");
         }
