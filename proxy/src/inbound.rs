@@ -11,12 +11,14 @@ use signet_api::wire::Open;
 use signet_core::{clock, drain::Drain};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
     Proxy,
     admit::{Admitted, admit},
+    capture::INBOUND_PORT,
+    captured,
     config::{Config, Inbound},
     connections::{Direction, Entry, Facts},
     frames::{Frame, Reset},
@@ -25,20 +27,23 @@ use crate::{
     model::{Snapshot, Transport},
     pump::Pump,
     refusal::Refusal,
-    relay::{self, Ended},
+    relay,
     settings::{Judgement, Settings},
     socket::{self, AppSocket},
     wire::Wire,
 };
 
-/// Bound, not yet served.
-pub struct Listeners(Vec<(TcpListener, Arc<Inbound>)>);
+/// Bound, not yet served. Without an inbound of its own, a listener takes what the kernel redirects to it.
+pub struct Listeners(Vec<(TcpListener, Option<Arc<Inbound>>)>);
 
 pub async fn bind(config: &Config) -> Result<Listeners, CannotListen> {
     let mut bound = Vec::new();
     for inbound in &config.inbound {
         let origin = format!("inbound port {}", inbound.port);
-        bound.push((listen::bind(inbound.listen, &origin).await?, Arc::new(inbound.clone())));
+        bound.push((listen::bind(inbound.listen, &origin).await?, Some(Arc::new(inbound.clone()))));
+    }
+    if config.captured {
+        bound.push((listen::bind_everywhere(INBOUND_PORT, "captured inbound")?, None));
     }
     Ok(Listeners(bound))
 }
@@ -62,7 +67,7 @@ impl Listeners {
                         Arc::clone(&proxy),
                         down,
                         source,
-                        Arc::clone(&inbound),
+                        inbound.clone(),
                         (places.clone(), sources.clone()),
                         work.clone(),
                     );
@@ -78,11 +83,18 @@ async fn serve(
     proxy: Arc<Proxy>,
     down: TcpStream,
     source: SocketAddr,
-    inbound: Arc<Inbound>,
+    inbound: Option<Arc<Inbound>>,
     (places, sources): (Places, Sources),
     drain: Drain,
 ) {
+    let (inbound, redirected) = match inbound {
+        Some(inbound) => (inbound, Ok(())),
+        None => captured::inbound(&down),
+    };
     let entry = proxy.connections.open(facts(&proxy, source, &inbound));
+    if let Err(why) = redirected {
+        return entry.close(&Err(why));
+    }
     let Some(_place) = places.take() else {
         return entry.close(&Err(Refusal::OverLimit { limit: proxy.config.limits.connections }));
     };
@@ -106,7 +118,7 @@ async fn serve(
 }
 
 fn facts(proxy: &Proxy, source: SocketAddr, inbound: &Inbound) -> Facts {
-    let own = SocketAddr::new(proxy.config.workload.address, inbound.port);
+    let own = captured::shown(&proxy.config, inbound);
     Facts::new(Direction::Inbound, source, own.to_string().into(), inbound.port)
 }
 
@@ -249,10 +261,10 @@ async fn serve_stream(
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
     let mut pump = Box::new(Pump::accept(app, wire, Arc::clone(entry.live())));
-    let end = relay::framed(&mut pump, entry, Instant::now(), || {}).await;
+    let end = relay::framed(&mut pump, entry).await;
     let (app, _, wire) = pump.take_back();
     match end {
-        Ok(Ended::Cleanly | Ended::Refused(_)) => {
+        Ok(()) => {
             app.end();
             Served { end: Ok(()), wire: Some(wire) }
         }

@@ -11,6 +11,7 @@
 
 pub mod apps;
 pub mod binaries;
+pub mod captured;
 pub mod client;
 pub mod eventually;
 pub mod fake_ca;
@@ -18,10 +19,12 @@ pub mod gate;
 pub mod hostile;
 pub mod manifests;
 pub mod mesh;
+pub mod netns;
 pub mod network;
 pub mod pki;
 pub mod programs;
 pub mod record;
+pub mod tap;
 pub mod unprivileged;
 pub mod wire;
 pub mod workload;
