@@ -12,5 +12,6 @@ mod outage;
 mod policy;
 mod programs;
 mod reports;
+mod reuse;
 mod rotation;
 mod streams;
