@@ -45,7 +45,9 @@ pub struct Wire {
     pub(crate) opens: u32,
     /// The other side said GOAWAY.
     pub(crate) going_away: bool,
-    /// What was left of a stream that we refused; see [`Wire::refuse`].
+    /// Of a stream that we refused: what came in one record with its OPEN, and how much more the client may have sent before it
+    /// hears of it; see [`Wire::refuse`].
+    refused: Vec<u8>,
     skip: usize,
     /// Of our own leaf, [`Generation::number`].
     pub generation: u64,
@@ -110,6 +112,7 @@ impl Wire {
             unsent: Backlog::default(),
             opens: 0,
             going_away: false,
+            refused: Vec::new(),
             skip: 0,
         }))
     }
@@ -131,31 +134,34 @@ impl Wire {
     pub async fn next_open(&mut self) -> Result<Option<Open>, Fault> {
         loop {
             let mut open = None;
-            let (skip, early) = (&mut self.skip, &mut self.early);
-            let received = with_scratch(|scratch| {
-                receive(
-                    &self.socket,
-                    &mut self.tls,
-                    Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full },
-                    &mut scratch.sealed,
-                    |mut payload| {
-                        while let Some(frame) = self.unframer.next(&mut payload)? {
-                            match frame {
-                                Frame::Open(opened) => {
-                                    open = Some(opened);
-                                    early.extend_from_slice(payload);
-                                    return Ok(Then::Stop);
-                                }
-                                Frame::Data(data) if data.len() <= *skip => *skip -= data.len(),
-                                Frame::Fin if *skip > 0 => {}
-                                Frame::Rst(_) if *skip > 0 => *skip = 0,
-                                _ => return Err(Fault::Protocol("a frame outside of a stream")),
-                            }
+            let (skip, early, unframer) = (&mut self.skip, &mut self.early, &mut self.unframer);
+            let mut take = |mut payload: &[u8]| {
+                while let Some(frame) = unframer.next(&mut payload)? {
+                    match frame {
+                        Frame::Open(opened) => {
+                            open = Some(opened);
+                            early.extend_from_slice(payload);
+                            return Ok(Then::Stop);
                         }
-                        Ok(Then::GoOn)
-                    },
-                )
-            })?;
+                        Frame::Data(data) if data.len() <= *skip => *skip -= data.len(),
+                        Frame::Fin if *skip > 0 => {}
+                        Frame::Rst(_) if *skip > 0 => *skip = 0,
+                        _ => return Err(Fault::Protocol("a frame outside of a stream")),
+                    }
+                }
+                Ok(Then::GoOn)
+            };
+            let refused = std::mem::take(&mut self.refused);
+            let received = if refused.is_empty() {
+                let incoming =
+                    Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full };
+                with_scratch(|scratch| {
+                    receive(&self.socket, &mut self.tls, incoming, &mut scratch.sealed, take)
+                })?
+            } else {
+                take(&refused)?;
+                Received::Some
+            };
             if open.is_some() {
                 self.skip = 0;
                 return Ok(open);
@@ -200,7 +206,7 @@ impl Wire {
 
     /// Answers an OPEN with RST and stays usable: what the client sends of that stream until it hears of it is skipped.
     pub async fn refuse(&mut self, reset: Reset) -> io::Result<()> {
-        self.early = Vec::new();
+        self.refused = std::mem::take(&mut self.early);
         self.skip = MAX_DATA + 1; // its flight and FIN (docs/wire.md)
         self.say(&[Frame::Rst(reset)]).await
     }
