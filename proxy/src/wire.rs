@@ -391,14 +391,14 @@ impl Backlog {
 pub(crate) struct Scratch {
     /// Sealed: [`SLOTS`] records and part of one more.
     pub(crate) sealed: Box<[u8]>,
-    /// Their plaintext.
+    /// Their plaintext, whatever the size of the records: never more than was sealed.
     pub(crate) plain: Box<[u8]>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         sealed: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
-        plain: vec![0; (SLOTS + 2) * MAX_PLAIN].into(),
+        plain: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
     });
 }
 
