@@ -206,10 +206,10 @@ async fn between_streams(proxy: &Arc<Proxy>, wire: &mut Wire) -> Option<Open> {
             () = sleep(IDLE_TIME) => {}
         }
     }
-    drop(seat);
     if wire.go_away().await.is_ok() {
         let _ = timeout(LINGER, wire.until_closed()).await;
     }
+    drop(seat); // a drain waits for it
     None
 }
 

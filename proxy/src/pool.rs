@@ -133,6 +133,11 @@ impl Pool {
         Some(Seat { pool: Arc::clone(self), client: client.clone() })
     }
 
+    /// Wires of clients that wait here, or have not closed since our GOAWAY.
+    pub fn guests(&self) -> usize {
+        lock(&self.guests).values().sum()
+    }
+
     /// Changes when idle wires of servers are to go.
     pub fn watch_retired(&self) -> watch::Receiver<u64> {
         self.retired.subscribe()
@@ -152,7 +157,7 @@ impl Pool {
     }
 }
 
-/// A server's wire that waits; dropping it gives the place back.
+/// A server's wire that waits, or that was told to go; dropping it gives the place back.
 pub struct Seat {
     pool: Arc<Pool>,
     client: SpiffeId,
@@ -210,4 +215,5 @@ const IDLE: usize = 256;
 const IDLE_PER_IDENTITY: usize = 512;
 /// Less than the server's 90 s (inbound.rs), so that it is the client who closes.
 const IDLE_TIME: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_secs(5);
+/// A server that drains waits for us to see its GOAWAY, and a descriptor of a dead peer is held no longer.
+const LOOK: Duration = Duration::from_secs(1);
