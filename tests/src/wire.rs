@@ -170,6 +170,11 @@ impl Peer {
         within(self.tls.shutdown()).await
     }
 
+    /// Gone at once: what the other side sends now is answered with a reset.
+    pub fn reset(self) {
+        let _ = self.tls.get_ref().0.tcp.set_zero_linger(); // closed already is as good
+    }
+
     /// Whether something, an end included, arrives within `patience`.
     pub async fn hears_something_within(&mut self, patience: Duration) -> bool {
         timeout(patience, self.tls.read(&mut [0])).await.is_ok()

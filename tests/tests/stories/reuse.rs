@@ -68,6 +68,7 @@ struct Client {
     mesh: Mesh,
     web: Workload,
     listener: TcpListener,
+    authority: Authority,
     credential: Credential,
 }
 
@@ -83,7 +84,7 @@ impl Client {
         mesh.believe_also(&authority).await;
         let listener = TcpListener::bind(mesh.workload("shop/api").port(8080)).await.unwrap();
         let (web, credential) = (mesh.workload("shop/web"), credential(&authority, API));
-        Self { mesh, web, listener, credential }
+        Self { mesh, web, listener, authority, credential }
     }
 
     async fn accept(&self) -> Peer {
@@ -556,5 +557,62 @@ async fn any_other_loss_is_a_reset_to_the_app_and_never_tried_again() {
             client.is_idle(0.0).await;
         }
     }
+    client.mesh.finish().await;
+}
+
+/// Both happen in one look of the proxy: a last word that can still be read, and a socket that takes nothing more.
+#[tokio::test]
+async fn a_refusal_counts_also_when_the_server_was_gone_before_the_app_had_finished_speaking() {
+    let client = Client::start().await;
+    let mut old = client.used().await;
+    let mut app = client::dial(client.web.address, client.web.port(9000)).await.unwrap();
+    app.write_all(b"one, ").await.unwrap();
+    old.expect(OPEN).await.unwrap();
+    assert_eq!(old.expect(DATA).await.unwrap(), b"one, ");
+    client.mesh.local.pause_child("shop/web").await.unwrap();
+    app.write_all(b"two").await.unwrap();
+    old.send(RST, &[DRAINING]).await.unwrap();
+    old.reset();
+    client.mesh.local.resume_child("shop/web").await.unwrap();
+    let mut new = client.accept().await;
+    app.shutdown().await.unwrap();
+    assert_eq!(new.echo().await.unwrap(), b"one, two");
+    let mut answer = Vec::new();
+    timeout(SOON, app.read_to_end(&mut answer)).await.unwrap().unwrap();
+    assert_eq!(answer, b"one, two");
+    client.mesh.finish().await;
+}
+
+/// What was accepted is no refusal, however soon it ends.
+#[tokio::test]
+async fn an_app_that_resets_as_it_is_accepted_is_counted_as_carried_and_not_as_refused() {
+    let client = Client::start().await;
+    let mut app = client::dial(client.web.address, client.web.port(9000)).await.unwrap();
+    app.write_all(b"x").await.unwrap();
+    let mut peer = client.accept().await;
+    peer.expect(OPEN).await.unwrap();
+    client.mesh.local.pause_child("shop/web").await.unwrap();
+    peer.send(ACCEPT, &[]).await.unwrap();
+    app.set_zero_linger().unwrap();
+    drop(app);
+    client.mesh.local.resume_child("shop/web").await.unwrap();
+    let heard = peer.until_closed().await;
+    assert_eq!(heard.last(), Some(&(RST, vec![ABORTED])), "{heard:?}");
+    client.web.connection_with("app_reset").await;
+    assert_eq!(client.web.metric("signet_refused_total", &[]).await, 0.0);
+    client.mesh.finish().await;
+}
+
+/// The handshake of a client that does not find whom it expected is whole, and says nothing of its app.
+#[tokio::test]
+async fn a_server_of_another_identity_sees_a_whole_handshake_and_an_end() {
+    let client = Client::start().await;
+    let other = credential(&client.authority, "spiffe://cluster.local/ns/shop/sa/other");
+    let (sent, heard) = tokio::join!(client.send(b"secret"), async {
+        let mut peer = Peer::accept(&client.listener, &other, ALPN).await.unwrap();
+        peer.until_closed().await
+    });
+    assert_eq!((sent.is_err(), heard), (true, vec![]));
+    client.web.tells("peer_identity").await;
     client.mesh.finish().await;
 }
