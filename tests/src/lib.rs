@@ -18,6 +18,7 @@ pub mod gate;
 pub mod hostile;
 pub mod manifests;
 pub mod mesh;
+pub mod netns;
 pub mod network;
 pub mod pki;
 pub mod programs;
