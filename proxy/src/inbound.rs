@@ -265,11 +265,10 @@ pub async fn abort(wire: Box<Wire>, why: &Refusal) {
     }
 }
 
-/// Answers an OPEN with RST; the wire stays usable, unless we are going away.
+/// Answers an OPEN with RST; the wire stays usable, or is left to the client to close, which a reset of ours must not overtake.
 async fn refuse(mut wire: Box<Wire>, reset: Reset, why: Refusal) -> Served {
     let said = wire.refuse(reset).await;
-    let wire = (said.is_ok() && reset != Reset::Draining).then_some(wire);
-    Served { end: Err(why), wire }
+    Served { end: Err(why), wire: said.is_ok().then_some(wire) }
 }
 
 async fn serve_plain(

@@ -13,5 +13,6 @@ mod policy;
 mod programs;
 mod reports;
 mod reuse;
+mod robustness;
 mod rotation;
 mod streams;

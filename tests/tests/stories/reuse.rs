@@ -270,6 +270,23 @@ async fn an_idle_connection_ends_with_goaway_when_the_trust_bundle_changes_and_i
     server.mesh.finish().await;
 }
 
+/// Busy when its trust changed, it may end what it does; the next OPEN is for a connection that was verified anew.
+#[tokio::test]
+async fn a_connection_that_was_busy_when_the_trust_bundle_changed_takes_no_other_open() {
+    let server = Server::start().await;
+    let app = server.run(Does::Echo).await;
+    let mut busy = server.connect().await;
+    busy.open_with(b"before").await.unwrap();
+    busy.expect(ACCEPT).await.unwrap();
+    assert_eq!(busy.expect(DATA).await.unwrap(), b"before");
+    server.mesh.believe_also(&Authority::new()).await;
+    busy.send_together(&[(DATA, b"after"), (FIN, &[])]).await.unwrap();
+    assert_eq!(busy.receive_to_fin().await.unwrap(), b"after");
+    assert_eq!(busy.receive().await.unwrap(), (GOAWAY, 1_u32.to_be_bytes().to_vec()));
+    assert_eq!(app.connections(), 1);
+    server.mesh.finish().await;
+}
+
 /// None of it panics the proxy, none of it reaches the app, and the next peer is served.
 #[tokio::test]
 async fn a_peer_that_breaks_the_protocol_is_cut_off_and_its_marker_never_reaches_the_app() {
@@ -614,5 +631,20 @@ async fn a_server_of_another_identity_sees_a_whole_handshake_and_an_end() {
     });
     assert_eq!((sent.is_err(), heard), (true, vec![]));
     client.web.tells("peer_identity").await;
+    client.mesh.finish().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_was_busy_when_the_trust_bundle_changed_is_not_used_again() {
+    let client = Client::start().await;
+    let mut old = client.used().await;
+    let (sent, ()) = tokio::join!(client.send(b"over a change"), async {
+        old.expect(OPEN).await.unwrap();
+        client.mesh.believe_also(&Authority::new()).await;
+        let data = old.receive_to_fin().await.unwrap();
+        old.answer(&data).await.unwrap();
+    });
+    assert_eq!(sent.unwrap(), b"over a change");
+    client.sends_elsewhere(&mut old, b"after it").await;
     client.mesh.finish().await;
 }
