@@ -47,14 +47,14 @@ pub async fn framed(
         }
         loop {
             let was_opening = pump.is_opening();
-            let flow = with_scratch(|scratch| pump.pump(scratch))?;
-            if was_opening && !pump.is_opening() && !matches!(flow, Flow::Refused(_)) {
+            let flow = with_scratch(|scratch| pump.pump(scratch));
+            if was_opening && !pump.is_opening() && !matches!(flow, Ok(Flow::Refused(_))) {
                 on_accept();
-                if matches!(flow, Flow::Wait(_)) {
+                if matches!(flow, Ok(Flow::Wait(_))) {
                     continue; // the app may say more now
                 }
             }
-            match flow {
+            match flow? {
                 Flow::Done => return Poll::Ready(Ok(Ended::Cleanly)),
                 Flow::Refused(why) => return Poll::Ready(Ok(Ended::Refused(why))),
                 Flow::Again => {
