@@ -18,7 +18,7 @@ use crate::{
     refusal::Refusal,
     socket::AppSocket,
     tls::MAX_PLAIN,
-    wire::{Backlog, SLOTS, Scratch, with_scratch},
+    wire::{Backlog, LOOK, SLOTS, Scratch, with_scratch},
 };
 
 /// How a stream ended without breaking its wire.
@@ -40,7 +40,9 @@ pub async fn framed(
 ) -> Result<Ended, Refusal> {
     let mut cut = pin!(entry.cut());
     let mut ride = pin!(sleep(RIDE));
+    // Until ACCEPT its deadline, then the time for a look at the peer.
     let mut late = pin!(sleep_until(opening));
+    let mut is_watching = false;
     poll_fn(|cx| {
         if let Poll::Ready(why) = cut.as_mut().poll(cx) {
             return Poll::Ready(Err(why));
@@ -70,6 +72,18 @@ pub async fn framed(
                     if pump.is_opening() && late.as_mut().poll(cx).is_ready() {
                         let source = io::ErrorKind::TimedOut.into();
                         return Poll::Ready(Err(Refusal::Lost { peer: pump.wire.address, source }));
+                    }
+                    if pump.wire.watched && !pump.is_opening() {
+                        if !is_watching {
+                            late.as_mut().reset(Instant::now() + LOOK);
+                            is_watching = true;
+                        }
+                        if late.as_mut().poll(cx).is_ready() {
+                            let looked = pump.wire.look_at_peer();
+                            looked.map_err(|source| Refusal::Lost { peer: pump.wire.address, source })?;
+                            is_watching = false;
+                            again = true;
+                        }
                     }
                     if !again {
                         return Poll::Pending;

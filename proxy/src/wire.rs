@@ -19,7 +19,7 @@ use crate::{
     frames::{self, BadFrame, Frame, MAX_DATA, Reset, Unframer},
     limits::Limits,
     refusal::Refusal,
-    socket::{self, Socket},
+    socket::{self, Sent, Socket},
     tls::{MAX_PLAIN, MAX_SEALED, Opened, Then, Tls, Unsealed},
 };
 
@@ -41,6 +41,10 @@ pub struct Wire {
     pub(crate) early: Vec<u8>,
     /// Sealed, and not taken by the kernel yet.
     pub(crate) unsent: Backlog,
+    /// Something was sent that had not arrived when we last looked ([`Wire::look_at_peer`]).
+    pub(crate) watched: bool,
+    /// The peer holds back what we send: it may take its time.
+    held_back: bool,
     /// OPENs on this wire so far: sent (client) or accepted (server).
     pub(crate) opens: u32,
     /// The other side said GOAWAY.
@@ -51,6 +55,8 @@ pub struct Wire {
     skip: usize,
     /// Of our own leaf, [`Generation::number`].
     pub generation: u64,
+    /// What the peer was verified under: `Pool::epoch` at the handshake's beginning; its maker's to set.
+    pub epoch: u64,
     /// The earlier notAfter of the two leaves, Unix seconds: no OPEN after it.
     not_after: i64,
 }
@@ -100,6 +106,7 @@ impl Wire {
         Ok(Box::new(Self {
             not_after: peer.leaf.not_after.min(generation.leaf.not_after),
             generation: generation.number,
+            epoch: 0,
             peer: Arc::new(peer),
             address,
             socket: Socket::new(tcp),
@@ -110,6 +117,8 @@ impl Wire {
             full: false,
             early: Vec::new(),
             unsent: Backlog::default(),
+            watched: false,
+            held_back: false,
             opens: 0,
             going_away: false,
             refused: Vec::new(),
@@ -195,8 +204,22 @@ impl Wire {
             }
             Err(Unsealed::Tls(error)) => return Err(error.into()),
         };
+        self.watched = true;
         let all = self.unsent.send(&self.socket, &sealed[..len]).map_err(Fault::Write)?;
         Ok(all)
+    }
+
+    /// Due every [`LOOK`] while `watched`: a peer whose app does not read is told from one that is lost. The kernel takes both for
+    /// lost after the same time.
+    pub(crate) fn look_at_peer(&mut self) -> io::Result<()> {
+        let sent = self.socket.sent()?;
+        let held_back = sent == Sent::HeldBack;
+        if held_back != self.held_back {
+            self.socket.expect_progress(!held_back)?;
+            self.held_back = held_back;
+        }
+        self.watched = sent != Sent::Arrived;
+        Ok(())
     }
 
     /// Sends what is unsent. False: the kernel took not all of it.
@@ -443,5 +466,7 @@ pub(crate) const SLOTS: usize = 16;
 const MAX_FLIGHT: usize = 128 * 1024;
 /// Most flights come whole in one read.
 const READ: usize = 4096;
+/// Often enough before a peer that holds us back counts as lost (socket.rs, 9 s after its window closed).
+pub(crate) const LOOK: Duration = Duration::from_secs(3);
 /// For a last frame to a peer that may not be reading.
 const GOODBYE: Duration = Duration::from_secs(1);
