@@ -165,7 +165,9 @@ async fn shake_hands(
     let limits = &proxy.config.limits;
     let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
     let down = down.into_tcp().map_err(|source| Refusal::AppReset { source })?;
+    let epoch = proxy.pool.epoch();
     let mut wire = Wire::accept(down, received, source, &generation, limits).await?;
+    wire.epoch = epoch;
     proxy.pool.shook_hands(Direction::Inbound);
     entry.verified(&wire.peer);
     let open = timeout(limits.open, wire.next_open()).await;
@@ -192,7 +194,8 @@ async fn serve_on(proxy: &Arc<Proxy>, mut wire: Box<Wire>, inbound: &Inbound, dr
 async fn between_streams(proxy: &Arc<Proxy>, wire: &mut Wire) -> Option<Open> {
     let mut retired = proxy.pool.watch_retired();
     let seat = proxy.pool.seat(wire.peer.id());
-    if seat.is_some() && !proxy.is_draining() && wire.may_open(clock::unix_now()) {
+    let is_of_now = wire.epoch == *retired.borrow_and_update();
+    if seat.is_some() && is_of_now && !proxy.is_draining() && wire.may_open(clock::unix_now()) {
         tokio::select! {
             biased;
             open = wire.next_open() => match open {

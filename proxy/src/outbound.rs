@@ -244,11 +244,13 @@ async fn connect(proxy: &Proxy, to: &To<'_>) -> Result<Box<Wire>, Refusal> {
     let afresh = to.deadline.min(Instant::now() + AFRESH);
     loop {
         let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
+        let epoch = proxy.pool.epoch();
         let connecting = Wire::connect(peer, proxy.config.workload.address, &generation, limits);
         let connected = timeout_at(to.deadline, Box::pin(connecting)).await;
         let late = || Err(Refusal::HandshakeTimeout { peer, waited: limits.try_all });
         match connected.unwrap_or_else(|_| late()) {
-            Ok(wire) => {
+            Ok(mut wire) => {
+                wire.epoch = epoch;
                 if let Err(why) = wire.peer.expect(to.id) {
                     wire.close(None).await;
                     return Err(Refusal::Identity { peer, why: why.into() });

@@ -26,7 +26,7 @@ pub struct Pool {
     idle: Mutex<HashMap<Key, Vec<Idle>>>,
     /// Those that were opened to us, by who opened them.
     guests: Mutex<HashMap<SpiffeId, usize>>,
-    /// Changes when servers' idle wires are to go.
+    /// How often idle wires, of both sides, were told to go.
     retired: watch::Sender<u64>,
     metrics: PoolMetrics,
 }
@@ -94,7 +94,7 @@ impl Pool {
 
     /// Keeps a wire whose stream ended, if it may be used again.
     pub fn put(&self, wire: Box<Wire>) {
-        if !wire.is_between_streams() || !wire.may_open(clock::unix_now()) {
+        if !wire.is_between_streams() || !wire.may_open(clock::unix_now()) || wire.epoch != self.epoch() {
             return;
         }
         let mut pool = lock(&self.idle);
@@ -136,6 +136,11 @@ impl Pool {
     /// Wires of clients that wait here, or have not closed since our GOAWAY.
     pub fn guests(&self) -> usize {
         lock(&self.guests).values().sum()
+    }
+
+    /// [`Wire::epoch`] of a handshake that begins now. A wire of an earlier one carries no other stream.
+    pub fn epoch(&self) -> u64 {
+        *self.retired.borrow()
     }
 
     /// Changes when idle wires of servers are to go.
