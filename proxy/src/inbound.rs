@@ -183,7 +183,9 @@ async fn shake_hands(
     let limits = &proxy.config.limits;
     let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
     let down = down.into_tcp().map_err(|source| Refusal::AppReset { source })?;
+    let epoch = proxy.pool.epoch();
     let mut wire = Wire::accept(down, received, source, &generation, limits).await?;
+    wire.epoch = epoch;
     proxy.pool.shook_hands(Direction::Inbound);
     entry.verified(&wire.peer);
     let open = timeout(limits.open, wire.next_open()).await;
@@ -210,7 +212,8 @@ async fn serve_on(proxy: &Arc<Proxy>, mut wire: Box<Wire>, inbound: &Inbound, dr
 async fn between_streams(proxy: &Arc<Proxy>, wire: &mut Wire) -> Option<Open> {
     let mut retired = proxy.pool.watch_retired();
     let seat = proxy.pool.seat(wire.peer.id());
-    if seat.is_some() && !proxy.is_draining() && wire.may_open(clock::unix_now()) {
+    let is_of_now = wire.epoch == *retired.borrow_and_update();
+    if seat.is_some() && is_of_now && !proxy.is_draining() && wire.may_open(clock::unix_now()) {
         tokio::select! {
             biased;
             open = wire.next_open() => match open {
@@ -224,10 +227,10 @@ async fn between_streams(proxy: &Arc<Proxy>, wire: &mut Wire) -> Option<Open> {
             () = sleep(IDLE_TIME) => {}
         }
     }
-    drop(seat);
     if wire.go_away().await.is_ok() {
         let _ = timeout(LINGER, wire.until_closed()).await;
     }
+    drop(seat); // a drain waits for it
     None
 }
 
@@ -283,11 +286,10 @@ pub async fn abort(wire: Box<Wire>, why: &Refusal) {
     }
 }
 
-/// Answers an OPEN with RST; the wire stays usable, unless we are going away.
+/// Answers an OPEN with RST; the wire stays usable, or is left to the client to close, which a reset of ours must not overtake.
 async fn refuse(mut wire: Box<Wire>, reset: Reset, why: Refusal) -> Served {
     let said = wire.refuse(reset).await;
-    let wire = (said.is_ok() && reset != Reset::Draining).then_some(wire);
-    Served { end: Err(why), wire }
+    Served { end: Err(why), wire: said.is_ok().then_some(wire) }
 }
 
 async fn serve_plain(proxy: &Proxy, plain: Plain, inbound: &Inbound, entry: &Entry) -> Result<(), Refusal> {

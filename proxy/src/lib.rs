@@ -46,7 +46,7 @@ use std::{
     time::Duration,
 };
 
-use signet_core::trust::Trust;
+use signet_core::{drain::Drain, trust::Trust};
 use signet_link::svid::Svid;
 use tokio::time::{Instant, sleep};
 
@@ -92,17 +92,26 @@ impl Proxy {
         self.draining.load(Relaxed)
     }
 
-    /// After SIGTERM: unready, GOAWAY on what is idle, but accepting and serving as long as connections live, at most the
-    /// drain time.
-    pub async fn drain(&self) {
+    /// After SIGTERM: unready, GOAWAY on what is idle, but accepting and serving as long as connections live or clients have not
+    /// heard of it, at most the drain time. At its end nobody is accepted any more, and what is short may end by itself.
+    pub async fn drain(&self, work: &Drain) {
         self.draining.store(true, Relaxed);
         self.pool.retire();
-        let deadline = Instant::now() + self.config.limits.drain;
-        while self.connections.live_count() > 0 && Instant::now() < deadline {
+        let end = Instant::now() + self.config.limits.drain;
+        self.until_nobody_is_left(end - LAST_WORDS).await;
+        work.stop();
+        self.until_nobody_is_left(end).await;
+    }
+
+    async fn until_nobody_is_left(&self, deadline: Instant) {
+        while self.connections.live_count() + self.pool.guests() > 0 && Instant::now() < deadline {
             sleep(DRAIN_LOOK).await;
         }
     }
 }
+
+/// Of the drain time, without new connections.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Between two looks at whether the last connection has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(50);

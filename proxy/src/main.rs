@@ -106,7 +106,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         _ = terminate.recv() => {}
         _ = interrupt.recv() => {}
     }
-    proxy.drain().await;
+    proxy.drain(&data).await;
     let cut = data.run(std::time::Duration::ZERO).await;
     control.run(std::time::Duration::ZERO).await;
     info!(cut, "drained");

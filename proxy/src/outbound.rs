@@ -233,6 +233,9 @@ async fn mesh(
             Ok(None) => return Tried::Accepted(Carrier::Wire(pump)),
             Ok(Some(refused)) => refused,
             Err(why) => {
+                if !pump.is_opening() {
+                    entry.carried(); // it broke as it was accepted
+                }
                 let (app, _, wire) = pump.take_back();
                 drop(app); // reset
                 abort(wire, &why).await;
@@ -282,11 +285,13 @@ async fn connect(proxy: &Proxy, to: &To<'_>) -> Result<Box<Wire>, Refusal> {
     let afresh = to.deadline.min(Instant::now() + AFRESH);
     loop {
         let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
+        let epoch = proxy.pool.epoch();
         let connecting = Wire::connect(peer, proxy.config.workload.address, &generation, limits);
         let connected = timeout_at(to.deadline, Box::pin(connecting)).await;
         let late = || Err(Refusal::HandshakeTimeout { peer, waited: limits.try_all });
         match connected.unwrap_or_else(|_| late()) {
-            Ok(wire) => {
+            Ok(mut wire) => {
+                wire.epoch = epoch;
                 if let Err(why) = wire.peer.expect(to.id) {
                     wire.close(None).await;
                     return Err(Refusal::Identity { peer, why: why.into() });

@@ -26,7 +26,7 @@ pub struct Pool {
     idle: Mutex<HashMap<Key, Vec<Idle>>>,
     /// Those that were opened to us, by who opened them.
     guests: Mutex<HashMap<SpiffeId, usize>>,
-    /// Changes when servers' idle wires are to go.
+    /// How often idle wires, of both sides, were told to go.
     retired: watch::Sender<u64>,
     metrics: PoolMetrics,
 }
@@ -94,7 +94,7 @@ impl Pool {
 
     /// Keeps a wire whose stream ended, if it may be used again.
     pub fn put(&self, wire: Box<Wire>) {
-        if !wire.is_between_streams() || !wire.may_open(clock::unix_now()) {
+        if !wire.is_between_streams() || !wire.may_open(clock::unix_now()) || wire.epoch != self.epoch() {
             return;
         }
         let mut pool = lock(&self.idle);
@@ -133,6 +133,16 @@ impl Pool {
         Some(Seat { pool: Arc::clone(self), client: client.clone() })
     }
 
+    /// Wires of clients that wait here, or have not closed since our GOAWAY.
+    pub fn guests(&self) -> usize {
+        lock(&self.guests).values().sum()
+    }
+
+    /// [`Wire::epoch`] of a handshake that begins now. A wire of an earlier one carries no other stream.
+    pub fn epoch(&self) -> u64 {
+        *self.retired.borrow()
+    }
+
     /// Changes when idle wires of servers are to go.
     pub fn watch_retired(&self) -> watch::Receiver<u64> {
         self.retired.subscribe()
@@ -152,7 +162,7 @@ impl Pool {
     }
 }
 
-/// A server's wire that waits; dropping it gives the place back.
+/// A server's wire that waits, or that was told to go; dropping it gives the place back.
 pub struct Seat {
     pool: Arc<Pool>,
     client: SpiffeId,
@@ -210,4 +220,5 @@ const IDLE: usize = 256;
 const IDLE_PER_IDENTITY: usize = 512;
 /// Less than the server's 90 s (inbound.rs), so that it is the client who closes.
 const IDLE_TIME: Duration = Duration::from_secs(60);
-const LOOK: Duration = Duration::from_secs(5);
+/// A server that drains waits for us to see its GOAWAY, and a descriptor of a dead peer is held no longer.
+const LOOK: Duration = Duration::from_secs(1);

@@ -169,8 +169,11 @@ impl Pump {
     /// Does what can be done now.
     pub(crate) fn pump(&mut self, scratch: &mut Scratch) -> Result<Flow, Refusal> {
         let up = self.pump_up(scratch);
-        // The reading direction knows more about how the peer went (RST, protocol error): it speaks first.
+        // The reading direction knows more about how the peer went (refusal, RST, protocol error): it speaks first.
         let down = self.pump_down(scratch)?;
+        if let Step::Refused(why) = down {
+            return Ok(Flow::Refused(why));
+        }
         Ok(match (up?, down) {
             (_, Step::Refused(why)) | (Step::Refused(why), _) => Flow::Refused(why),
             (Step::Done, Step::Done) => Flow::Done,

@@ -18,7 +18,7 @@ use crate::{
     refusal::Refusal,
     socket::AppSocket,
     tls::MAX_PLAIN,
-    wire::{Backlog, SLOTS, Scratch, with_scratch},
+    wire::{Backlog, LOOK, SLOTS, Scratch, with_scratch},
 };
 
 /// Client side: pumps until the server accepted the stream (`None`) or refused it. It may take until `deadline`.
@@ -44,7 +44,9 @@ pub async fn opened(pump: &mut Pump, entry: &Entry, deadline: Instant) -> Result
 /// ended by the caller.
 pub async fn framed(pump: &mut Pump, entry: &Entry) -> Result<(), Refusal> {
     let mut cut = pin!(entry.cut());
-    let mut ride = pin!(sleep(RIDE));
+    // Until ACCEPT has left its moment, then the time for a look at the peer.
+    let mut timer = pin!(sleep(RIDE));
+    let mut is_watching = false;
     poll_fn(|cx| {
         if let Poll::Ready(why) = cut.as_mut().poll(cx) {
             return Poll::Ready(Err(why));
@@ -53,11 +55,21 @@ pub async fn framed(pump: &mut Pump, entry: &Entry) -> Result<(), Refusal> {
             if poll(pump, cx, |_| true)?.is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            if !pump.is_holding() {
+            if pump.is_holding() {
+                ready!(timer.as_mut().poll(cx));
+                pump.release();
+            } else if pump.wire.watched {
+                if !is_watching {
+                    timer.as_mut().reset(Instant::now() + LOOK);
+                    is_watching = true;
+                }
+                ready!(timer.as_mut().poll(cx));
+                let looked = pump.wire.look_at_peer();
+                looked.map_err(|source| Refusal::Lost { peer: pump.wire.address, source })?;
+                is_watching = false;
+            } else {
                 return Poll::Pending;
             }
-            ready!(ride.as_mut().poll(cx));
-            pump.release();
         }
     })
     .await

@@ -5,10 +5,12 @@ use std::{
     io::{self, IoSlice, IoSliceMut, Read as _, Write as _},
     mem::MaybeUninit,
     net::{IpAddr, Shutdown, SocketAddr},
+    os::fd::AsRawFd as _,
     task::{Context, Poll},
     time::Duration,
 };
 
+use nix::libc;
 use signet_link::client::connect_from;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{io::Interest, net::TcpStream, time::timeout};
@@ -78,6 +80,32 @@ impl Socket {
         matches!(peeked, Err(error) if error.kind() == io::ErrorKind::WouldBlock)
     }
 
+    /// What became of the bytes that the kernel took from us.
+    #[expect(unsafe_code, reason = "no crate of ours asks for TCP_INFO")]
+    pub fn sent(&self) -> io::Result<Sent> {
+        let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+        let mut size = libc::socklen_t::try_from(size_of::<libc::tcp_info>()).map_err(io::Error::other)?;
+        // SAFETY: `info` is valid for `size` bytes, the kernel writes no more of them, and any bytes are a tcp_info.
+        let info = unsafe {
+            let to = info.as_mut_ptr().cast();
+            if libc::getsockopt(self.0.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut size) != 0
+            {
+                return Err(io::Error::last_os_error());
+            }
+            info.assume_init()
+        };
+        Ok(match (info.tcpi_unacked, info.tcpi_notsent_bytes) {
+            (0, 0) => Sent::Arrived,
+            (0, _) => Sent::HeldBack,
+            _ => Sent::OnItsWay,
+        })
+    }
+
+    /// Whether unacknowledged data ends the connection after [`UNACKED`]. A closed window counts as that, too.
+    pub fn expect_progress(&self, expected: bool) -> io::Result<()> {
+        SockRef::from(&self.0).set_tcp_user_timeout(expected.then_some(UNACKED))
+    }
+
     /// Ends our direction.
     pub fn shutdown(&self) -> io::Result<()> {
         match SockRef::from(&self.0).shutdown(Shutdown::Write) {
@@ -89,6 +117,16 @@ impl Socket {
     pub fn tcp(&mut self) -> &mut TcpStream {
         &mut self.0
     }
+}
+
+/// See [`Socket::sent`].
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Sent {
+    Arrived,
+    /// Not acknowledged yet: a peer that does not do so is lost.
+    OnItsWay,
+    /// The peer's window is closed: it is alive and does not read, however long that takes.
+    HeldBack,
 }
 
 /// A plain socket that is reset unless [`AppSocket::end`] was called: an app never takes a lost connection for a finished

@@ -221,11 +221,12 @@ impl Tls {
         }
     }
 
-    /// close_notify, behind what is in `out`.
+    /// close_notify, behind what is in `out` and what TLS still had to say (the end of a handshake).
     pub fn close_into(&mut self, out: &mut Vec<u8>) {
         if self.broken {
             return;
         }
+        out.append(&mut self.unsent);
         let at = out.len();
         out.resize(at + ALERT_ROOM, 0);
         let sealed = either!(&mut self.side, connection => {

@@ -14,13 +14,13 @@ use std::{
 use rustls::Error;
 use signet_api::wire::Open;
 use signet_core::tls::{ALPN_WIRE, Generation, NotOurPeer, Peer};
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{io::AsyncReadExt as _, net::TcpStream, task::yield_now, time::timeout};
 
 use crate::{
     frames::{self, BadFrame, Frame, MAX_DATA, Reset, Unframer},
     limits::Limits,
     refusal::Refusal,
-    socket::{self, Socket},
+    socket::{self, Sent, Socket},
     tls::{MAX_PLAIN, MAX_SEALED, Opened, Then, Tls, Unsealed},
 };
 
@@ -42,14 +42,22 @@ pub struct Wire {
     pub(crate) early: Vec<u8>,
     /// Sealed, and not taken by the kernel yet.
     pub(crate) unsent: Backlog,
+    /// Something was sent that had not arrived when we last looked ([`Wire::look_at_peer`]).
+    pub(crate) watched: bool,
+    /// The peer holds back what we send: it may take its time.
+    held_back: bool,
     /// OPENs on this wire so far: sent (client) or accepted (server).
     pub(crate) opens: u32,
     /// The other side said GOAWAY.
     pub(crate) going_away: bool,
-    /// What was left of a stream that we refused; see [`Wire::refuse`].
+    /// Of a stream that we refused: what came in one record with its OPEN, and how much more the client may have sent before it
+    /// hears of it; see [`Wire::refuse`].
+    refused: Vec<u8>,
     skip: usize,
     /// Of our own leaf, [`Generation::number`].
     pub generation: u64,
+    /// What the peer was verified under: `Pool::epoch` at the handshake's beginning; its maker's to set.
+    pub epoch: u64,
     /// The earlier notAfter of the two leaves, Unix seconds: no OPEN after it.
     not_after: i64,
 }
@@ -98,6 +106,7 @@ impl Wire {
         Ok(Box::new(Self {
             not_after: peer.leaf.not_after.min(generation.leaf.not_after),
             generation: generation.number,
+            epoch: 0,
             peer,
             address,
             socket: Socket::new(tcp),
@@ -108,8 +117,11 @@ impl Wire {
             full: false,
             early: Vec::new(),
             unsent: Backlog::default(),
+            watched: false,
+            held_back: false,
             opens: 0,
             going_away: false,
+            refused: Vec::new(),
             skip: 0,
         }))
     }
@@ -131,31 +143,34 @@ impl Wire {
     pub async fn next_open(&mut self) -> Result<Option<Open>, Fault> {
         loop {
             let mut open = None;
-            let (skip, early) = (&mut self.skip, &mut self.early);
-            let received = with_scratch(|scratch| {
-                receive(
-                    &self.socket,
-                    &mut self.tls,
-                    Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full },
-                    &mut scratch.sealed,
-                    |mut payload| {
-                        while let Some(frame) = self.unframer.next(&mut payload)? {
-                            match frame {
-                                Frame::Open(opened) => {
-                                    open = Some(opened);
-                                    early.extend_from_slice(payload);
-                                    return Ok(Then::Stop);
-                                }
-                                Frame::Data(data) if data.len() <= *skip => *skip -= data.len(),
-                                Frame::Fin if *skip > 0 => {}
-                                Frame::Rst(_) if *skip > 0 => *skip = 0,
-                                _ => return Err(Fault::Protocol("a frame outside of a stream")),
-                            }
+            let (skip, early, unframer) = (&mut self.skip, &mut self.early, &mut self.unframer);
+            let mut take = |mut payload: &[u8]| {
+                while let Some(frame) = unframer.next(&mut payload)? {
+                    match frame {
+                        Frame::Open(opened) => {
+                            open = Some(opened);
+                            early.extend_from_slice(payload);
+                            return Ok(Then::Stop);
                         }
-                        Ok(Then::GoOn)
-                    },
-                )
-            })?;
+                        Frame::Data(data) if data.len() <= *skip => *skip -= data.len(),
+                        Frame::Fin if *skip > 0 => {}
+                        Frame::Rst(_) if *skip > 0 => *skip = 0,
+                        _ => return Err(Fault::Protocol("a frame outside of a stream")),
+                    }
+                }
+                Ok(Then::GoOn)
+            };
+            let refused = std::mem::take(&mut self.refused);
+            let received = if refused.is_empty() {
+                let incoming =
+                    Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full };
+                with_scratch(|scratch| {
+                    receive(&self.socket, &mut self.tls, incoming, &mut scratch.sealed, take)
+                })?
+            } else {
+                take(&refused)?;
+                Received::Some
+            };
             if open.is_some() {
                 self.skip = 0;
                 return Ok(open);
@@ -164,7 +179,7 @@ impl Wire {
                 Received::Nothing => self.socket.readable().await,
                 Received::End if self.unframer.is_between_frames() => return Ok(None),
                 Received::End => return Err(Fault::Lost(io::ErrorKind::UnexpectedEof.into())),
-                Received::Some => {}
+                Received::Some => yield_now().await, // a flood of frames that we skip is nobody else's wait
             }
         }
     }
@@ -189,8 +204,22 @@ impl Wire {
             }
             Err(Unsealed::Tls(error)) => return Err(error.into()),
         };
+        self.watched = true;
         let all = self.unsent.send(&self.socket, &sealed[..len]).map_err(Fault::Write)?;
         Ok(all)
+    }
+
+    /// Due every [`LOOK`] while `watched`: a peer whose app does not read is told from one that is lost. The kernel takes both for
+    /// lost after the same time.
+    pub(crate) fn look_at_peer(&mut self) -> io::Result<()> {
+        let sent = self.socket.sent()?;
+        let held_back = sent == Sent::HeldBack;
+        if held_back != self.held_back {
+            self.socket.expect_progress(!held_back)?;
+            self.held_back = held_back;
+        }
+        self.watched = sent != Sent::Arrived;
+        Ok(())
     }
 
     /// Sends what is unsent. False: the kernel took not all of it.
@@ -200,7 +229,7 @@ impl Wire {
 
     /// Answers an OPEN with RST and stays usable: what the client sends of that stream until it hears of it is skipped.
     pub async fn refuse(&mut self, reset: Reset) -> io::Result<()> {
-        self.early = Vec::new();
+        self.refused = std::mem::take(&mut self.early);
         self.skip = MAX_DATA + 1; // its flight and FIN (docs/wire.md)
         self.say(&[Frame::Rst(reset)]).await
     }
@@ -404,7 +433,7 @@ impl Backlog {
 pub(crate) struct Scratch {
     /// Sealed: [`SLOTS`] records and part of one more.
     pub(crate) sealed: Box<[u8]>,
-    /// Their plaintext, which is shorter, however they are cut.
+    /// Their plaintext, whatever the size of the records: never more than was sealed.
     pub(crate) plain: Box<[u8]>,
 }
 
@@ -460,5 +489,7 @@ const PEERS_LOOK: usize = 256;
 const MAX_FLIGHT: usize = 128 * 1024;
 /// Most flights come whole in one read.
 const READ: usize = 4096;
+/// Often enough before a peer that holds us back counts as lost (socket.rs, 9 s after its window closed).
+pub(crate) const LOOK: Duration = Duration::from_secs(3);
 /// For a last frame to a peer that may not be reading.
 const GOODBYE: Duration = Duration::from_secs(1);

@@ -2,9 +2,12 @@
 //! certificate, verify nobody, and send what they like.
 
 use std::{
+    collections::VecDeque,
     io,
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -19,9 +22,9 @@ use rustls::{
 use signet_core::tls;
 use signet_link::client::connect_from;
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::TcpListener,
-    time::timeout,
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::{Sleep, sleep, timeout},
 };
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
@@ -30,7 +33,7 @@ use crate::pki::Credential;
 /// A connection whose TLS handshake ended well on our side. In TLS 1.3 the server's refusal of a client's certificate
 /// comes after that: only a frame from the other side shows that it took us.
 pub struct Peer {
-    tls: TlsStream<tokio::net::TcpStream>,
+    tls: TlsStream<Pieces>,
 }
 
 /// Type and payload.
@@ -44,10 +47,21 @@ impl Peer {
         credential: Option<&Credential>,
         alpn: &[&[u8]],
     ) -> io::Result<Self> {
+        Self::connect_in(Cut::Whole, from, to, credential, alpn).await
+    }
+
+    /// The same with a ClientHello that arrives in pieces.
+    pub async fn connect_in(
+        cut: Cut,
+        from: IpAddr,
+        to: SocketAddr,
+        credential: Option<&Credential>,
+        alpn: &[&[u8]],
+    ) -> io::Result<Self> {
         let config = client_config(credential, alpn);
         within(async {
             let tcp = connect_from(Some(from), to).await?;
-            let tls = TlsConnector::from(config).connect(tls::no_name(), tcp).await?;
+            let tls = TlsConnector::from(config).connect(tls::no_name(), Pieces::new(tcp, cut)?).await?;
             Ok(Self { tls: tls.into() })
         })
         .await
@@ -58,7 +72,7 @@ impl Peer {
         let config = server_config(credential, alpn);
         within(async {
             let (tcp, _) = listener.accept().await?;
-            let tls = TlsAcceptor::from(config).accept(tcp).await?;
+            let tls = TlsAcceptor::from(config).accept(Pieces::new(tcp, Cut::Whole)?).await?;
             Ok(Self { tls: tls.into() })
         })
         .await
@@ -69,13 +83,101 @@ impl Peer {
     }
 
     pub async fn send(&mut self, kind: u8, payload: &[u8]) -> io::Result<()> {
-        let [_, a, b, c] = u32::try_from(payload.len()).map_err(io::Error::other)?.to_be_bytes();
-        let frame = [&[kind, a, b, c], payload].concat();
+        self.send_raw(&frame(kind, payload)).await
+    }
+
+    /// Frames in one write: in one record, if they fit.
+    pub async fn send_together(&mut self, frames: &[(u8, &[u8])]) -> io::Result<()> {
+        let bytes: Vec<u8> = frames.iter().flat_map(|(kind, payload)| frame(*kind, payload)).collect();
+        self.send_raw(&bytes).await
+    }
+
+    /// Any bytes, sealed as they are.
+    pub async fn send_raw(&mut self, bytes: &[u8]) -> io::Result<()> {
         within(async {
-            self.tls.write_all(&frame).await?;
+            self.tls.write_all(bytes).await?;
             self.tls.flush().await
         })
         .await
+    }
+
+    /// A whole stream as a client: sends `data`, and returns what the app answered.
+    pub async fn exchange(&mut self, data: &[u8]) -> io::Result<Vec<u8>> {
+        self.open_with(data).await?;
+        self.send(FIN, &[]).await?;
+        self.expect(ACCEPT).await?;
+        self.receive_to_fin().await
+    }
+
+    /// A whole stream as a server that echoes; returns what the app sent.
+    pub async fn echo(&mut self) -> io::Result<Vec<u8>> {
+        self.expect(OPEN).await?;
+        self.send(ACCEPT, &[]).await?; // before it the client keeps what does not fit a flight
+        let data = self.receive_to_fin().await?;
+        for piece in data.chunks(MAX_DATA) {
+            self.send(DATA, piece).await?;
+        }
+        self.send(FIN, &[]).await?;
+        Ok(data)
+    }
+
+    /// ACCEPT, one DATA, FIN.
+    pub async fn answer(&mut self, data: &[u8]) -> io::Result<()> {
+        self.send_together(&[(ACCEPT, &[]), (DATA, data), (FIN, &[])]).await
+    }
+
+    /// The next frame, which is of this type.
+    pub async fn expect(&mut self, kind: u8) -> io::Result<Vec<u8>> {
+        let (got, payload) = self.receive().await?;
+        if got == kind {
+            return Ok(payload);
+        }
+        Err(io::Error::other(format!("expected a frame of type {kind}, got type {got} with {payload:?}")))
+    }
+
+    /// The payload of all DATA until FIN.
+    pub async fn receive_to_fin(&mut self) -> io::Result<Vec<u8>> {
+        let mut all = Vec::new();
+        loop {
+            match self.receive().await? {
+                (DATA, data) => all.extend(data),
+                (FIN, _) => return Ok(all),
+                (kind, payload) => {
+                    return Err(io::Error::other(format!(
+                        "a frame of type {kind} with {payload:?} in a stream"
+                    )));
+                }
+            }
+        }
+    }
+
+    /// Reads until the other side ends the connection, and returns the frames that came before. A reset is an end, too.
+    pub async fn until_closed(&mut self) -> Vec<RawFrame> {
+        let mut frames = Vec::new();
+        loop {
+            match self.receive().await {
+                Ok(frame) => frames.push(frame),
+                Err(error) => {
+                    assert_ne!(error.kind(), io::ErrorKind::TimedOut, "still open, after {frames:?}");
+                    return frames;
+                }
+            }
+        }
+    }
+
+    /// close_notify and the end of our direction.
+    pub async fn shutdown(&mut self) -> io::Result<()> {
+        within(self.tls.shutdown()).await
+    }
+
+    /// Gone at once: what the other side sends now is answered with a reset.
+    pub fn reset(self) {
+        let _ = self.tls.get_ref().0.tcp.set_zero_linger(); // closed already is as good
+    }
+
+    /// Whether something, an end included, arrives within `patience`.
+    pub async fn hears_something_within(&mut self, patience: Duration) -> bool {
+        timeout(patience, self.tls.read(&mut [0])).await.is_ok()
     }
 
     /// OPEN and one DATA, as a client with something to say does.
@@ -96,6 +198,139 @@ impl Peer {
         })
         .await
     }
+}
+
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a test's frame is small");
+    let [_, a, b, c] = length.to_be_bytes();
+    [&[kind, a, b, c], payload].concat()
+}
+
+/// How a ClientHello is cut.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Cut {
+    Whole,
+    /// Two segments; the first has so many bytes.
+    Segments(usize),
+    /// Segments of one byte.
+    Dripped,
+    /// TLS records of at most so many bytes.
+    Records(usize),
+    /// Both at once: records of one byte, in segments of one byte.
+    DrippedRecords,
+}
+
+impl Cut {
+    /// One write each.
+    pub fn pieces(self, hello: &[u8]) -> VecDeque<Vec<u8>> {
+        match self {
+            Self::Whole => [hello.to_vec()].into(),
+            Self::Segments(first) => {
+                let (first, rest) = hello.split_at(first.min(hello.len()));
+                [first.to_vec(), rest.to_vec()].into()
+            }
+            Self::Dripped => hello.iter().map(|byte| vec![*byte]).collect(),
+            Self::Records(size) => [in_records(hello, size)].into(),
+            Self::DrippedRecords => in_records(hello, 1).iter().map(|byte| vec![*byte]).collect(),
+        }
+    }
+}
+
+/// The same handshake bytes in records of at most `size`.
+fn in_records(mut hello: &[u8], size: usize) -> Vec<u8> {
+    let mut records = Vec::new();
+    while let [kind, major, minor, high, low, rest @ ..] = hello {
+        let (body, behind) = rest.split_at(usize::from(u16::from_be_bytes([*high, *low])));
+        for part in body.chunks(size) {
+            let [high, low] = u16::try_from(part.len()).expect("part of a record").to_be_bytes();
+            records.extend_from_slice(&[*kind, *major, *minor, high, low]);
+            records.extend_from_slice(part);
+        }
+        hello = behind;
+    }
+    records
+}
+
+/// A TCP connection whose first flight goes out as a [`Cut`] says.
+struct Pieces {
+    tcp: TcpStream,
+    /// Until something was read.
+    cut: Option<Cut>,
+    unsent: VecDeque<Vec<u8>>,
+    pause: Option<Pin<Box<Sleep>>>,
+}
+
+impl Pieces {
+    fn new(tcp: TcpStream, cut: Cut) -> io::Result<Self> {
+        tcp.set_nodelay(true)?;
+        Ok(Self {
+            tcp,
+            cut: Some(cut).filter(|cut| *cut != Cut::Whole),
+            unsent: VecDeque::new(),
+            pause: None,
+        })
+    }
+}
+
+impl AsyncRead for Pieces {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        to: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        ready!(Pin::new(&mut self.tcp).poll_read(cx, to))?;
+        self.cut = None;
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Pieces {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let Some(cut) = self.cut else { return Pin::new(&mut self.tcp).poll_write(cx, bytes) };
+        if self.unsent.is_empty() && self.pause.is_none() {
+            self.unsent = cut.pieces(bytes);
+        }
+        loop {
+            if let Some(pause) = &mut self.pause {
+                ready!(pause.as_mut().poll(cx));
+                self.pause = None;
+                if self.unsent.is_empty() {
+                    return Poll::Ready(Ok(bytes.len()));
+                }
+            }
+            let Some(mut piece) = self.unsent.pop_front() else { return Poll::Ready(Ok(bytes.len())) };
+            match Pin::new(&mut self.tcp).poll_write(cx, &piece) {
+                Poll::Ready(sent) => {
+                    let rest = piece.split_off(sent?);
+                    if !rest.is_empty() {
+                        self.unsent.push_front(rest);
+                    }
+                    // So that the other side reads it as a piece: not what the test rests on, only what makes it sharp.
+                    self.pause = Some(Box::pin(sleep(BETWEEN_PIECES)));
+                }
+                Poll::Pending => {
+                    self.unsent.push_front(piece);
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.tcp).poll_shutdown(cx)
+    }
+}
+
+/// The first flight of a client that offers `alpn`, as one would send it.
+pub fn client_hello(alpn: &[&[u8]]) -> Vec<u8> {
+    let mut hello = Vec::new();
+    let client = rustls::ClientConnection::new(client_config(None, alpn), tls::no_name());
+    client.expect("a configuration that works").write_tls(&mut hello).expect("a Vec takes it");
+    hello
 }
 
 async fn within<T>(act: impl Future<Output = io::Result<T>>) -> io::Result<T> {
@@ -217,7 +452,11 @@ pub const GOAWAY: u8 = 0x06;
 pub const REFUSED: u8 = 1;
 pub const DENIED: u8 = 2;
 pub const DRAINING: u8 = 3;
+pub const ABORTED: u8 = 4;
+/// The most that a DATA frame holds, and what a client keeps of its app until ACCEPT.
+pub const MAX_DATA: usize = 16_380;
 
+const BETWEEN_PIECES: Duration = Duration::from_micros(200);
 /// Longer than any deadline of the proxy.
 const DEADLINE: Duration = Duration::from_secs(15);
 

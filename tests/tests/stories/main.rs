@@ -12,5 +12,7 @@ mod outage;
 mod policy;
 mod programs;
 mod reports;
+mod reuse;
+mod robustness;
 mod rotation;
 mod streams;
