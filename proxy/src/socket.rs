@@ -88,7 +88,8 @@ impl Socket {
         // SAFETY: `info` is valid for `size` bytes, the kernel writes no more of them, and any bytes are a tcp_info.
         let info = unsafe {
             let to = info.as_mut_ptr().cast();
-            if libc::getsockopt(self.0.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut size) != 0 {
+            if libc::getsockopt(self.0.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut size) != 0
+            {
                 return Err(io::Error::last_os_error());
             }
             info.assume_init()
