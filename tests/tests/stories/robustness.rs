@@ -229,9 +229,9 @@ async fn a_peer_that_vanishes_is_missed_within_seconds_by_who_speaks_to_it_and_b
 async fn drop_between(client: IpAddr, server: SocketAddr) {
     let rules = format!(
         "add table ip vanish
-        add chain ip vanish output {{ type filter hook output priority 0; }}
-        add rule ip vanish output ip saddr {client} ip daddr {address} tcp dport {port} drop
-        add rule ip vanish output ip saddr {address} ip daddr {client} tcp sport {port} drop",
+        add chain ip vanish input {{ type filter hook input priority 0; }}
+        add rule ip vanish input ip saddr {client} ip daddr {address} tcp dport {port} drop
+        add rule ip vanish input ip saddr {address} ip daddr {client} tcp sport {port} drop",
         address = server.ip(),
         port = server.port()
     );
