@@ -623,6 +623,32 @@ async fn app_connections_follow_each_other_on_one_connection_and_two_at_once_nev
 }
 
 #[tokio::test]
+async fn after_a_renewal_of_our_own_leaf_the_next_app_connection_makes_a_new_handshake() {
+    let mesh = Mesh::builder()
+        .pod(Pod::named("web").with_upstream(9000, "api.shop:8080"))
+        .pod(Pod::named("api").accepting(8080))
+        .leaf_life("20s")
+        .start()
+        .await;
+    let _app = mesh.run("shop/api", 8080, Does::Echo).await;
+    let web = mesh.workload("shop/web");
+    let handshakes = async || web.metric("signet_handshakes_total", &[("direction", "outbound")]).await;
+    for before in [0.0, 1.0] {
+        let serial = web.identity().await["serial"].clone();
+        for _ in 0..5 {
+            assert_eq!(web.send(9000, b"of one leaf").await.unwrap(), b"of one leaf");
+        }
+        let (now, same) = (handshakes().await, web.identity().await["serial"] == serial);
+        assert!(now == before + 1.0 || !same, "{now} handshakes after {before}");
+        eventually("the leaf to be renewed", SOON, async || {
+            (web.identity().await["serial"] != serial).then_some(())
+        })
+        .await;
+    }
+    mesh.finish().await;
+}
+
+#[tokio::test]
 async fn a_connection_on_which_anything_arrived_while_idle_is_not_used_again() {
     let client = Client::start().await;
     for (case, kind, payload) in [
