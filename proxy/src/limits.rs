@@ -48,9 +48,10 @@ impl Default for Limits {
     }
 }
 
-/// How many connections so many descriptors allow; what is left serves the admin pages, discovery and idle wires.
+/// How many connections so many descriptors allow; what is left serves the admin pages, discovery and idle wires. With fewer
+/// than these need, half of them.
 pub fn connections_for(descriptors: usize) -> usize {
-    descriptors.saturating_sub(RESERVED) / 2
+    (descriptors - RESERVED.min(descriptors / 2)) / 2
 }
 
 /// Raises our limit of descriptors to what we are allowed, and returns it. A shell's usual 1024 would end at 500 connections.
@@ -61,3 +62,15 @@ pub fn raise_descriptors() -> usize {
 }
 
 const RESERVED: usize = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_few_descriptors_there_are_some_connections_are_served() {
+        for (descriptors, connections) in [(20_000, 9700), (1200, 300), (1024, 256), (400, 100), (2, 0)] {
+            assert_eq!(connections_for(descriptors), connections, "{descriptors}");
+        }
+    }
+}

@@ -6,11 +6,12 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::body::Bytes;
 use hyper_util::rt::TokioIo;
@@ -171,6 +172,53 @@ impl LoadCounts {
             failed.push((at, why));
         }
     }
+}
+
+/// How [`many`] went.
+#[derive(Debug, Default)]
+pub struct Many {
+    pub connections: u64,
+    /// Of the app, in each direction.
+    pub bytes: u64,
+    pub failed: Vec<String>,
+}
+
+/// Short connections to an echo, `at_a_time`, each with bytes of its own, until `at_least` so many were made and `meanwhile` is
+/// over.
+pub async fn many(
+    from: IpAddr,
+    to: SocketAddr,
+    at_a_time: usize,
+    at_least: u64,
+    meanwhile: impl Future<Output = ()>,
+) -> Many {
+    let (over, made) = (AtomicBool::new(false), Mutex::new(Many::default()));
+    let worker = async || loop {
+        let number = {
+            let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+            if made.connections >= at_least && over.load(Ordering::Relaxed) {
+                return;
+            }
+            made.connections += 1;
+            made.connections
+        };
+        let sent = format!("number {number}{}", ".".repeat(usize::try_from(number % 1000).unwrap_or(0)));
+        let answer = exchange(from, to, sent.as_bytes()).await;
+        let mut made = made.lock().unwrap_or_else(PoisonError::into_inner);
+        made.bytes += sent.len() as u64;
+        match answer {
+            Ok(answer) if answer == sent.as_bytes() => {}
+            Ok(answer) => made.failed.push(format!("number {number} got {} other bytes", answer.len())),
+            Err(error) => made.failed.push(format!("number {number}: {error}")),
+        }
+    };
+    let workers = join_all((0..at_a_time).map(|_| worker()));
+    let meanwhile = async {
+        meanwhile.await;
+        over.store(true, Ordering::Relaxed);
+    };
+    tokio::join!(workers, meanwhile);
+    made.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Longer than any promise about a single connection.

@@ -15,6 +15,7 @@ pub struct Pod {
     ports: Vec<u16>,
     upstreams: Vec<(u16, String)>,
     in_the_mesh: bool,
+    ready: bool,
     annotations: Map<String, Value>,
     captured: Option<Addresses>,
 }
@@ -38,6 +39,7 @@ impl Pod {
             ports: Vec::new(),
             upstreams: Vec::new(),
             in_the_mesh: true,
+            ready: true,
             annotations: Map::new(),
             captured: None,
         }
@@ -51,6 +53,12 @@ impl Pod {
     /// Several pods may be behind one Service.
     pub fn behind(mut self, service: &str) -> Self {
         self.service = Some(service.into());
+        self
+    }
+
+    /// On its way out, or not there yet: Services lead to others.
+    pub fn unready(mut self) -> Self {
+        self.ready = false;
         self
     }
 
@@ -112,7 +120,7 @@ impl Pod {
     }
 
     /// The pod, its service account and its Service, as documents of one file.
-    pub(crate) fn documents(&self, address: IpAddr) -> Vec<Value> {
+    pub fn documents(&self, address: IpAddr) -> Vec<Value> {
         let mut annotations = self.annotations.clone();
         if self.in_the_mesh && self.captured.is_none() {
             let inbound: Vec<String> =
@@ -146,7 +154,7 @@ impl Pod {
                 },
                 "status": {
                     "phase": "Running", "podIP": address, "podIPs": pod_ips,
-                    "conditions": [{"type": "Ready", "status": "True"}],
+                    "conditions": [{"type": "Ready", "status": if self.ready { "True" } else { "False" }}],
                 },
             }),
         ];

@@ -7,6 +7,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use serde_json::Value;
@@ -56,6 +57,7 @@ pub struct MeshBuilder {
     log: Option<String>,
     /// Where the control plane listens and which ranges are the mesh's, when not on loopback.
     place: Option<(IpAddr, Vec<String>)>,
+    grace: Option<Duration>,
 }
 
 impl Mesh {
@@ -254,6 +256,12 @@ impl MeshBuilder {
         self
     }
 
+    /// SIGTERM to SIGKILL, where a drain is to have its time.
+    pub fn grace(mut self, grace: Duration) -> Self {
+        self.grace = Some(grace);
+        self
+    }
+
     /// Log filter of the children; "info" unless said.
     pub fn log(mut self, filter: &str) -> Self {
         self.log = Some(filter.into());
@@ -307,7 +315,7 @@ impl MeshBuilder {
             mesh_ranges: ranges.iter().map(|range| range.parse().expect("a range")).collect(),
             leaf_life: self.leaf_life.clone().unwrap_or_else(|| "24h".into()),
             allow_short_leaves: self.leaf_life.is_some(),
-            drain: SOON / 4,
+            drain: self.grace.unwrap_or(SOON / 4),
             log: self.log.clone().unwrap_or_else(|| "info".into()),
             signet: binary("signet"),
             proxy: binary("signet-proxy"),

@@ -216,7 +216,7 @@ pub enum Cut {
     Dripped,
     /// TLS records of at most so many bytes.
     Records(usize),
-    /// Both at once: records of one byte, in segments of one byte.
+    /// Both at once: records of one byte, in segments that end inside of them.
     DrippedRecords,
 }
 
@@ -231,7 +231,7 @@ impl Cut {
             }
             Self::Dripped => hello.iter().map(|byte| vec![*byte]).collect(),
             Self::Records(size) => [in_records(hello, size)].into(),
-            Self::DrippedRecords => in_records(hello, 1).iter().map(|byte| vec![*byte]).collect(),
+            Self::DrippedRecords => in_records(hello, 1).chunks(7).map(<[u8]>::to_vec).collect(),
         }
     }
 }

@@ -1,5 +1,10 @@
 //! Both sides in memory, whatever way the bytes between them are cut.
 
+use rustls::{
+    ConnectionTrafficSecrets, ContentType, ProtocolVersion,
+    crypto::cipher::{MessageEncrypter, OutboundChunks, OutboundPlainMessage},
+};
+
 use super::*;
 use crate::pki_for_tests::generations;
 
@@ -171,4 +176,91 @@ fn a_refused_certificate_leaves_an_alert_to_send() {
     let mut alert = client.take_unsent();
     assert!(!alert.is_empty());
     assert!(matches!(server.handshake(&mut alert), Err(Error::AlertReceived(_))));
+}
+
+/// Seals records of any type and content for `server`, as no TLS stack would.
+struct Forger {
+    seal: Box<dyn MessageEncrypter>,
+    next: u64,
+}
+
+impl Forger {
+    fn record(&mut self, kind: ContentType, plain: &[u8]) -> Vec<u8> {
+        let payload = OutboundChunks::Single(plain);
+        let record = OutboundPlainMessage { typ: kind, version: ProtocolVersion::TLSv1_2, payload };
+        let sealed = self.seal.encrypt(record, self.next).unwrap();
+        self.next += 1;
+        sealed.encode()
+    }
+}
+
+fn forger_and_server() -> (Forger, Tls) {
+    let (client, server) = generations();
+    let mut config = ClientConfig::clone(&client.wire.client);
+    config.enable_secret_extraction = true;
+    let mut client = Tls::client(&Arc::new(config)).unwrap();
+    let mut server = Tls::server(&server.wire.server).unwrap();
+    let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
+    while !client.handshake(&mut to_client).unwrap() {
+        to_server.extend(client.take_unsent());
+        server.handshake(&mut to_server).unwrap();
+        to_client.extend(server.take_unsent());
+    }
+    to_server.extend(client.take_unsent());
+    assert!(server.handshake(&mut to_server).unwrap());
+    let Side::Client(client) = client.side else { panic!("a client") };
+    let (next, secrets) = client.dangerous_into_kernel_connection().unwrap().0.tx;
+    let ConnectionTrafficSecrets::Aes128Gcm { key, iv } = secrets else { panic!("the first suite") };
+    let suites = tls::mesh_provider(tls::default_provider()).cipher_suites.clone();
+    let suite = suites.iter().find_map(|suite| suite.tls13()).unwrap();
+    (Forger { seal: suite.aead_alg.encrypter(key, iv), next }, server)
+}
+
+/// rustls panics when it is called without the half of a message that it has seen. However a peer cuts its messages, and
+/// whatever we do in between, that never happens.
+#[test]
+fn half_a_handshake_message_in_whatever_company_is_an_error_or_nothing_and_never_a_panic() {
+    let update = [24, 0, 0, 1, 1];
+    let halves =
+        |at: usize| [&update[..at], &update[at..]].map(|part| (ContentType::Handshake, part.to_vec()));
+    let data = (ContentType::ApplicationData, b"data".to_vec());
+    let close = (ContentType::Alert, vec![1, 0]);
+    let both = (ContentType::Handshake, [&update[..], &update[..3]].concat());
+    let mut cases =
+        vec![vec![both.clone()], vec![both, data.clone()], vec![(ContentType::Handshake, vec![])]];
+    cases.push(vec![(ContentType::Handshake, vec![24, 0xff, 0xff, 0xff, 0])]);
+    cases.push(update.iter().map(|byte| (ContentType::Handshake, vec![*byte])).collect());
+    for at in 1..update.len() {
+        let [first, second] = halves(at);
+        cases.push(vec![first.clone()]);
+        cases.push(vec![first.clone(), second.clone()]);
+        cases.push(vec![data.clone(), first.clone(), data.clone()]);
+        cases.push(vec![data.clone(), first.clone(), close.clone()]);
+        cases.push(vec![first.clone(), first.clone(), second.clone()]);
+        cases.push(vec![data.clone(), first, data.clone(), second]);
+    }
+    for case in &cases {
+        for pieces in [1, 7, 30, usize::MAX] {
+            for then in [Then::GoOn, Then::Stop] {
+                let (mut forger, mut server) = forger_and_server();
+                let sealed: Vec<u8> =
+                    case.iter().flat_map(|(kind, plain)| forger.record(*kind, plain)).collect();
+                let mut held = Vec::new();
+                for piece in sealed.chunks(pieces.min(sealed.len())) {
+                    held.extend_from_slice(piece);
+                    // As a wire does: what is whole is opened, again as long as it was told to stop.
+                    while let Ok(opened) = server.open::<Error>(&mut held, |_| Ok(then)) {
+                        held.drain(..opened.consumed);
+                        let _ = server.seal(b"in between", &mut [0; 200]);
+                        if !opened.stopped {
+                            break;
+                        }
+                    }
+                }
+                let _ = server.seal(b"afterwards", &mut [0; 200]);
+                let _ = server.open::<Error>(&mut [], |_| Ok(Then::GoOn));
+                server.close_into(&mut Vec::new());
+            }
+        }
+    }
 }
