@@ -1,9 +1,18 @@
 //! Shutdown in three words: stop (accept no more), wait (let work end by itself), cut (end the rest).
 
-use std::{future::Future, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll},
+    time::Duration,
+};
 
+use pin_project_lite::pin_project;
 use tokio::time::timeout;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::TaskTracker,
+};
 
 /// Owns every task of a component; clones share it. Nothing in Signet is spawned outside of one.
 #[derive(Clone, Debug, Default)]
@@ -21,10 +30,8 @@ impl Drain {
     /// Runs `work` until it ends or is cut. Dropping a connection's future closes its sockets.
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
-        let cut = self.cut.clone();
-        tokio::spawn(self.work.track_future(async move {
-            cut.run_until_cancelled(work).await;
-        }));
+        let cut = self.cut.clone().cancelled_owned();
+        tokio::spawn(self.work.track_future(UntilCut { cut, work }));
     }
 
     /// Accept loops `select!` on this, biased, before `accept()`; idle connections close on it.
@@ -52,6 +59,28 @@ impl Drain {
         self.cut.cancel();
         self.work.wait().await;
         left
+    }
+}
+
+pin_project! {
+    /// Work that ends early when it is cut. An async block around it would hold it twice, and so would every idle connection.
+    struct UntilCut<W> {
+        #[pin]
+        cut: WaitForCancellationFutureOwned,
+        #[pin]
+        work: W,
+    }
+}
+
+impl<W: Future<Output = ()>> Future for UntilCut<W> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        if this.cut.poll(cx).is_ready() {
+            return Poll::Ready(());
+        }
+        this.work.poll(cx)
     }
 }
 

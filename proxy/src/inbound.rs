@@ -23,7 +23,7 @@ use crate::{
     connections::{Direction, Entry, Facts},
     frames::{Frame, Reset},
     judge::{self, caller},
-    listen::{self, CannotListen, Places, Sources},
+    listen::{self, CannotListen, Place, Places, Sources},
     model::{Snapshot, Transport},
     pump::Pump,
     refusal::Refusal,
@@ -95,24 +95,17 @@ async fn serve(
     if let Err(why) = redirected {
         return entry.close(&Err(why));
     }
-    let Some(_place) = places.take() else {
+    let Some(place) = places.take() else {
         return entry.close(&Err(Refusal::OverLimit { limit: proxy.config.limits.connections }));
     };
-    // Each step in a box of its own, so that a relay does not hold the room that the handshake needed.
-    let arrived = Box::pin(arrive(&proxy, down, source, &inbound, &sources, &entry)).await;
-    match arrived {
+    // The rest is a task of its own, so that a relay does not hold the room that the handshake needed.
+    match Box::pin(arrive(&proxy, down, source, &inbound, &sources, &entry)).await {
         Err(why) => entry.close(&Err(why)),
         Ok(Arrived::Left) => entry.close(&Ok(())),
-        Ok(Arrived::Plain(plain)) => {
-            let end = Box::pin(serve_plain(&proxy, plain, &inbound, &entry)).await;
-            entry.close(&end);
-        }
+        Ok(Arrived::Plain(plain)) => drain.spawn(serve_plain(proxy, plain, inbound, entry, place)),
         Ok(Arrived::Wire(wire, open)) => {
-            let served = Box::pin(serve_stream(&proxy, wire, open, &inbound, &entry, &drain)).await;
-            entry.close(&served.end);
-            if let Some(wire) = served.wire {
-                Box::pin(serve_on(&proxy, wire, &inbound, &drain)).await;
-            }
+            let serving = serve_wire(proxy, wire, open, inbound, entry, place, drain.clone());
+            drain.spawn(serving);
         }
     }
 }
@@ -194,17 +187,25 @@ async fn shake_hands(
     Ok((wire, open.map_err(|fault| fault.refusal(source))?))
 }
 
-/// The app connections after the first one.
-async fn serve_on(proxy: &Arc<Proxy>, mut wire: Box<Wire>, inbound: &Inbound, drain: &Drain) {
-    while let Some(open) = between_streams(proxy, &mut wire).await {
-        let entry = proxy.connections.open(facts(proxy, wire.address, inbound));
-        entry.verified(&wire.peer);
-        let served = Box::pin(serve_stream(proxy, wire, open, inbound, &entry, drain)).await;
+/// The app connections of a wire, one after the other.
+async fn serve_wire(
+    proxy: Arc<Proxy>,
+    mut wire: Box<Wire>,
+    mut open: Open,
+    inbound: Arc<Inbound>,
+    mut entry: Entry,
+    _place: Place,
+    drain: Drain,
+) {
+    loop {
+        let served = serve_stream(&proxy, wire, open, &inbound, &entry, &drain).await;
         entry.close(&served.end);
-        match served.wire {
-            Some(next) => wire = next,
-            None => return,
-        }
+        let Some(next) = served.wire else { return };
+        wire = next;
+        let Some(next) = Box::pin(between_streams(&proxy, &mut wire)).await else { return };
+        open = next;
+        entry = proxy.connections.open(facts(&proxy, wire.address, &inbound));
+        entry.verified(&wire.peer);
     }
 }
 
@@ -292,7 +293,20 @@ async fn refuse(mut wire: Box<Wire>, reset: Reset, why: Refusal) -> Served {
     Served { end: Err(why), wire: said.is_ok().then_some(wire) }
 }
 
-async fn serve_plain(proxy: &Proxy, plain: Plain, inbound: &Inbound, entry: &Entry) -> Result<(), Refusal> {
+async fn serve_plain(proxy: Arc<Proxy>, plain: Plain, inbound: Arc<Inbound>, entry: Entry, _place: Place) {
+    let end = match Box::pin(open_plain(&proxy, plain, &inbound, &entry)).await {
+        Ok((down, app, received)) => relay::plain(down, app, received, &entry).await,
+        Err(why) => Err(why),
+    };
+    entry.close(&end);
+}
+
+async fn open_plain(
+    proxy: &Proxy,
+    plain: Plain,
+    inbound: &Inbound,
+    entry: &Entry,
+) -> Result<(AppSocket, AppSocket, Vec<u8>), Refusal> {
     let Plain { down, received, app, settings } = plain;
     entry.note(|facts| {
         let snapshot = proxy.model.snapshot();
@@ -303,11 +317,11 @@ async fn serve_plain(proxy: &Proxy, plain: Plain, inbound: &Inbound, entry: &Ent
     authorize(&settings, inbound.port, entry)?;
     let app = match app {
         Some(app) => app,
-        None => Box::pin(dial_app(inbound, proxy.config.limits.dial)).await?,
+        None => dial_app(inbound, proxy.config.limits.dial).await?,
     };
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
-    relay::plain(down, app, received, entry).await
+    Ok((down, app, received))
 }
 
 /// Why this peer speaks plaintext, in the controller's word where it has one.

@@ -23,7 +23,7 @@ use crate::{
     inbound::abort,
     judge,
     limits::Limits,
-    listen::{self, CannotListen, Places},
+    listen::{self, CannotListen, Place, Places},
     model::Transport,
     pump::{Flight, Pump, Refused},
     refusal::Refusal,
@@ -61,7 +61,14 @@ impl Listeners {
                         () = work.stopping() => return,
                         accepted = listen::accept(&listener) => accepted,
                     };
-                    work.spawn(serve(Arc::clone(&proxy), app, source, upstream.clone(), places.clone()));
+                    work.spawn(serve(
+                        Arc::clone(&proxy),
+                        app,
+                        source,
+                        upstream.clone(),
+                        places.clone(),
+                        work.clone(),
+                    ));
                 }
             });
         }
@@ -75,28 +82,28 @@ async fn serve(
     source: SocketAddr,
     upstream: Option<Arc<Upstream>>,
     places: Places,
+    drain: Drain,
 ) {
     let (upstream, redirected) = match upstream {
         Some(upstream) => (upstream, Ok(())),
         None => captured::outbound(&app),
     };
     if let Some(process) = captured::asks_who_we_are(&proxy, &upstream) {
-        return self_test::answer(app, process).await;
+        return Box::pin(self_test::answer(app, process)).await;
     }
     let facts = Facts::new(Direction::Outbound, source, Arc::clone(&upstream.to), upstream.port);
     let entry = proxy.connections.open(facts);
     if let Err(why) = redirected {
         return entry.close(&Err(why));
     }
-    let Some(_place) = places.take() else {
+    let Some(place) = places.take() else {
         return entry.close(&Err(Refusal::OverLimit { limit: proxy.config.limits.connections }));
     };
-    // Two steps in boxes of their own, so that a relay does not hold what only the way to it needed.
-    let end = match Box::pin(open(&proxy, app, &upstream, &entry)).await {
-        Ok((carrier, _busy)) => Box::pin(carry(&proxy, carrier, &entry)).await,
-        Err(why) => Err(why),
-    };
-    entry.close(&end);
+    // The relay is a task of its own, so that it does not hold what only the way to it needed.
+    match Box::pin(open(&proxy, app, &upstream, &entry)).await {
+        Ok((carrier, busy)) => drain.spawn(carry(proxy, carrier, entry, (busy, place))),
+        Err(why) => entry.close(&Err(why)),
+    }
 }
 
 /// What carries the app's bytes to an endpoint that takes them.
@@ -148,25 +155,27 @@ async fn open(
 }
 
 /// To the end, and the wire back to the pool.
-async fn carry(proxy: &Proxy, carrier: Carrier, entry: &Entry) -> Result<(), Refusal> {
+async fn carry(proxy: Arc<Proxy>, carrier: Carrier, entry: Entry, _counted: (Busy, Place)) {
     let mut pump = match carrier {
         Carrier::Wire(pump) => pump,
-        Carrier::Plain { app, endpoint } => return relay::plain(endpoint, app, Vec::new(), entry).await,
+        Carrier::Plain { app, endpoint } => {
+            let end = relay::plain(endpoint, app, Vec::new(), &entry).await;
+            return entry.close(&end);
+        }
     };
-    let end = relay::framed(&mut pump, entry).await;
+    let end = relay::framed(&mut pump, &entry).await;
     let (app, _, wire) = pump.take_back();
-    match end {
+    match &end {
         Ok(()) => {
             app.end();
             proxy.pool.put(wire);
-            Ok(())
         }
         Err(why) => {
             drop(app); // reset
-            Box::pin(abort(wire, &why)).await;
-            Err(why)
+            Box::pin(abort(wire, why)).await;
         }
     }
+    entry.close(&end);
 }
 
 /// What became of a try.

@@ -25,8 +25,8 @@ pub struct Tls {
 }
 
 enum Side {
-    Client(UnbufferedClientConnection),
-    Server(UnbufferedServerConnection),
+    Client(Box<UnbufferedClientConnection>),
+    Server(Box<UnbufferedServerConnection>),
 }
 
 /// Both sides have the same methods, and no trait in common.
@@ -60,12 +60,12 @@ pub enum Then {
 impl Tls {
     pub fn client(config: &Arc<ClientConfig>) -> Result<Self, Error> {
         let client = UnbufferedClientConnection::new(Arc::clone(config), tls::no_name())?;
-        Ok(Self::new(Side::Client(client)))
+        Ok(Self::new(Side::Client(Box::new(client))))
     }
 
     pub fn server(config: &Arc<ServerConfig>) -> Result<Self, Error> {
         let server = UnbufferedServerConnection::new(Arc::clone(config))?;
-        Ok(Self::new(Side::Server(server)))
+        Ok(Self::new(Side::Server(Box::new(server))))
     }
 
     fn new(side: Side) -> Self {
