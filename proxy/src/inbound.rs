@@ -140,7 +140,8 @@ async fn carry(
             Served::last(serve_plain(proxy, down, received, app, inbound, &settings, entry).await)
         }
         Ok((_, down, Admitted::Wire(received))) => {
-            match shake_hands(proxy, down, received, source, entry).await {
+            // Boxed: a connection does not keep the 3 kB of its handshake for as long as it lives.
+            match Box::pin(shake_hands(proxy, down, received, source, entry)).await {
                 Err(why) => Served::last(Err(why)),
                 Ok((wire, open)) => {
                     drop(arrival);
