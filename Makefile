@@ -72,8 +72,17 @@ soak: ## The long promises (1 GiB, 10 000 connections, rotation under load); lea
 	scripts/stage.sh soak scripts/soak.sh
 
 .PHONY: bench
-bench: ## The numbers that the issues promise; leaves docs/bench/*.json
+bench: ## The numbers that the issues promise, the data plane's beside its peers; leaves docs/bench/* (QUICK=1 prints the latter, in 5 minutes)
+ifdef QUICK
+	scripts/stage.sh dataplane scripts/bench-dataplane.sh --quick
+else
 	scripts/stage.sh bench scripts/bench.sh
+	scripts/stage.sh dataplane scripts/bench-dataplane.sh --publish
+endif
+
+.PHONY: bench-dataplane
+bench-dataplane: ## One cell of it: make bench-dataplane ARGS='--systems haproxy,signet --workloads keepalive-16 --rounds 3'
+	@scripts/bench-dataplane.sh $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Every parser of a stranger's bytes, SECONDS_EACH=60 seconds each, on nightly

@@ -11,6 +11,7 @@ declare -A package_of=(
   [redis-server]=redis-server
   [redis-cli]=redis-tools
   [psql]=postgresql-client
+  [iperf3]=iperf3
   [setpriv]=util-linux
   # the cluster's nodes and what builds them
   [ip]=iproute2

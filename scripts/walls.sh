@@ -33,7 +33,9 @@ must_not signet-link "${kubernetes[@]}" signet-ca signet-controller signet-proxy
 must_not signet-ca "${kubernetes[@]}" signet-controller signet-proxy signet-cli
 must_not signet-controller signet-ca signet-proxy signet-cli
 must_not signet-proxy "${kubernetes[@]}" signet-ca signet-controller signet-cli # no data plane talks to Kubernetes
-must_not signet-cli signet-tests signet-cluster
+must_not signet-cli signet-tests signet-bench signet-cluster
+# It measures what ships, as processes.
+must_not signet-bench signet-api signet-link signet-ca signet-controller signet-proxy signet-cli signet-tests signet-cluster
 must_not signet-cluster signet-api signet-link signet-ca signet-controller signet-proxy signet-cli signet-tests
 
 # Nobody, through anybody, test code included.
@@ -42,20 +44,20 @@ for banned in ring openssl openssl-sys native-tls chrono serde_yaml; do
   grep -qxF "$banned" <<<"$everything" && break_wall "$banned is linked (cargo tree --workspace -i $banned)"
 done
 
-for manifest in */Cargo.toml tests/cluster/Cargo.toml; do
+for manifest in */Cargo.toml tests/bench/Cargo.toml tests/cluster/Cargo.toml; do
   # Versions live in one table: the members' own say `workspace = true` and at most add features.
   awk '
     /^\[/ { inside = $0 ~ /dependencies\]$/; next }
     inside && NF && !/^#/ && !/workspace *= *true/ { print FILENAME ": " $0; bad = 1 }
     END { exit bad }
   ' "$manifest" >&2 || break_wall "$manifest has a dependency of its own; put it into the workspace table"
-  # A mutant is built by name only.
-  if grep -E '^default *=.*mutant' "$manifest" >&2; then break_wall "$manifest turns a mutant on by default"; fi
-  if grep -E '(features *=|"signet-[a-z]+/).*mutant' "$manifest" | grep -qv '^mutant-'; then
+  # A mutant is built by name only, and so is what only the bench measures.
+  if grep -E '^default *=.*(mutant|bench)-' "$manifest" >&2; then break_wall "$manifest turns a mutant on by default"; fi
+  if grep -E '(features *=|"signet-[a-z]+/).*(mutant|bench)-' "$manifest" | grep -Eqv '^(mutant|bench)-'; then
     break_wall "$manifest turns a mutant on for a dependency"
   fi
 done
-if cargo tree --locked --workspace -e normal,build,dev,features --prefix none | grep -q 'feature "mutant'; then
+if cargo tree --locked --workspace -e normal,build,dev,features --prefix none | grep -Eq 'feature "(mutant|bench)-'; then
   break_wall "a mutant is on in the default feature set (cargo tree --workspace -e features | grep mutant)"
 fi
 

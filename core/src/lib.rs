@@ -14,6 +14,7 @@ pub mod svid;
 pub mod telemetry;
 pub mod tls;
 pub mod trust;
+mod verified;
 pub mod verifier;
 
 /// The version that every binary reports.

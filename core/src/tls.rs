@@ -200,6 +200,13 @@ impl Peer {
         &self.leaf.id
     }
 
+    /// Whether [`Peer::of`] would say the same of this connection.
+    pub fn is_of(&self, connection: &CommonState, alpn: &[u8]) -> bool {
+        connection.alpn_protocol() == Some(alpn)
+            && connection.peer_certificates() == Some(&*self.chain)
+            && TlsFacts::of(connection) == self.facts
+    }
+
     /// The client's check that it reached who it wanted: `expected` is what the controller says runs behind the address.
     pub fn expect(&self, expected: &SpiffeId) -> Result<(), NotOurPeer> {
         if self.id() == expected {
@@ -261,7 +268,11 @@ pub enum NotOurPeer {
 const SUITES: [CipherSuite; 2] =
     [CipherSuite::TLS13_AES_128_GCM_SHA256, CipherSuite::TLS13_CHACHA20_POLY1305_SHA256];
 /// Post-quantum first (+12 % of a handshake, ../shared/crates.md 1), X25519 accepted.
+#[cfg(not(feature = "bench-x25519"))]
 const GROUPS: [NamedGroup; 2] = [NamedGroup::X25519MLKEM768, NamedGroup::X25519];
+/// Of a build that the bench measures beside peers without ML-KEM, and nobody else uses.
+#[cfg(feature = "bench-x25519")]
+const GROUPS: [NamedGroup; 1] = [NamedGroup::X25519];
 
 #[cfg(test)]
 mod tests {

@@ -15,6 +15,7 @@ use webpki::KeyUsage;
 use crate::{
     svid::{Leaf, MAX_CHAIN, NotAnSvid},
     trust::Trust,
+    verified::{Key, Verified},
 };
 
 /// Verifies peers of this mesh against the live [`Trust`].
@@ -24,16 +25,17 @@ pub struct MeshVerifier {
     algorithms: WebPkiSupportedAlgorithms,
     /// Whether a client must present a certificate.
     mandatory: bool,
+    verified: Verified,
 }
 
 impl MeshVerifier {
     pub fn new(trust: Arc<Trust>, algorithms: WebPkiSupportedAlgorithms) -> Arc<Self> {
-        Arc::new(Self { trust, algorithms, mandatory: true })
+        Arc::new(Self { trust, algorithms, mandatory: true, verified: Verified::default() })
     }
 
     /// Clients may come without a certificate; who presents one must pass like any other.
     pub fn with_optional_clients(trust: Arc<Trust>, algorithms: WebPkiSupportedAlgorithms) -> Arc<Self> {
-        Arc::new(Self { trust, algorithms, mandatory: false })
+        Arc::new(Self { trust, algorithms, mandatory: false, verified: Verified::default() })
     }
 
     /// Whether this chain (leaf first) is believed at `now`; the same checks as in a handshake. For our own leaf after the
@@ -41,6 +43,26 @@ impl MeshVerifier {
     pub fn check_chain(&self, chain: &[CertificateDer<'_>], now: UnixTime) -> Result<(), Error> {
         let (leaf, intermediates) = chain.split_first().ok_or(Error::NoCertificatesPresented)?;
         self.check(leaf, intermediates, now, KeyUsage::client_auth())
+    }
+
+    /// [`MeshVerifier::check`], unless this very chain passed it before and nothing that it rests on has changed.
+    fn check_once(
+        &self,
+        leaf: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        now: UnixTime,
+        as_server: bool,
+    ) -> Result<(), Error> {
+        let (anchors, seconds) = (self.trust.anchors(), i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+        let key = Key::of(leaf, intermediates, as_server);
+        if self.verified.knows(&key, &anchors, seconds) {
+            return Ok(());
+        }
+        let usage = if as_server { KeyUsage::server_auth() } else { KeyUsage::client_auth() };
+        self.check(leaf, intermediates, now, usage)?;
+        // The bundle may have changed in between: then the next handshake is checked again, against what it is by then.
+        self.verified.remember(key, leaf, intermediates, anchors, seconds);
+        Ok(())
     }
 
     fn check(
@@ -86,7 +108,7 @@ impl ServerCertVerifier for MeshVerifier {
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        self.check(leaf, intermediates, now, KeyUsage::server_auth())?;
+        self.check_once(leaf, intermediates, now, true)?;
         Ok(ServerCertVerified::assertion())
     }
 
@@ -128,7 +150,7 @@ impl ClientCertVerifier for MeshVerifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.check(leaf, intermediates, now, KeyUsage::client_auth())?;
+        self.check_once(leaf, intermediates, now, false)?;
         Ok(ClientCertVerified::assertion())
     }
 

@@ -102,7 +102,7 @@ async fn is_stranger(proxy: &Proxy, source: SocketAddr) -> bool {
     if let Some(workload) = proxy.model.snapshot().workload_at(source.ip()) {
         return !matches!(workload.transport, Transport::Mesh(_));
     }
-    match proxy.model.resolve_within(&source.ip().to_string(), HINT).await {
+    match proxy.model.hint(&source.ip().to_string(), HINT).await {
         Ok(Answer::Workload(workload)) => !matches!(workload.transport, Transport::Mesh(_)),
         _ => true,
     }

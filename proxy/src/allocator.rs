@@ -1,4 +1,5 @@
-//! The allocator and its settings. glibc's keeps what a burst took (../shared/crates.md 12).
+//! The allocator and its settings. glibc's keeps what a burst took (../shared/crates.md 12), so it serves nobody here: jemalloc
+//! takes malloc's own names, and the keys that aws-lc keeps for each connection come from it as well.
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -9,6 +10,6 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
     unsafe_code,
     reason = "jemalloc finds its settings by this symbol's name, which no other crate exports"
 )]
-#[unsafe(export_name = "_rjem_malloc_conf")]
+#[unsafe(export_name = "malloc_conf")]
 pub(crate) static SETTINGS: &[u8; 70] =
     b"narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";

@@ -1,4 +1,4 @@
-//! What this proxy was told before it could ask anyone: flags and the bootstrap file. The only reader of both.
+//! What this proxy was told before it could ask anyone: the bootstrap file, which only this reads. The flags are [`crate::args`].
 //!
 //! [`Bootstrap`] is the file as written, [`Config`] what it means; a field that means nothing stops the process with its
 //! name and what it should have been.
@@ -13,39 +13,10 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
-use signet_core::{
-    identity::{self, SpiffeId, TrustDomain},
-    telemetry::LogFormat,
-};
+use signet_core::identity::{self, SpiffeId, TrustDomain};
 use signet_link::Target;
 
 use crate::limits::Limits;
-
-/// The sidecar of one workload: carries its connections over mutual TLS
-///
-/// Started by `signet local` or the pod's own spec, not by hand. Serves until SIGTERM or SIGINT, then lets connections end
-/// for 25 s. What it sees and why it is not ready: GET /ready, /connections, /config, /identity, /metrics at the bootstrap's
-/// admin address.
-#[derive(Clone, Debug, clap::Parser)]
-#[command(
-    name = "signet-proxy",
-    version,
-    after_help = "Exit status: 0 drained, 1 could not start (the message says why), 3 the supervisor is gone"
-)]
-pub struct Args {
-    /// JSON file that says who this workload is, and where the CA and the controller are
-    #[arg(long, value_name = "FILE")]
-    pub bootstrap: PathBuf,
-    /// text or json, to stderr
-    #[arg(long, value_name = "FORMAT", default_value_t)]
-    pub log_format: LogFormat,
-    /// What to log, in tracing's syntax: "info", "info,signet_proxy=debug", "warn,access=info"
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log: String,
-    /// Exit at once when stdin ends: for a supervisor that holds the other end of it
-    #[arg(long)]
-    pub exit_with_parent: bool,
-}
 
 /// The bootstrap file. Every field is needed, unknown ones are refused: a misspelt setting must not become a default.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -126,6 +97,8 @@ pub struct Config {
     pub inbound: Vec<Inbound>,
     pub upstreams: Vec<Upstream>,
     pub admin: SocketAddr,
+    /// Whether the connections of this network namespace are redirected to us; a flag, not a field of the file.
+    pub captured: bool,
     #[serde(skip)]
     pub limits: Limits,
 }
@@ -214,6 +187,7 @@ impl TryFrom<Bootstrap> for Config {
             trust_bundle_file: file.trust_bundle_file,
             mesh_ranges: indexed("meshRanges", file.mesh_ranges, range)?,
             admin: socket("admin", &file.admin)?,
+            captured: false,
             limits: Limits::default(),
             trust_domain,
             workload,
@@ -477,17 +451,5 @@ mod tests {
             let upstream = Upstream::new(listen, to, "web");
             assert_eq!(upstream.as_ref().map(|u| (&*u.name, u.port)), want, "{to}");
         }
-    }
-
-    #[test]
-    fn flags_are_parsed_and_a_bad_log_format_is_refused() {
-        use clap::Parser as _;
-        let args =
-            Args::try_parse_from(["signet-proxy", "--bootstrap", "b.json", "--log-format", "json"]).unwrap();
-        assert_eq!((args.log_format, &*args.log, args.exit_with_parent), (LogFormat::Json, "info", false));
-        assert!(
-            Args::try_parse_from(["signet-proxy", "--bootstrap", "b.json", "--log-format", "xml"]).is_err()
-        );
-        assert!(Args::try_parse_from(["signet-proxy"]).is_err());
     }
 }

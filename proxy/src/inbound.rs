@@ -11,12 +11,14 @@ use signet_api::wire::Open;
 use signet_core::{clock, drain::Drain};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout},
+    time::{sleep, timeout},
 };
 
 use crate::{
     Proxy,
     admit::{Admitted, admit},
+    capture::INBOUND_PORT,
+    captured,
     config::{Config, Inbound},
     connections::{Direction, Entry, Facts},
     frames::{Frame, Reset},
@@ -25,20 +27,23 @@ use crate::{
     model::{Snapshot, Transport},
     pump::Pump,
     refusal::Refusal,
-    relay::{self, Ended},
+    relay,
     settings::{Judgement, Settings},
     socket::{self, AppSocket},
     wire::Wire,
 };
 
-/// Bound, not yet served.
-pub struct Listeners(Vec<(TcpListener, Arc<Inbound>)>);
+/// Bound, not yet served. Without an inbound of its own, a listener takes what the kernel redirects to it.
+pub struct Listeners(Vec<(TcpListener, Option<Arc<Inbound>>)>);
 
 pub async fn bind(config: &Config) -> Result<Listeners, CannotListen> {
     let mut bound = Vec::new();
     for inbound in &config.inbound {
         let origin = format!("inbound port {}", inbound.port);
-        bound.push((listen::bind(inbound.listen, &origin).await?, Arc::new(inbound.clone())));
+        bound.push((listen::bind(inbound.listen, &origin).await?, Some(Arc::new(inbound.clone()))));
+    }
+    if config.captured {
+        bound.push((listen::bind_everywhere(INBOUND_PORT, "captured inbound")?, None));
     }
     Ok(Listeners(bound))
 }
@@ -62,7 +67,7 @@ impl Listeners {
                         Arc::clone(&proxy),
                         down,
                         source,
-                        Arc::clone(&inbound),
+                        inbound.clone(),
                         (places.clone(), sources.clone()),
                         work.clone(),
                     );
@@ -78,81 +83,93 @@ async fn serve(
     proxy: Arc<Proxy>,
     down: TcpStream,
     source: SocketAddr,
-    inbound: Arc<Inbound>,
+    inbound: Option<Arc<Inbound>>,
     (places, sources): (Places, Sources),
     drain: Drain,
 ) {
+    let (inbound, redirected) = match inbound {
+        Some(inbound) => (inbound, Ok(())),
+        None => captured::inbound(&down),
+    };
     let entry = proxy.connections.open(facts(&proxy, source, &inbound));
+    if let Err(why) = redirected {
+        return entry.close(&Err(why));
+    }
     let Some(_place) = places.take() else {
         return entry.close(&Err(Refusal::OverLimit { limit: proxy.config.limits.connections }));
     };
-    let served = Box::pin(carry(&proxy, down, source, &inbound, &sources, &entry, &drain)).await;
-    entry.close(&served.end);
-    if let Some(wire) = served.wire {
-        Box::pin(serve_on(&proxy, wire, &inbound, &drain)).await;
+    // Each step in a box of its own, so that a relay does not hold the room that the handshake needed.
+    let arrived = Box::pin(arrive(&proxy, down, source, &inbound, &sources, &entry)).await;
+    match arrived {
+        Err(why) => entry.close(&Err(why)),
+        Ok(Arrived::Left) => entry.close(&Ok(())),
+        Ok(Arrived::Plain(plain)) => {
+            let end = Box::pin(serve_plain(&proxy, plain, &inbound, &entry)).await;
+            entry.close(&end);
+        }
+        Ok(Arrived::Wire(wire, open)) => {
+            let served = Box::pin(serve_stream(&proxy, wire, open, &inbound, &entry, &drain)).await;
+            entry.close(&served.end);
+            if let Some(wire) = served.wire {
+                Box::pin(serve_on(&proxy, wire, &inbound, &drain)).await;
+            }
+        }
     }
 }
 
 fn facts(proxy: &Proxy, source: SocketAddr, inbound: &Inbound) -> Facts {
-    let own = SocketAddr::new(proxy.config.workload.address, inbound.port);
+    let own = captured::shown(&proxy.config, inbound);
     Facts::new(Direction::Inbound, source, own.to_string().into(), inbound.port)
 }
 
-/// How an app connection ended, and the wire if it can carry another one.
-struct Served {
-    end: Result<(), Refusal>,
-    wire: Option<Box<Wire>>,
+/// What came in.
+enum Arrived {
+    /// A wire, and its first OPEN.
+    Wire(Box<Wire>, Open),
+    Plain(Plain),
+    /// The client left before it wanted anything.
+    Left,
 }
 
-impl Served {
-    fn last(end: Result<(), Refusal>) -> Self {
-        Self { end, wire: None }
-    }
+/// Plaintext, and allowed.
+struct Plain {
+    down: AppSocket,
+    received: Vec<u8>,
+    /// Dialled already, because it may speak first.
+    app: Option<AppSocket>,
+    settings: Arc<Settings>,
 }
 
-/// The first app connection, from the first byte on.
-async fn carry(
+/// From the first byte to what is wanted.
+async fn arrive(
     proxy: &Proxy,
     down: TcpStream,
     source: SocketAddr,
     inbound: &Inbound,
     sources: &Sources,
     entry: &Entry,
-    drain: &Drain,
-) -> Served {
-    let Some(arrival) = sources.arrive(source.ip()) else {
-        let limit = proxy.config.limits.arrivals_per_source;
-        return Served::last(Err(Refusal::SourceOverLimit { from: source.ip(), limit }));
-    };
+) -> Result<Arrived, Refusal> {
+    let limit = proxy.config.limits.arrivals_per_source;
+    let _arrival =
+        sources.arrive(source.ip()).ok_or(Refusal::SourceOverLimit { from: source.ip(), limit })?;
     let snapshot = proxy.model.snapshot();
     entry.note(|facts| facts.model_generation = snapshot.generation);
-    let admitted = async {
-        let settings = snapshot.settings.clone().ok_or(Refusal::NoSettings)?;
-        let mut down = AppSocket::new(down).map_err(|source| Refusal::AppReset { source })?;
-        let admitted = admit(proxy, &mut down, source, inbound, &settings, entry).await?;
-        Ok((settings, down, admitted))
-    };
-    match admitted.await {
-        Err(why) => Served::last(Err(why)),
-        Ok((_, _, Admitted::Nothing)) => Served::last(Ok(())),
-        Ok((settings, down, Admitted::Plain { received, app })) => {
-            drop(arrival);
-            Served::last(serve_plain(proxy, down, received, app, inbound, &settings, entry).await)
-        }
-        Ok((_, down, Admitted::Wire(received))) => {
-            // Boxed: a connection does not keep the 3 kB of its handshake for as long as it lives.
-            match Box::pin(shake_hands(proxy, down, received, source, entry)).await {
-                Err(why) => Served::last(Err(why)),
-                Ok((wire, open)) => {
-                    drop(arrival);
-                    match open {
-                        Some(open) => serve_stream(proxy, wire, open, inbound, entry, drain).await,
-                        None => Served::last(Ok(())),
-                    }
-                }
-            }
+    let settings = snapshot.settings.clone().ok_or(Refusal::NoSettings)?;
+    let mut down = AppSocket::new(down).map_err(|source| Refusal::AppReset { source })?;
+    match admit(proxy, &mut down, source, inbound, &settings, entry).await? {
+        Admitted::Nothing => Ok(Arrived::Left),
+        Admitted::Plain { received, app } => Ok(Arrived::Plain(Plain { down, received, app, settings })),
+        Admitted::Wire(received) => {
+            let (wire, open) = shake_hands(proxy, down, received, source, entry).await?;
+            Ok(open.map_or(Arrived::Left, |open| Arrived::Wire(wire, open)))
         }
     }
+}
+
+/// How an app connection ended, and the wire if it can carry another one.
+struct Served {
+    end: Result<(), Refusal>,
+    wire: Option<Box<Wire>>,
 }
 
 /// The handshake and the first OPEN; `None`: the client closed without one (it did not find in us whom it expected).
@@ -228,7 +245,7 @@ async fn serve_stream(
 ) -> Served {
     entry.note(|facts| facts.peer = name_for_logs(&open.source));
     if drain.is_stopping() || !wire.may_open(clock::unix_now()) {
-        return refuse(wire, Reset::Draining, Refusal::Draining).await;
+        return Box::pin(refuse(wire, Reset::Draining, Refusal::Draining)).await;
     }
     // This OPEN is judged on one snapshot of now.
     let snapshot = proxy.model.snapshot();
@@ -238,26 +255,26 @@ async fn serve_stream(
         None => Err(Refusal::NoSettings),
     };
     if let Err(denied) = judged {
-        return refuse(wire, Reset::Denied, denied).await;
+        return Box::pin(refuse(wire, Reset::Denied, denied)).await;
     }
-    let app = match dial_app(inbound, proxy.config.limits.dial).await {
+    let app = match Box::pin(dial_app(inbound, proxy.config.limits.dial)).await {
         Ok(app) => app,
-        Err(why) => return refuse(wire, Reset::Refused, why).await,
+        Err(why) => return Box::pin(refuse(wire, Reset::Refused, why)).await,
     };
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
     let mut pump = Box::new(Pump::accept(app, wire, Arc::clone(entry.live())));
-    let end = relay::framed(&mut pump, entry, Instant::now(), || {}).await;
+    let end = relay::framed(&mut pump, entry).await;
     let (app, _, wire) = pump.take_back();
     match end {
-        Ok(Ended::Cleanly | Ended::Refused(_)) => {
+        Ok(()) => {
             app.end();
             Served { end: Ok(()), wire: Some(wire) }
         }
         Err(why) => {
             drop(app); // reset
-            abort(wire, &why).await;
-            Served::last(Err(why))
+            Box::pin(abort(wire, &why)).await;
+            Served { end: Err(why), wire: None }
         }
     }
 }
@@ -275,29 +292,22 @@ async fn refuse(mut wire: Box<Wire>, reset: Reset, why: Refusal) -> Served {
     Served { end: Err(why), wire: said.is_ok().then_some(wire) }
 }
 
-async fn serve_plain(
-    proxy: &Proxy,
-    down: AppSocket,
-    received: Vec<u8>,
-    app: Option<AppSocket>,
-    inbound: &Inbound,
-    settings: &Settings,
-    entry: &Entry,
-) -> Result<(), Refusal> {
+async fn serve_plain(proxy: &Proxy, plain: Plain, inbound: &Inbound, entry: &Entry) -> Result<(), Refusal> {
+    let Plain { down, received, app, settings } = plain;
     entry.note(|facts| {
         let snapshot = proxy.model.snapshot();
         facts.plain_reason = Some(plain_reason(&snapshot, facts.source));
         facts.peer =
             snapshot.workload_at(facts.source.ip()).map(|w| format!("{}/{}", w.namespace, w.name).into());
     });
-    authorize(settings, inbound.port, entry)?;
+    authorize(&settings, inbound.port, entry)?;
     let app = match app {
         Some(app) => app,
-        None => dial_app(inbound, proxy.config.limits.dial).await?,
+        None => Box::pin(dial_app(inbound, proxy.config.limits.dial)).await?,
     };
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
-    Box::pin(relay::plain(down, app, received, entry)).await
+    relay::plain(down, app, received, entry).await
 }
 
 /// Why this peer speaks plaintext, in the controller's word where it has one.

@@ -2,12 +2,17 @@
 //!
 //! A byte that arrives passes [`inbound`] -> [`admit`] (TLS or plaintext?) -> [`wire`] -> [`model`] (authorize) -> [`relay`]; one that
 //! leaves passes [`outbound`] -> [`way`] (where to?) -> [`pool`] -> [`wire`] -> [`relay`]. In a relay it passes [`pump`] -> [`frames`] -> [`tls`]
-//! -> [`socket`]. Both end in [`connections`]. What the proxy knows comes by [`discovery`]; what it did goes out by [`report`] and is
-//! shown by [`admin`].
+//! -> [`socket`]. Both end in [`connections`]. Where [`capture`] redirects the pod's connections, their original
+//! destination says what they are for, and [`canary`] watches that it still does. What the proxy knows comes by [`discovery`];
+//! what it did goes out by [`report`] and is shown by [`admin`].
 
 pub mod admin;
 pub mod admit;
+pub mod args;
 pub mod balance;
+pub mod canary;
+pub mod capture;
+mod captured;
 pub mod config;
 pub mod connections;
 pub mod discovery;
@@ -56,6 +61,8 @@ pub struct Proxy {
     pub pool: Arc<pool::Pool>,
     pub provider: Arc<rustls::crypto::CryptoProvider>,
     pub draining: AtomicBool,
+    /// Where the pod is captured: whether it still is.
+    pub canary: Option<Arc<canary::Canary>>,
 }
 
 impl Proxy {
@@ -71,6 +78,9 @@ impl Proxy {
         }
         if self.model.snapshot().settings.is_none() {
             reasons.push("no settings from the controller yet; see signet status".into());
+        }
+        if let Some(fault) = self.canary.as_ref().and_then(|canary| canary.fault()) {
+            reasons.push(format!("capture: {fault}"));
         }
         if self.is_draining() {
             reasons.push("draining".into());

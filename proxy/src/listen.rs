@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
@@ -11,6 +11,8 @@ use std::{
     time::Duration,
 };
 
+use nix::errno::Errno;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::sleep,
@@ -26,6 +28,29 @@ pub async fn bind(address: SocketAddr, origin: &str) -> Result<TcpListener, Cann
     })
 }
 
+/// Binds `port` on every address of both families; of IPv4 alone where the kernel has no IPv6.
+pub fn bind_everywhere(port: u16, origin: &str) -> Result<TcpListener, CannotListen> {
+    let six = SocketAddr::from((Ipv6Addr::UNSPECIFIED, port));
+    let four = SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    let failed = |address| move |source| CannotListen { address, origin: origin.to_owned(), source };
+    match listening(six).map_err(failed(six)) {
+        Err(error) if error.lacks_family() => listening(four).map_err(failed(four)),
+        bound => bound,
+    }
+}
+
+fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?; // whatever net.ipv6.bindv6only says
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("cannot listen on {address} ({origin}); is another process there? ss -ltnp")]
 pub struct CannotListen {
@@ -34,11 +59,25 @@ pub struct CannotListen {
     source: io::Error,
 }
 
-/// The next connection. Errors of accept (out of descriptors, mostly) are logged and waited out.
+impl CannotListen {
+    /// Somebody else has the address.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
+    /// This network namespace lacks the address family, or loopback's address of it.
+    pub fn lacks_family(&self) -> bool {
+        let errno = self.source.raw_os_error().map(Errno::from_raw);
+        matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
+    }
+}
+
+/// The next connection; an IPv4 peer of a listener of both families has its IPv4 address. Errors of accept (out of
+/// descriptors, mostly) are logged and waited out.
 pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
-            Ok(accepted) => return accepted,
+            Ok((tcp, peer)) => return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
             Err(error) => {
                 warn!(%error, "accept failed; trying again in {PAUSE:?}");
                 sleep(PAUSE).await;
@@ -126,6 +165,8 @@ fn counted_as(source: IpAddr) -> IpAddr {
     }
 }
 
+/// Connections that wait for accept: what the standard library takes for tokio's listeners.
+const BACKLOG: i32 = 1024;
 const PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
@@ -142,5 +183,16 @@ mod tests {
         drop(second);
         assert!(arrive("2001:2::3").is_some());
         assert_eq!(sources.arrived.lock().unwrap().len(), 1, "who has none is forgotten");
+    }
+
+    #[tokio::test]
+    async fn one_listener_takes_both_families_and_an_ipv4_peer_keeps_its_address() {
+        let listener = bind_everywhere(0, "a test").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        for address in [SocketAddr::from((Ipv4Addr::LOCALHOST, port)), (Ipv6Addr::LOCALHOST, port).into()] {
+            let (client, (_accepted, peer)) = tokio::join!(TcpStream::connect(address), accept(&listener));
+            assert_eq!(peer, client.unwrap().local_addr().unwrap());
+        }
+        assert!(bind_everywhere(port, "again").unwrap_err().is_taken());
     }
 }

@@ -19,8 +19,11 @@ use signet_link::{
 };
 use signet_proxy::{
     Proxy, admin,
+    args::{Args, Command},
     balance::Balance,
-    config::{Args, Config},
+    canary::Canary,
+    capture::self_test::{self, Process},
+    config::Config,
     connections::Connections,
     discovery::Discovery,
     inbound, judge, limits,
@@ -38,7 +41,12 @@ fn main() -> anyhow::Result<ExitCode> {
     if args.exit_with_parent {
         parent::exit_with_parent()?;
     }
-    let mut config = Config::read(&args.bootstrap)?;
+    if let Some(Command::Capture(capture)) = args.command {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(capture.run()).map(|()| ExitCode::SUCCESS);
+    }
+    let bootstrap = args.bootstrap.ok_or_else(|| anyhow!("--bootstrap is missing"))?;
+    let mut config = Config { captured: args.captured, ..Config::read(&bootstrap)? };
     config.limits.connections = limits::connections_for(limits::raise_descriptors());
     // One worker, and no other thread to wake: a sidecar must not take a node's cores by default; enough for 30 000 requests/s
     // (relay/REPORT.md).
@@ -66,10 +74,22 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let model = Model::new(config.upstreams.iter().map(|upstream| Arc::clone(&upstream.name)));
     let admin = admin::bind(&config).await?;
     let (inbound, outbound) = (inbound::bind(&config).await?, outbound::bind(&config).await?); // all bound before any serves
+    let self_test = if config.captured { Some(self_test::Listeners::bind().await?) } else { None };
+    let canary = config.captured.then(|| Canary::new(Process::new(), &mut metrics));
     let (balance, pool) = (Balance::default(), Pool::new(&mut metrics));
     let draining = Default::default();
-    let proxy =
-        Arc::new(Proxy { config, model, svid, trust, connections, balance, pool, provider, draining });
+    let proxy = Arc::new(Proxy {
+        config,
+        model,
+        svid,
+        trust,
+        connections,
+        balance,
+        pool,
+        provider,
+        draining,
+        canary,
+    });
     admin.serve(&proxy, &discovery, metrics, &control);
     discovery.run(Arc::clone(&proxy), &control);
     report::run(Arc::clone(&proxy), &discovery, &control);
@@ -77,6 +97,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     pool::run(Arc::clone(&proxy), &control);
     inbound.serve(&proxy, &data);
     outbound.serve(&proxy, &data);
+    if let (Some(self_test), Some(canary)) = (self_test, &proxy.canary) {
+        self_test.serve(canary.process(), &control);
+        canary.run(&control);
+    }
     info!(workload = %proxy.config.workload.id, address = %proxy.config.workload.address, "serving");
     tokio::select! {
         _ = terminate.recv() => {}

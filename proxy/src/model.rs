@@ -149,17 +149,28 @@ impl Model {
 
     /// Where `name` (an IP address or "<service>.<namespace>") leads, waiting at most [`ANSWER`] for the controller.
     pub async fn resolve(&self, name: &str) -> Result<Answer, Unanswered> {
-        self.resolve_within(name, ANSWER).await
+        self.ask(name, ANSWER, false).await
     }
 
-    /// Like [`Model::resolve`]; the inbound hint about a stranger's address waits less.
-    pub async fn resolve_within(&self, name: &str, patience: Duration) -> Result<Answer, Unanswered> {
+    /// Like [`Model::resolve`], for the inbound hint about a stranger's address: it waits less, and "no such address" is an
+    /// answer at once, since nobody will be refused for it.
+    pub async fn hint(&self, name: &str, patience: Duration) -> Result<Answer, Unanswered> {
+        self.ask(name, patience, true).await
+    }
+
+    async fn ask(
+        &self,
+        name: &str,
+        patience: Duration,
+        unknown_is_known: bool,
+    ) -> Result<Answer, Unanswered> {
         let deadline = Instant::now() + patience;
         let mut changed = self.watch();
         self.want(name);
         loop {
             let known = match self.snapshot().address(name) {
                 Some(Some(answer)) => return Ok(answer.clone()),
+                Some(None) if unknown_is_known => return Err(Unanswered::NoSuchAddress),
                 Some(None) => Unanswered::NoSuchAddress,
                 None => Unanswered::NoAnswer,
             };
@@ -333,6 +344,17 @@ mod tests {
         };
         let (got, ()) = tokio::join!(waiter, answer);
         assert_eq!(got, Ok(Answer::Outside));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_hint_takes_no_such_address_for_an_answer_and_a_dial_waits_for_a_better_one() {
+        let model = Model::new([]);
+        model.update(|draft| draft.set_address("10.0.0.1", None));
+        let asked = Instant::now();
+        assert_eq!(model.hint("10.0.0.1", ANSWER).await, Err(Unanswered::NoSuchAddress));
+        assert_eq!(asked.elapsed(), Duration::ZERO);
+        assert_eq!(model.resolve("10.0.0.1").await, Err(Unanswered::NoSuchAddress));
+        assert_eq!(asked.elapsed(), ANSWER);
     }
 
     #[tokio::test(start_paused = true)]

@@ -15,6 +15,8 @@ use tokio::{
 use crate::{
     Proxy,
     balance::Busy,
+    capture::{OUTBOUND_PORT, self_test},
+    captured,
     config::{Config, Upstream},
     connections::{Direction, Entry, Facts},
     frames::Reset,
@@ -25,20 +27,23 @@ use crate::{
     model::Transport,
     pump::{Flight, Pump, Refused},
     refusal::Refusal,
-    relay::{self, Ended},
+    relay,
     socket::{self, AppSocket},
     way::{Endpoint, way},
     wire::Wire,
 };
 
-/// Bound, not yet served.
-pub struct Listeners(Vec<(TcpListener, Arc<Upstream>)>);
+/// Bound, not yet served. Without an upstream of its own, a listener takes what the kernel redirects to it.
+pub struct Listeners(Vec<(TcpListener, Option<Arc<Upstream>>)>);
 
 pub async fn bind(config: &Config) -> Result<Listeners, CannotListen> {
     let mut bound = Vec::new();
     for upstream in &config.upstreams {
         let origin = format!("upstream {}", upstream.to);
-        bound.push((listen::bind(upstream.listen, &origin).await?, Arc::new(upstream.clone())));
+        bound.push((listen::bind(upstream.listen, &origin).await?, Some(Arc::new(upstream.clone()))));
+    }
+    if config.captured {
+        bound.push((listen::bind_everywhere(OUTBOUND_PORT, "captured outbound")?, None));
     }
     Ok(Listeners(bound))
 }
@@ -56,7 +61,7 @@ impl Listeners {
                         () = work.stopping() => return,
                         accepted = listen::accept(&listener) => accepted,
                     };
-                    work.spawn(serve(Arc::clone(&proxy), app, source, Arc::clone(&upstream), places.clone()));
+                    work.spawn(serve(Arc::clone(&proxy), app, source, upstream.clone(), places.clone()));
                 }
             });
         }
@@ -68,24 +73,45 @@ async fn serve(
     proxy: Arc<Proxy>,
     app: TcpStream,
     source: SocketAddr,
-    upstream: Arc<Upstream>,
+    upstream: Option<Arc<Upstream>>,
     places: Places,
 ) {
+    let (upstream, redirected) = match upstream {
+        Some(upstream) => (upstream, Ok(())),
+        None => captured::outbound(&app),
+    };
+    if let Some(process) = captured::asks_who_we_are(&proxy, &upstream) {
+        return self_test::answer(app, process).await;
+    }
     let facts = Facts::new(Direction::Outbound, source, Arc::clone(&upstream.to), upstream.port);
     let entry = proxy.connections.open(facts);
-    let end = match places.take() {
-        Some(_place) => Box::pin(carry(&proxy, app, &upstream, &entry)).await,
-        None => Err(Refusal::OverLimit { limit: proxy.config.limits.connections }),
+    if let Err(why) = redirected {
+        return entry.close(&Err(why));
+    }
+    let Some(_place) = places.take() else {
+        return entry.close(&Err(Refusal::OverLimit { limit: proxy.config.limits.connections }));
+    };
+    // Two steps in boxes of their own, so that a relay does not hold what only the way to it needed.
+    let end = match Box::pin(open(&proxy, app, &upstream, &entry)).await {
+        Ok((carrier, _busy)) => Box::pin(carry(&proxy, carrier, &entry)).await,
+        Err(why) => Err(why),
     };
     entry.close(&end);
 }
 
-async fn carry(
-    proxy: &Arc<Proxy>,
+/// What carries the app's bytes to an endpoint that takes them.
+enum Carrier {
+    Wire(Box<Pump>),
+    Plain { app: AppSocket, endpoint: AppSocket },
+}
+
+/// From the app's connection to an endpoint that accepted it.
+async fn open(
+    proxy: &Proxy,
     app: TcpStream,
     upstream: &Upstream,
     entry: &Entry,
-) -> Result<(), Refusal> {
+) -> Result<(Carrier, Busy), Refusal> {
     let mut app = AppSocket::new(app).map_err(|source| Refusal::AppReset { source })?;
     let deadline = Instant::now() + proxy.config.limits.try_all;
     let mut way = way(proxy, upstream, entry).await?;
@@ -98,14 +124,19 @@ async fn carry(
             facts.peer = endpoint.name.clone();
         });
         let tried = match &endpoint.transport {
-            Transport::Plain(reason) => Box::pin(plain(proxy, app, &endpoint, reason, entry, busy)).await,
+            Transport::Plain(reason) => plain(proxy, app, &endpoint, reason, entry).await,
             Transport::Mesh(id) => {
                 let to = To { endpoint: &endpoint, id, upstream, deadline };
-                Box::pin(mesh(proxy, app, flight, &to, entry, busy)).await
+                mesh(proxy, app, flight, &to, entry).await
             }
         };
         match tried {
-            Tried::Ended(end) => return end,
+            Tried::Accepted(carrier) => {
+                entry.carried();
+                judge::judge(&proxy.model.snapshot(), entry.live());
+                return Ok((carrier, busy));
+            }
+            Tried::Final(why) => return Err(why),
             Tried::Another { app: back, flight: said, why } => {
                 (app, flight) = (back, said);
                 way.drop_after_failure(&endpoint);
@@ -116,9 +147,33 @@ async fn carry(
     Err(refusal.unwrap_or_else(|| Refusal::NoEndpoint { to: Arc::clone(&upstream.to), port: upstream.port }))
 }
 
+/// To the end, and the wire back to the pool.
+async fn carry(proxy: &Proxy, carrier: Carrier, entry: &Entry) -> Result<(), Refusal> {
+    let mut pump = match carrier {
+        Carrier::Wire(pump) => pump,
+        Carrier::Plain { app, endpoint } => return relay::plain(endpoint, app, Vec::new(), entry).await,
+    };
+    let end = relay::framed(&mut pump, entry).await;
+    let (app, _, wire) = pump.take_back();
+    match end {
+        Ok(()) => {
+            app.end();
+            proxy.pool.put(wire);
+            Ok(())
+        }
+        Err(why) => {
+            drop(app); // reset
+            Box::pin(abort(wire, &why)).await;
+            Err(why)
+        }
+    }
+}
+
 /// What became of a try.
 enum Tried {
-    Ended(Result<(), Refusal>),
+    Accepted(Carrier),
+    /// The app's bytes may have reached another one, or nobody may have them.
+    Final(Refusal),
     /// No byte reached an app: another endpoint may be tried with what the app said so far.
     Another {
         app: AppSocket,
@@ -141,19 +196,14 @@ async fn plain(
     endpoint: &Endpoint,
     reason: &Arc<str>,
     entry: &Entry,
-    _busy: Busy,
 ) -> Tried {
     entry.note(|facts| facts.plain_reason = Some(Arc::clone(reason)));
     let limits = &proxy.config.limits;
     let dialled = socket::dial(endpoint.address, Some(proxy.config.workload.address), limits.dial).await;
     match dialled.and_then(AppSocket::new) {
-        Ok(plain) => {
-            entry.carried();
-            judge::judge(&proxy.model.snapshot(), entry.live());
-            Tried::Ended(relay::plain(plain, app, Vec::new(), entry).await)
-        }
+        Ok(endpoint) => Tried::Accepted(Carrier::Plain { app, endpoint }),
         Err(source) => {
-            // A plain endpoint is tried before any byte of the app is read, or after a refusal of all that was.
+            // A plain endpoint is tried before any byte of the app is read: never after one of the mesh (way.rs).
             let why = Refusal::Unreachable { peer: endpoint.address, source };
             Tried::Another { app, flight: Box::default(), why }
         }
@@ -161,12 +211,11 @@ async fn plain(
 }
 
 async fn mesh(
-    proxy: &Arc<Proxy>,
+    proxy: &Proxy,
     mut app: AppSocket,
     mut flight: Box<Flight>,
     to: &To<'_>,
     entry: &Entry,
-    _busy: Busy,
 ) -> Tried {
     loop {
         let (wire, used) = match wire(proxy, to).await {
@@ -180,38 +229,30 @@ async fn mesh(
             source: format!("{}/{}", workload.namespace, workload.pod),
         };
         let mut pump = Box::new(Pump::open(app, wire, open, flight, Arc::clone(entry.live())));
-        let accepted = || {
-            entry.carried();
-            judge::judge(&proxy.model.snapshot(), entry.live());
-        };
-        let end = relay::framed(&mut pump, entry, to.deadline, accepted).await;
-        let (back, said, wire) = pump.take_back();
-        match end {
-            Ok(Ended::Cleanly) => {
-                back.end();
-                proxy.pool.put(wire);
-                return Tried::Ended(Ok(()));
-            }
-            // The wire was old, not the endpoint: the same one again, on another wire.
-            Ok(Ended::Refused(Refused::GoneAway | Refused::Reset(Reset::Draining))) if used => {
-                (app, flight) = (back, said);
-            }
-            Ok(Ended::Refused(refused)) => {
-                let why = refusal(refused, to, &wire);
-                if matches!(refused, Refused::Reset(Reset::Refused | Reset::Denied)) {
-                    proxy.pool.put(wire);
-                }
-                return match refused {
-                    Refused::Reset(Reset::Denied) => Tried::Ended(Err(why)),
-                    _ => Tried::Another { app: back, flight: said, why },
-                };
-            }
+        let refused = match relay::opened(&mut pump, entry, to.deadline).await {
+            Ok(None) => return Tried::Accepted(Carrier::Wire(pump)),
+            Ok(Some(refused)) => refused,
             Err(why) => {
-                drop(back); // reset
+                if !pump.is_opening() {
+                    entry.carried(); // it broke as it was accepted
+                }
+                let (app, _, wire) = pump.take_back();
+                drop(app); // reset
                 abort(wire, &why).await;
-                return Tried::Ended(Err(why));
+                return Tried::Final(why);
             }
+        };
+        let (back, said, wire) = pump.take_back();
+        (app, flight) = (back, said);
+        if used && matches!(refused, Refused::GoneAway | Refused::Reset(Reset::Draining)) {
+            continue; // the wire was old, not the endpoint: the same one again, on another wire
         }
+        let why = refusal(refused, to, &wire);
+        proxy.pool.put(wire); // unless it is going away
+        return match refused {
+            Refused::Reset(Reset::Denied) => Tried::Final(why),
+            _ => Tried::Another { app, flight, why },
+        };
     }
 }
 

@@ -24,6 +24,11 @@ pub enum Refusal {
     OverLimit { limit: usize },
     #[error("{from} has {limit} connections open that have not shown who they are; a flood, or a scanner")]
     SourceOverLimit { from: IpAddr, limit: usize },
+    #[error(
+        "{to} is the proxy's own or not ours, or no rule redirected this connection; dial the app's port on the pod's address \
+         (docs/capture.md)"
+    )]
+    NotRedirected { to: SocketAddr },
     // ---- the peer
     #[error(
         "{peer} spoke plaintext and this workload is strict; who else would break: signet edges --plaintext"
@@ -90,6 +95,7 @@ impl Refusal {
             Self::NoSettings => "no_settings",
             Self::Draining => "draining",
             Self::OverLimit { .. } | Self::SourceOverLimit { .. } => "over_limit",
+            Self::NotRedirected { .. } => "not_redirected",
             Self::Plaintext { .. } => "plaintext_refused",
             Self::Silent { .. } => "first_bytes_timeout",
             Self::HandshakeTimeout { .. } => "handshake_timeout",

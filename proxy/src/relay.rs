@@ -21,78 +21,83 @@ use crate::{
     wire::{Backlog, LOOK, SLOTS, Scratch, with_scratch},
 };
 
-/// How a stream ended without breaking its wire.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Ended {
-    /// Both directions ended as the apps wished.
-    Cleanly,
-    /// The server refused it; no byte reached an app.
-    Refused(Refused),
+/// Client side: pumps until the server accepted the stream (`None`) or refused it. It may take until `deadline`.
+/// An `Err` leaves app and wire to be ended by the caller.
+pub async fn opened(pump: &mut Pump, entry: &Entry, deadline: Instant) -> Result<Option<Refused>, Refusal> {
+    let mut cut = pin!(entry.cut());
+    let mut late = pin!(sleep_until(deadline));
+    poll_fn(|cx| {
+        if let Poll::Ready(why) = cut.as_mut().poll(cx) {
+            return Poll::Ready(Err(why));
+        }
+        if let Poll::Ready(end) = poll(pump, cx, Pump::is_opening)? {
+            return Poll::Ready(Ok(end));
+        }
+        ready!(late.as_mut().poll(cx));
+        let source = io::ErrorKind::TimedOut.into();
+        Poll::Ready(Err(Refusal::Lost { peer: pump.wire.address, source }))
+    })
+    .await
 }
 
-/// Pumps until the stream ended or the entry is cut. `opening`: until when the server may take its time to accept;
-/// `on_accept` hears of it. An `Err` leaves app and wire to be ended by the caller.
-pub async fn framed(
-    pump: &mut Pump,
-    entry: &Entry,
-    opening: Instant,
-    mut on_accept: impl FnMut(),
-) -> Result<Ended, Refusal> {
+/// Pumps an accepted stream to its end, which both apps wished, or until the entry is cut. An `Err` leaves app and wire to be
+/// ended by the caller.
+pub async fn framed(pump: &mut Pump, entry: &Entry) -> Result<(), Refusal> {
     let mut cut = pin!(entry.cut());
-    let mut ride = pin!(sleep(RIDE));
-    // Until ACCEPT its deadline, then the time for a look at the peer.
-    let mut late = pin!(sleep_until(opening));
+    // Until ACCEPT has left its moment, then the time for a look at the peer.
+    let mut timer = pin!(sleep(RIDE));
     let mut is_watching = false;
     poll_fn(|cx| {
         if let Poll::Ready(why) = cut.as_mut().poll(cx) {
             return Poll::Ready(Err(why));
         }
         loop {
-            let was_opening = pump.is_opening();
-            let flow = with_scratch(|scratch| pump.pump(scratch));
-            if was_opening && !pump.is_opening() && !matches!(flow, Ok(Flow::Refused(_))) {
-                on_accept();
-                if matches!(flow, Ok(Flow::Wait(_))) {
-                    continue; // the app may say more now
-                }
+            if poll(pump, cx, |_| true)?.is_ready() {
+                return Poll::Ready(Ok(()));
             }
-            match flow? {
-                Flow::Done => return Poll::Ready(Ok(Ended::Cleanly)),
-                Flow::Refused(why) => return Poll::Ready(Ok(Ended::Refused(why))),
-                Flow::Again => {
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
+            if pump.is_holding() {
+                ready!(timer.as_mut().poll(cx));
+                pump.release();
+            } else if pump.wire.watched {
+                if !is_watching {
+                    timer.as_mut().reset(Instant::now() + LOOK);
+                    is_watching = true;
                 }
-                Flow::Wait(wants) => {
-                    let mut again = poll_sockets(pump, wants, cx);
-                    if pump.is_holding() && ride.as_mut().poll(cx).is_ready() {
-                        pump.release();
-                        again = true;
-                    }
-                    if pump.is_opening() && late.as_mut().poll(cx).is_ready() {
-                        let source = io::ErrorKind::TimedOut.into();
-                        return Poll::Ready(Err(Refusal::Lost { peer: pump.wire.address, source }));
-                    }
-                    if pump.wire.watched && !pump.is_opening() {
-                        if !is_watching {
-                            late.as_mut().reset(Instant::now() + LOOK);
-                            is_watching = true;
-                        }
-                        if late.as_mut().poll(cx).is_ready() {
-                            let looked = pump.wire.look_at_peer();
-                            looked.map_err(|source| Refusal::Lost { peer: pump.wire.address, source })?;
-                            is_watching = false;
-                            again = true;
-                        }
-                    }
-                    if !again {
-                        return Poll::Pending;
-                    }
-                }
+                ready!(timer.as_mut().poll(cx));
+                let looked = pump.wire.look_at_peer();
+                looked.map_err(|source| Refusal::Lost { peer: pump.wire.address, source })?;
+                is_watching = false;
+            } else {
+                return Poll::Pending;
             }
         }
     })
     .await
+}
+
+/// Pumps as long as there is something to do and `goes_on` says so. Ready: it does not go on, both directions ended, or the
+/// server refused the stream.
+fn poll(
+    pump: &mut Pump,
+    cx: &mut Context<'_>,
+    goes_on: impl Fn(&Pump) -> bool,
+) -> Poll<Result<Option<Refused>, Refusal>> {
+    loop {
+        match with_scratch(|scratch| pump.pump(scratch))? {
+            Flow::Refused(why) => return Poll::Ready(Ok(Some(why))),
+            Flow::Done => return Poll::Ready(Ok(None)),
+            _ if !goes_on(pump) => return Poll::Ready(Ok(None)),
+            Flow::Again => {
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
+            }
+            Flow::Wait(wants) => {
+                if !poll_sockets(pump, wants, cx) {
+                    return Poll::Pending;
+                }
+            }
+        }
+    }
 }
 
 /// Whether one of the wanted sockets is ready; the others will wake us.

@@ -1,6 +1,6 @@
 //! Where to: the endpoints that may carry a connection, as the controller says, and the choice among them.
 //!
-//! No downgrade, ever: plaintext leaves only to an endpoint that the controller called PLAIN, or to an address outside the
+//! No downgrade, ever: plaintext leaves only to an endpoint that the controller called PLAIN, to our own pod, or to an address outside the
 //! mesh's ranges; a missing answer refuses.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -8,6 +8,7 @@ use std::{net::SocketAddr, sync::Arc};
 use crate::{
     Proxy,
     balance::{self, Busy},
+    captured,
     config::Upstream,
     connections::Entry,
     model::{ANSWER, Answer, Transport, Unanswered, Workload},
@@ -30,11 +31,12 @@ pub struct Endpoint {
 }
 
 impl Endpoint {
-    fn of(workload: &Workload, port: u16) -> Self {
+    fn of(proxy: &Proxy, workload: &Workload, port: u16) -> Self {
+        let ours = captured::is_own_pod(&proxy.config, workload);
         Self {
             address: SocketAddr::new(workload.address, port),
             name: Some(format!("{}/{}", workload.namespace, workload.name).into()),
-            transport: workload.transport.clone(),
+            transport: if ours { Transport::Plain(OWN_POD.into()) } else { workload.transport.clone() },
         }
     }
 }
@@ -76,12 +78,12 @@ pub async fn way(proxy: &Proxy, upstream: &Upstream, entry: &Entry) -> Result<Wa
     entry.note(|facts| facts.model_generation = proxy.model.snapshot().generation);
     match answer {
         Answer::Workload(workload) => {
-            Ok(Way { endpoints: vec![Endpoint::of(&workload, upstream.port)], sticky: false })
+            Ok(Way { endpoints: vec![Endpoint::of(proxy, &workload, upstream.port)], sticky: false })
         }
         Answer::Service(service) => {
             let reached = service.endpoints.iter().filter_map(|endpoint| {
                 let port = endpoint.target_ports.get(&upstream.port)?;
-                Some(Endpoint::of(&endpoint.workload, *port))
+                Some(Endpoint::of(proxy, &endpoint.workload, *port))
             });
             Ok(Way { endpoints: reached.collect(), sticky: service.client_ip_affinity })
         }
@@ -97,6 +99,8 @@ fn outside(address: SocketAddr) -> Way {
 
 /// The word for addresses outside the mesh's ranges.
 const OUTSIDE: &str = "outside_mesh";
+/// The word for our own app, reached by its Service: nothing leaves the pod, and nothing captures our dial.
+const OWN_POD: &str = "own_pod";
 
 #[cfg(test)]
 mod tests {

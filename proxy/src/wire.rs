@@ -3,6 +3,7 @@
 
 use std::{
     cell::RefCell,
+    collections::HashMap,
     future::poll_fn,
     io::{self, IoSlice, IoSliceMut},
     net::{IpAddr, SocketAddr},
@@ -12,7 +13,7 @@ use std::{
 
 use rustls::Error;
 use signet_api::wire::Open;
-use signet_core::tls::{ALPN_WIRE, Generation, Peer};
+use signet_core::tls::{ALPN_WIRE, Generation, NotOurPeer, Peer};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, task::yield_now, time::timeout};
 
 use crate::{
@@ -101,13 +102,12 @@ impl Wire {
             .await
             .map_err(|_| Refusal::HandshakeTimeout { peer: address, waited: limits.handshake })?
             .map_err(|error| Refusal::of_handshake(address, error))?;
-        let peer =
-            Peer::of(&tls, ALPN_WIRE).map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
+        let peer = peer_of(&tls).map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
         Ok(Box::new(Self {
             not_after: peer.leaf.not_after.min(generation.leaf.not_after),
             generation: generation.number,
             epoch: 0,
-            peer: shared(peer),
+            peer,
             address,
             socket: Socket::new(tcp),
             tls,
@@ -285,21 +285,6 @@ impl Wire {
     }
 }
 
-/// Connections of one workload, and there may be thousands, share what it proved on each: 1.4 kB.
-fn shared(peer: Peer) -> Arc<Peer> {
-    PEERS.with_borrow_mut(|peers| {
-        peers.retain(|peer| peer.strong_count() > 0);
-        let same = |held: &Arc<Peer>| held.chain == peer.chain && held.facts == peer.facts;
-        if let Some(held) = peers.iter().filter_map(Weak::upgrade).find(same) {
-            return held;
-        }
-        let peer = Arc::new(peer);
-        peers.truncate(SHARED_PEERS - 1);
-        peers.insert(0, Arc::downgrade(&peer));
-        peer
-    })
-}
-
 async fn handshake(tcp: &mut TcpStream, tls: &mut Tls, received: &mut Vec<u8>) -> io::Result<()> {
     use tokio::io::AsyncWriteExt as _;
     loop {
@@ -319,6 +304,25 @@ async fn handshake(tcp: &mut TcpStream, tls: &mut Tls, received: &mut Vec<u8>) -
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
     }
+}
+
+/// Who is at the other end. All wires of one peer share what is known of it: a chain is a kilobyte.
+fn peer_of(tls: &Tls) -> Result<Arc<Peer>, NotOurPeer> {
+    let Some(leaf) = tls.peer_certificates().and_then(|chain| chain.first()) else {
+        return Peer::of(tls, ALPN_WIRE).map(Arc::new);
+    };
+    PEERS.with_borrow_mut(|peers| {
+        let known = peers.get(leaf.as_ref()).and_then(Weak::upgrade);
+        if let Some(known) = known.filter(|known| known.is_of(tls, ALPN_WIRE)) {
+            return Ok(known);
+        }
+        let peer = Arc::new(Peer::of(tls, ALPN_WIRE)?);
+        if peers.len() >= PEERS_LOOK {
+            peers.retain(|_, peer| peer.strong_count() > 0);
+        }
+        peers.insert(leaf.to_vec(), Arc::downgrade(&peer));
+        Ok(peer)
+    })
 }
 
 fn broken_handshake(peer: SocketAddr, error: Error) -> Refusal {
@@ -434,7 +438,8 @@ pub(crate) struct Scratch {
 }
 
 thread_local! {
-    static PEERS: RefCell<Vec<Weak<Peer>>> = const { RefCell::new(Vec::new()) };
+    /// Those that wires are open to, by leaf.
+    static PEERS: RefCell<HashMap<Vec<u8>, Weak<Peer>>> = RefCell::default();
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         sealed: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
         plain: vec![0; (SLOTS + 2) * MAX_SEALED].into(),
@@ -478,8 +483,8 @@ impl Fault {
 
 /// Records of a batch, once a connection fills one: as many as a socket's usual buffers hold (measured, relay/REPORT.md).
 pub(crate) const SLOTS: usize = 16;
-/// As many are compared with each handshake's peer; who has more of them has few connections of each.
-const SHARED_PEERS: usize = 16;
+/// From so many on, those that left are looked for at each new one; as many as live are kept.
+const PEERS_LOOK: usize = 256;
 /// Of a handshake: a ClientHello of 64 KiB and a certificate flight of as much.
 const MAX_FLIGHT: usize = 128 * 1024;
 /// Most flights come whole in one read.

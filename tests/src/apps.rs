@@ -52,7 +52,11 @@ pub enum Does {
 
 impl App {
     pub async fn start(address: SocketAddr, does: Does) -> io::Result<Self> {
-        let listener = TcpListener::bind(address).await?;
+        Self::serve(TcpListener::bind(address).await?, does)
+    }
+
+    /// The same on a listener of somewhere else, e.g. of a pod's network namespace.
+    pub fn serve(listener: TcpListener, does: Does) -> io::Result<Self> {
         let (life, over) = watch::channel(());
         let app = Self { address: listener.local_addr()?, counts: Arc::default(), _life: life };
         let (drain, counts) = (Drain::new(), Arc::clone(&app.counts));

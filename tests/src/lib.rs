@@ -11,6 +11,7 @@
 
 pub mod apps;
 pub mod binaries;
+pub mod captured;
 pub mod client;
 pub mod eventually;
 pub mod fake_ca;
@@ -23,6 +24,7 @@ pub mod network;
 pub mod pki;
 pub mod programs;
 pub mod record;
+pub mod tap;
 pub mod unprivileged;
 pub mod wire;
 pub mod workload;

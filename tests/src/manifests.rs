@@ -17,6 +17,14 @@ pub struct Pod {
     in_the_mesh: bool,
     ready: bool,
     annotations: Map<String, Value>,
+    captured: Option<Addresses>,
+}
+
+/// Of a pod with a network of its own, and of the Service in front of it: IPv4, IPv6.
+#[derive(Clone, Debug)]
+struct Addresses {
+    pod: [IpAddr; 2],
+    service: [IpAddr; 2],
 }
 
 impl Pod {
@@ -33,6 +41,7 @@ impl Pod {
             in_the_mesh: true,
             ready: true,
             annotations: Map::new(),
+            captured: None,
         }
     }
 
@@ -87,6 +96,12 @@ impl Pod {
         self
     }
 
+    /// In a network of its own, where connections are captured: no annotation says where anything listens.
+    pub(crate) fn captured_at(mut self, pod: [IpAddr; 2], service: [IpAddr; 2]) -> Self {
+        self.captured = Some(Addresses { pod, service });
+        self.at(pod[0])
+    }
+
     /// "shop/api"
     pub(crate) fn full_name(&self) -> String {
         format!("{}/{}", self.namespace, self.name)
@@ -107,7 +122,7 @@ impl Pod {
     /// The pod, its service account and its Service, as documents of one file.
     pub fn documents(&self, address: IpAddr) -> Vec<Value> {
         let mut annotations = self.annotations.clone();
-        if self.in_the_mesh {
+        if self.in_the_mesh && self.captured.is_none() {
             let inbound: Vec<String> =
                 self.ports.iter().map(|port| format!("{port}={}", app_port(*port))).collect();
             let upstreams: Vec<String> =
@@ -119,6 +134,8 @@ impl Pod {
             }
         }
         let (namespace, service) = (&self.namespace, self.service());
+        let pod_ips = self.captured.as_ref().map_or(vec![address], |addresses| addresses.pod.to_vec());
+        let pod_ips: Vec<Value> = pod_ips.iter().map(|ip| json!({"ip": ip})).collect();
         let inject = if self.in_the_mesh { "enabled" } else { "disabled" };
         let mut documents = vec![
             json!({
@@ -136,17 +153,23 @@ impl Pod {
                     "containers": [{"name": "app", "image": "app"}],
                 },
                 "status": {
-                    "phase": "Running", "podIP": address, "podIPs": [{"ip": address}],
+                    "phase": "Running", "podIP": address, "podIPs": pod_ips,
                     "conditions": [{"type": "Ready", "status": if self.ready { "True" } else { "False" }}],
                 },
             }),
         ];
         if !self.ports.is_empty() {
             let ports = self.ports.iter().map(|port| json!({"name": format!("tcp-{port}"), "port": port}));
+            let mut spec = json!({"selector": {"app": service}, "ports": ports.collect::<Vec<_>>()});
+            if let Some(Addresses { service: ips, .. }) = &self.captured {
+                spec["clusterIP"] = json!(ips[0]);
+                spec["clusterIPs"] = json!(ips);
+                spec["ipFamilies"] = json!(["IPv4", "IPv6"]);
+            }
             documents.push(json!({
                 "apiVersion": "v1", "kind": "Service",
                 "metadata": {"name": service, "namespace": namespace},
-                "spec": {"selector": {"app": service}, "ports": ports.collect::<Vec<_>>()},
+                "spec": spec,
             }));
         }
         documents

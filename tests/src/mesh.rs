@@ -55,6 +55,8 @@ pub struct MeshBuilder {
     /// Child -> the last number of the address where it listens, out of the way.
     inbound_aside: Vec<(String, u8)>,
     log: Option<String>,
+    /// Where the control plane listens and which ranges are the mesh's, when not on loopback.
+    place: Option<(IpAddr, Vec<String>)>,
     grace: Option<Duration>,
 }
 
@@ -248,6 +250,12 @@ impl MeshBuilder {
         self
     }
 
+    /// In a network of the test's own instead of on loopback: pods then have addresses of their own.
+    pub(crate) fn placed(mut self, control: IpAddr, ranges: &[&str]) -> Self {
+        self.place = Some((control, ranges.iter().map(ToString::to_string).collect()));
+        self
+    }
+
     /// SIGTERM to SIGKILL, where a drain is to have its time.
     pub fn grace(mut self, grace: Duration) -> Self {
         self.grace = Some(grace);
@@ -296,13 +304,15 @@ impl MeshBuilder {
     }
 
     fn config(&self, network: &Network, directory: &Path, state: &Path) -> LocalConfig {
+        let on_loopback = || (network.control(), vec![network.range()]);
+        let (control_address, ranges) = self.place.clone().unwrap_or_else(on_loopback);
         let aside = |(name, d): &(String, u8)| (name.clone(), network.aside(*d, 0).ip());
         LocalConfig {
             directory: directory.to_owned(),
             state: StateDir::at(state).expect("an absolute path"),
-            control_address: network.control(),
+            control_address,
             trust_domain: TrustDomain::new("cluster.local").expect("the default"),
-            mesh_ranges: vec![network.range().parse().expect("a range")],
+            mesh_ranges: ranges.iter().map(|range| range.parse().expect("a range")).collect(),
             leaf_life: self.leaf_life.clone().unwrap_or_else(|| "24h".into()),
             allow_short_leaves: self.leaf_life.is_some(),
             drain: self.grace.unwrap_or(SOON / 4),

@@ -9,15 +9,16 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, Write as _},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::fd::AsRawFd as _,
     path::PathBuf,
     process::{Command as Blocking, Stdio},
     thread,
 };
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::{CloneFlags, setns, unshare};
 use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
     process::Command,
     runtime::{Handle, RuntimeFlavor},
 };
@@ -66,6 +67,31 @@ impl Netns {
             return Ok(stdout);
         }
         Err(io::Error::other(format!("{}: {}\n{stdout}\n{stderr}", argv.join(" "), output.status)))
+    }
+
+    /// What `act` does in here, on a thread of its own: sockets stay in the namespace in which they were made.
+    pub fn inside<T: Send>(&self, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                setns(&self.descriptor, CloneFlags::CLONE_NEWNET)?;
+                act()
+            });
+            thread.join().map_err(|_| io::Error::other("what was done in a namespace panicked"))?
+        })
+    }
+
+    /// A listener in here, as an app opens it.
+    pub fn listen(&self, address: SocketAddr) -> io::Result<TcpListener> {
+        let listener = self.inside(|| std::net::TcpListener::bind(address))?;
+        listener.set_nonblocking(true)?;
+        TcpListener::from_std(listener)
+    }
+
+    /// A connection from in here, as an app opens it.
+    pub async fn dial(&self, to: SocketAddr) -> io::Result<TcpStream> {
+        // Made on the other thread, connected on this one: a namespace is a socket's from its birth.
+        let socket = self.inside(|| if to.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() })?;
+        tokio::time::timeout(DEADLINE, socket.connect(to)).await.map_err(io::Error::other)?
     }
 
     /// Runs ip(8) commands in here, one a line; all or an error. A line may begin with "-6 ".
@@ -236,7 +262,7 @@ const DEADLINE: std::time::Duration = std::time::Duration::from_secs(60);
 mod tests {
     use super::*;
     use std::time::Duration;
-    use tokio::{net::TcpListener, time::timeout};
+    use tokio::time::timeout;
 
     #[tokio::test]
     async fn pods_reach_each_other_and_the_node_over_both_families_and_nothing_is_left_behind() {

@@ -22,27 +22,40 @@ use tokio::{
 use crate::{
     binaries::binary,
     eventually::{SOON, eventually},
+    netns::Netns,
 };
 
 /// A user without rights, with a home directory under the temporary one; removed when dropped.
 pub struct Unprivileged {
     pub home: PathBuf,
+    /// `nsenter --net=<path> --`, or nothing.
+    enter: Vec<String>,
 }
 
 impl Unprivileged {
     /// With copies of our binaries in `home/bin`: a target directory below /root is closed to others.
     pub fn new() -> io::Result<Self> {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let home = std::env::temp_dir().join(format!("signet-user-{}-{number}", std::process::id()));
-        fs::create_dir(&home)?;
-        let user = Self { home };
+        let user = Self::at_home(Vec::new())?;
         fs::create_dir(user.home.join("bin"))?;
         for name in ["signet", "signet-proxy"] {
             let copy = user.home.join("bin").join(name);
             fs::copy(binary(name), &copy)?;
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
         }
+        Ok(user)
+    }
+
+    /// Whose programs run in a network namespace; they are programs of others, which know nothing of us.
+    pub fn inside(netns: &Netns) -> io::Result<Self> {
+        Self::at_home(["nsenter".into(), format!("--net={}", netns.path().display()), "--".into()].into())
+    }
+
+    fn at_home(enter: Vec<String>) -> io::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let home = std::env::temp_dir().join(format!("signet-user-{}-{number}", std::process::id()));
+        fs::create_dir(&home)?;
+        let user = Self { home, enter };
         user.own(&user.home)?;
         Ok(user)
     }
@@ -55,6 +68,7 @@ impl Unprivileged {
             .arg("-i")
             .arg(format!("HOME={}", self.home.display()))
             .arg(format!("PATH={PATH}"))
+            .args(&self.enter)
             .arg("setpriv");
         if is_root() {
             command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--bounding-set=-all"]);
@@ -100,26 +114,46 @@ impl Unprivileged {
         Err(io::Error::other(format!("{:?}: {}\n{stdout}\n{stderr}", command.as_std(), output.status)))
     }
 
-    /// Starts a server and waits until it takes connections; its log is `home/<name>.log`.
-    pub async fn server(&self, name: &str, mut command: Command, address: SocketAddr) -> io::Result<Server> {
+    /// Starts a server and waits until it takes connections at all `addresses`; its log is `home/<name>.log`.
+    pub async fn server(
+        &self,
+        name: &str,
+        mut command: Command,
+        addresses: &[SocketAddr],
+    ) -> io::Result<Server> {
         let log = fs::File::create(self.home.join(format!("{name}.log")))?;
         let mut process = command.stdout(log.try_clone()?).stderr(log).process_group(0).spawn()?;
-        let started = eventually(&format!("{name} at {address}"), SOON, async || {
+        let started = eventually(&format!("{name} at {addresses:?}"), SOON, async || {
             match process.try_wait() {
                 Ok(Some(status)) => return Some(Err(status)),
                 Ok(None) => {}
                 Err(e) => panic!("{name}: {e}"),
             }
-            TcpStream::connect(address).await.ok().map(|_| Ok(()))
+            for address in addresses {
+                if !self.reaches(*address).await {
+                    return None;
+                }
+            }
+            Some(Ok(()))
         })
         .await;
         match started {
-            Ok(()) => Ok(Server { process, address }),
+            Ok(()) => Ok(Server { process }),
             Err(status) => {
                 let log = fs::read_to_string(self.home.join(format!("{name}.log"))).unwrap_or_default();
                 Err(io::Error::other(format!("{name} ended with {status}:\n{log}")))
             }
         }
+    }
+
+    /// Whether somebody takes connections at `address`, asked from where we are: inside a pod no proxy answers instead.
+    async fn reaches(&self, address: SocketAddr) -> bool {
+        if self.enter.is_empty() {
+            return TcpStream::connect(address).await.is_ok();
+        }
+        let mut bash = self.command("bash");
+        bash.args(["-c", &format!("exec 3<>/dev/tcp/{}/{}", address.ip(), address.port())]);
+        bash.stderr(Stdio::null()).status().await.is_ok_and(|status| status.success())
     }
 
     fn own(&self, path: &Path) -> io::Result<()> {
@@ -140,7 +174,6 @@ impl Drop for Unprivileged {
 /// A program that serves; killed when dropped, and with it whatever it started.
 pub struct Server {
     process: Child,
-    pub address: SocketAddr,
 }
 
 impl Drop for Server {

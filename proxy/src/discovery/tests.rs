@@ -82,7 +82,7 @@ async fn what_expired_or_arrives_without_a_subscription_is_never_an_answer() {
     assert_eq!(fixture.model.snapshot().address("10.0.0.8"), None, "it would never be updated");
     assert_eq!(fixture.model.snapshot().address("10.0.0.7"), None);
 
-    let _ = fixture.model.resolve_within("10.0.0.9", Duration::ZERO).await;
+    let _ = fixture.model.hint("10.0.0.9", Duration::ZERO).await;
     fixture.held.follow(&fixture.model).unwrap();
     fixture.take(vec![resource("10.0.0.9", "v1", &service())], &[]);
     tokio::time::advance(Duration::from_secs(3600)).await; // the controller was away for an hour
@@ -134,7 +134,7 @@ fn settings_that_the_controller_no_longer_knows_stay() {
 async fn names_that_nobody_uses_are_unsubscribed_and_forgotten() {
     let mut fixture = fixture();
     fixture.held.first_requests(&fixture.model, &fixture.trust);
-    let _ = fixture.model.resolve_within("10.0.0.9", Duration::ZERO).await;
+    let _ = fixture.model.hint("10.0.0.9", Duration::ZERO).await;
     let request = fixture.held.follow(&fixture.model).unwrap();
     assert_eq!(request.resource_names_subscribe, ["10.0.0.9"]);
     fixture.take(vec![resource("10.0.0.9", "v1", &service())], &[]);

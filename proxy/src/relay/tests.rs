@@ -48,7 +48,7 @@ struct Server {
     address: SocketAddr,
     apps: mpsc::Receiver<TcpStream>,
     next: mpsc::Sender<Next>,
-    ends: mpsc::Receiver<Result<Ended, Refusal>>,
+    ends: mpsc::Receiver<Result<(), Refusal>>,
     _drain: Drain,
 }
 
@@ -78,7 +78,7 @@ impl Server {
         timeout(SOON, self.apps.recv()).await.unwrap().unwrap()
     }
 
-    async fn end(&mut self) -> Result<Ended, Refusal> {
+    async fn end(&mut self) -> Result<(), Refusal> {
         timeout(SOON, self.ends.recv()).await.unwrap().unwrap()
     }
 }
@@ -87,7 +87,7 @@ async fn serve(
     mut wire: Box<Wire>,
     apps: mpsc::Sender<TcpStream>,
     mut nexts: mpsc::Receiver<Next>,
-    ends: mpsc::Sender<Result<Ended, Refusal>>,
+    ends: mpsc::Sender<Result<(), Refusal>>,
 ) {
     while let Ok(Some(_)) = wire.next_open().await {
         match nexts.recv().await.unwrap() {
@@ -105,7 +105,7 @@ async fn serve(
                 let entry = entry(Way::Inbound);
                 let app = AppSocket::new(ours).unwrap();
                 let mut pump = Box::new(Pump::accept(app, wire, Arc::clone(entry.live())));
-                let end = framed(&mut pump, &entry, Instant::now(), || {}).await;
+                let end = framed(&mut pump, &entry).await;
                 let clean = end.is_ok();
                 let _ = ends.send(end).await;
                 let (app, _, next) = pump.take_back();
@@ -124,6 +124,12 @@ struct Stream {
     app: TcpStream,
     end: oneshot::Receiver<Carried>,
     _drain: Drain,
+}
+
+#[derive(Debug, Eq, PartialEq)]
+enum Ended {
+    Cleanly,
+    Refused(Refused),
 }
 
 struct Carried {
@@ -150,7 +156,11 @@ fn reopen(wire: Box<Wire>, app: TcpStream, ours: AppSocket, flight: Box<Flight>)
     drain.spawn(async move {
         let entry = entry(Way::Outbound);
         let mut pump = Box::new(Pump::open(ours, wire, Open::default(), flight, Arc::clone(entry.live())));
-        let end = framed(&mut pump, &entry, Instant::now() + SOON, || {}).await;
+        let end = match opened(&mut pump, &entry, Instant::now() + SOON).await {
+            Ok(Some(refused)) => Ok(Ended::Refused(refused)),
+            Ok(None) => framed(&mut pump, &entry).await.map(|()| Ended::Cleanly),
+            Err(why) => Err(why),
+        };
         let (app, flight, wire) = pump.take_back();
         let app = if matches!(end, Ok(Ended::Cleanly)) {
             app.end();
@@ -216,7 +226,7 @@ async fn app_connections_of_every_size_and_ending_follow_each_other_on_one_wire(
         assert!(there == sent && back == sent, "{size} bytes");
         let (end, next) = stream.end().await;
         assert_eq!(end.unwrap(), Ended::Cleanly);
-        assert_eq!(server.end().await.unwrap(), Ended::Cleanly);
+        server.end().await.unwrap();
         assert!(next.is_between_streams());
         wire = next;
     }
@@ -360,7 +370,10 @@ async fn a_relay_that_is_dropped_at_any_point_resets_its_apps_and_never_ends_the
             let mut pump =
                 Box::new(Pump::open(ours, wire, Open::default(), Box::default(), Arc::clone(entry.live())));
             let ended = {
-                let mut relay = pin!(framed(&mut pump, &entry, Instant::now() + SOON, || {}));
+                let mut relay = pin!(async {
+                    opened(&mut pump, &entry, Instant::now() + SOON).await?;
+                    framed(&mut pump, &entry).await
+                });
                 let mut polled = 0;
                 poll_fn(|cx| {
                     polled += 1;

@@ -48,9 +48,9 @@ async fn curl_redis_cli_and_psql_speak_to_their_servers_through_the_mesh_all_run
     mesh.arg("local").arg(user.home.join("manifests")).arg("--state").arg(user.home.join("state"));
     mesh.arg("--control-address").arg(network.control().to_string());
     let mut mesh = mesh.stdout(Stdio::null()).spawn().unwrap();
-    let _nginx = programs::nginx(&user, at(2, 18080)).await.unwrap();
-    let _redis = programs::redis(&user, at(3, 16379)).await.unwrap();
-    let _postgres = programs::postgres(&user, at(4, 15432)).await.unwrap();
+    let _nginx = programs::nginx(&user, &[at(2, 18080)]).await.unwrap();
+    let _redis = programs::redis(&user, &[at(3, 16379)]).await.unwrap();
+    let _postgres = programs::postgres(&user, &[at(4, 15432)]).await.unwrap();
     for d in 1..=4 {
         eventually("the proxies to be ready", SOON, async || {
             client::get(at(d, 15020), "/ready").await.ok().filter(|(status, _)| *status == 200)
