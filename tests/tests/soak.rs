@@ -1,5 +1,9 @@
 //! The long promises, run by `make soak`. Each leaves docs/soak/<line>.json.
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+#![expect(
+    clippy::large_futures,
+    reason = "the bound is for connections of the product; a test waits with one future"
+)]
 
 use std::{
     fs,

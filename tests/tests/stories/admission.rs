@@ -188,7 +188,8 @@ async fn garbage_of_a_thousand_strangers_reaches_no_app_and_leaves_the_proxy_as_
     let to = inbound.api.port(8080);
     let pid = inbound.mesh.local.child_pid("shop/api");
     let strangers = (0..1000_u32).map(|n| {
-        let from = inbound.mesh.network.address(4 + (n / 200) as u8, 1 + (n % 200) as u8);
+        let [c, d] = [4 + n / 200, 1 + n % 200].map(|number| u8::try_from(number).unwrap());
+        let from = inbound.mesh.network.address(c, d);
         async move {
             let mut connection = dial(from, to).await?;
             let mut random = fastrand::Rng::with_seed(n.into());

@@ -168,7 +168,7 @@ fn rows(workload: &Workload) -> Vec<Row> {
     let row = |line: &String| {
         let field = |name: &str| {
             let value = line.split(&format!(" {name}=")).nth(1).and_then(|rest| rest.split(' ').next());
-            value.unwrap_or_else(|| panic!("no {name} in {line}")).to_owned()
+            value.ok_or_else(|| format!("no {name} in {line}")).unwrap().to_owned()
         };
         Row {
             peer_id: field("peer_id"),
