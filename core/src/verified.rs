@@ -118,7 +118,7 @@ mod tests {
         .into();
         assert!(!verified.knows(&key, &same_roots_again, year(2029)), "the bundle changed");
         assert!(!verified.knows(&Key::of(&leaf, &[above], false), &roots, year(2029)), "as a client");
-        assert!(!verified.knows(&Key::of(&leaf, &[other.clone()], true), &roots, year(2029)));
+        assert!(!verified.knows(&Key::of(&leaf, std::slice::from_ref(&other), true), &roots, year(2029)));
         assert!(!verified.knows(&Key::of(&leaf, &[], true), &roots, year(2029)));
         assert!(!verified.knows(&Key::of(&other, &[], true), &roots, year(2029)));
     }
