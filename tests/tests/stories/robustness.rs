@@ -164,7 +164,8 @@ async fn out_of_descriptors_the_proxy_sheds_does_not_spin_and_recovers_by_itself
 /// With few descriptors from the start there are as few places, and who comes in vain is told why.
 #[tokio::test]
 async fn with_few_descriptors_there_are_few_places_and_the_others_are_refused_with_a_reason() {
-    let few = ChildOverride { program: Some(with_descriptors(400)), ..Default::default() };
+    let program = with_descriptors(400);
+    let few = ChildOverride { program: Some(program.clone()), ..Default::default() };
     let builder = Mesh::builder()
         .pod(Pod::named("web").with_upstream(9000, "api.shop:8080"))
         .pod(Pod::named("api").accepting(8080))
@@ -189,6 +190,7 @@ async fn with_few_descriptors_there_are_few_places_and_the_others_are_refused_wi
     held.truncate(10);
     eventually("places to be free again", SOON, async || web.send(9000, b"again").await.ok()).await;
     mesh.finish().await;
+    std::fs::remove_file(program).unwrap();
 }
 
 /// The link goes, and no FIN ever comes: whether somebody was speaking or not, both sides hear of it.

@@ -55,6 +55,7 @@ async fn each_open_is_judged_by_itself_and_a_denied_one_leaves_the_connection_us
         assert!(app.connections() > served, "round {round}");
     }
     assert_eq!(server.api.metric("signet_handshakes_total", &[("direction", "inbound")]).await, 1.0);
+    drop(peer);
     server.mesh.finish().await;
 }
 
@@ -75,6 +76,7 @@ async fn a_refused_open_with_a_full_flight_leaves_the_connection_usable() {
     assert_eq!(peer.exchange(b"now it is there").await.unwrap(), b"now it is there");
     assert_eq!((app.connections(), app.received()), (1, 15));
     assert_eq!(server.api.metric("signet_handshakes_total", &[("direction", "inbound")]).await, 1.0);
+    drop(peer);
     server.mesh.finish().await;
 }
 
@@ -92,6 +94,7 @@ async fn an_open_after_not_after_gets_draining_which_is_heard_whatever_was_sent_
     assert_eq!(peer.receive().await.unwrap(), (RST, vec![DRAINING]));
     server.api.tells("draining").await;
     assert_eq!((app.connections(), app.received()), (1, 5));
+    drop(peer);
     server.mesh.finish().await;
 }
 
@@ -155,6 +158,7 @@ async fn a_connection_that_was_busy_when_the_trust_bundle_changed_takes_no_other
     assert_eq!(busy.receive_to_fin().await.unwrap(), b"after");
     assert_eq!(busy.receive().await.unwrap(), (GOAWAY, 1_u32.to_be_bytes().to_vec()));
     assert_eq!(app.connections(), 1);
+    drop(busy);
     server.mesh.finish().await;
 }
 
@@ -283,6 +287,7 @@ async fn a_flood_of_frames_that_mean_nothing_keeps_nobody_waiting() {
         () = served => {}
         _ = futures_util::future::join_all(flooding) => panic!("the flood was refused: the test proves nothing"),
     }
+    drop(honest);
     server.mesh.finish().await;
 }
 
