@@ -78,8 +78,8 @@ impl<S: Fn() -> ProxyState + Send + 'static> Reports<S> {
     async fn next(&mut self) -> ReportRequest {
         self.waiting.clear();
         loop {
-            let edges = self.connections.take_edges();
             let alive = self.spoke.is_none_or(|spoke| spoke.elapsed() >= ALIVE);
+            let edges = self.connections.take_edges(alive);
             if alive || edges.iter().any(|(_, sums)| has_news(sums)) {
                 self.spoke = Some(Instant::now());
                 self.waiting = edges.clone();
@@ -181,7 +181,7 @@ mod tests {
         assert_eq!(good.next().await.unwrap().edges[0].opened, 1, "given back");
         assert!(good.next().now_or_never().is_none(), "asked again, so the first one is on its way");
         drop(good);
-        assert_eq!(table.take_edges()[0].1.opened, 0);
+        assert_eq!(table.take_edges(true)[0].1.opened, 0);
     }
 
     #[tokio::test(start_paused = true)]
