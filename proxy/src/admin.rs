@@ -95,32 +95,23 @@ impl Listener {
 
 /// Answers one request for each connection, within limits: strangers reach this port.
 fn serve_on(listener: TcpListener, router: Router, drain: &Drain) {
-    let (work, places) = (drain.clone(), Places::new(CONNECTIONS));
-    drain.spawn(async move {
-        loop {
-            let (tcp, address) = tokio::select! {
-                biased;
-                () = work.stopping() => return,
-                accepted = listen::accept(&listener) => accepted,
+    let places = Places::new(CONNECTIONS);
+    listen::serve(listener, drain, move |tcp, address| {
+        let (place, router) = (places.take(), router.clone());
+        async move {
+            let Some(_place) = place else {
+                return debug!(%address, "admin connection closed: {CONNECTIONS} are open");
             };
-            let Some(place) = places.take() else {
-                debug!(%address, "admin connection closed: {CONNECTIONS} are open");
-                continue;
-            };
-            let router = router.clone();
-            work.spawn(async move {
-                let pages = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
-                let answered = http1::Builder::new()
-                    .keep_alive(false)
-                    .max_buf_size(HEAD_BYTES)
-                    .serve_connection(TokioIo::new(tcp), pages);
-                match timeout(EXCHANGE, answered).await {
-                    Ok(Ok(())) => {}
-                    Ok(Err(error)) => debug!(%address, %error, "admin connection failed"),
-                    Err(_) => debug!(%address, "admin connection closed: not done in {EXCHANGE:?}"),
-                }
-                drop(place);
-            });
+            let pages = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
+            let answered = http1::Builder::new()
+                .keep_alive(false)
+                .max_buf_size(HEAD_BYTES)
+                .serve_connection(TokioIo::new(tcp), pages);
+            match timeout(EXCHANGE, answered).await {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => debug!(%address, %error, "admin connection failed"),
+                Err(_) => debug!(%address, "admin connection closed: not done in {EXCHANGE:?}"),
+            }
         }
     });
 }

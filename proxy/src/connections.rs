@@ -24,8 +24,10 @@ use signet_core::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use self::metrics::{BytesLabels, ConnectionMetrics, DirectionLabel, EndLabels};
+use self::metrics::{BytesLabels, ConnectionMetrics, EndLabels};
 use crate::refusal::{OK, Refusal};
+
+pub(crate) use self::metrics::DirectionLabel;
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Serialize)]
 #[serde(rename_all = "camelCase")]

@@ -21,7 +21,7 @@ use crate::{
     captured,
     config::{Config, Inbound},
     connections::{Direction, Entry, Facts},
-    frames::{Frame, Reset},
+    frames::Reset,
     judge::{self, caller},
     listen::{self, CannotListen, Place, Places, Sources},
     model::{Snapshot, Transport},
@@ -56,23 +56,9 @@ impl Listeners {
         for (listener, inbound) in self.0 {
             let (proxy, work) = (Arc::clone(proxy), drain.clone());
             let (places, sources) = (places.clone(), sources.clone());
-            drain.spawn(async move {
-                loop {
-                    let (down, source) = tokio::select! {
-                        biased;
-                        () = work.stopping() => return,
-                        accepted = listen::accept(&listener) => accepted,
-                    };
-                    let serving = serve(
-                        Arc::clone(&proxy),
-                        down,
-                        source,
-                        inbound.clone(),
-                        (places.clone(), sources.clone()),
-                        work.clone(),
-                    );
-                    work.spawn(serving);
-                }
+            listen::serve(listener, drain, move |down, source| {
+                let counted = (places.clone(), sources.clone());
+                serve(Arc::clone(&proxy), down, source, inbound.clone(), counted, work.clone())
             });
         }
     }
@@ -274,16 +260,9 @@ async fn serve_stream(
         }
         Err(why) => {
             drop(app); // reset
-            Box::pin(abort(wire, &why)).await;
+            Box::pin(wire.abort(&why)).await;
             Served { end: Err(why), wire: None }
         }
-    }
-}
-
-/// The other side hears of a stream that broke, where it can still hear.
-pub async fn abort(wire: Box<Wire>, why: &Refusal) {
-    if !matches!(why, Refusal::Lost { .. } | Refusal::WireWrite { .. } | Refusal::PeerReset) {
-        wire.close(Some(Frame::Rst(Reset::Aborted))).await;
     }
 }
 

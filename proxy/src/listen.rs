@@ -12,6 +12,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use signet_core::drain::Drain;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -72,9 +73,30 @@ impl CannotListen {
     }
 }
 
+/// Serves each connection of `listener` in a task of its own, until `drain` stops. `serve` is called as they arrive.
+pub fn serve<W>(
+    listener: TcpListener,
+    drain: &Drain,
+    serve: impl Fn(TcpStream, SocketAddr) -> W + Send + 'static,
+) where
+    W: Future<Output = ()> + Send + 'static,
+{
+    let work = drain.clone();
+    drain.spawn(async move {
+        loop {
+            let (tcp, source) = tokio::select! {
+                biased;
+                () = work.stopping() => return,
+                accepted = accept(&listener) => accepted,
+            };
+            work.spawn(serve(tcp, source));
+        }
+    });
+}
+
 /// The next connection; an IPv4 peer of a listener of both families has its IPv4 address. Errors of accept (out of
 /// descriptors, mostly) are logged and waited out.
-pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     loop {
         match listener.accept().await {
             Ok((tcp, peer)) => return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),

@@ -20,7 +20,6 @@ use crate::{
     config::{Config, Upstream},
     connections::{Direction, Entry, Facts},
     frames::Reset,
-    inbound::abort,
     judge,
     limits::Limits,
     listen::{self, CannotListen, Place, Places},
@@ -54,22 +53,8 @@ impl Listeners {
         let places = Places::new(proxy.config.limits.connections);
         for (listener, upstream) in self.0 {
             let (proxy, work, places) = (Arc::clone(proxy), drain.clone(), places.clone());
-            drain.spawn(async move {
-                loop {
-                    let (app, source) = tokio::select! {
-                        biased;
-                        () = work.stopping() => return,
-                        accepted = listen::accept(&listener) => accepted,
-                    };
-                    work.spawn(serve(
-                        Arc::clone(&proxy),
-                        app,
-                        source,
-                        upstream.clone(),
-                        places.clone(),
-                        work.clone(),
-                    ));
-                }
+            listen::serve(listener, drain, move |app, source| {
+                serve(Arc::clone(&proxy), app, source, upstream.clone(), places.clone(), work.clone())
             });
         }
     }
@@ -172,7 +157,7 @@ async fn carry(proxy: Arc<Proxy>, carrier: Carrier, entry: Entry, _counted: (Bus
         }
         Err(why) => {
             drop(app); // reset
-            Box::pin(abort(wire, why)).await;
+            Box::pin(wire.abort(why)).await;
         }
     }
     entry.close(&end);
@@ -247,7 +232,7 @@ async fn mesh(
                 }
                 let (app, _, wire) = pump.take_back();
                 drop(app); // reset
-                abort(wire, &why).await;
+                wire.abort(&why).await;
                 return Tried::Final(why);
             }
         };

@@ -8,17 +8,18 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::{
-    encoding::EncodeLabelSet,
-    metrics::{counter::Counter, family::Family, gauge::Gauge},
-};
+use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
 use signet_core::{clock, drain::Drain, identity::SpiffeId, telemetry::Metrics};
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{Proxy, wire::Wire};
+use crate::{
+    Proxy,
+    connections::{Direction, DirectionLabel},
+    wire::Wire,
+};
 
 /// All idle wires of a proxy.
 pub struct Pool {
@@ -38,11 +39,6 @@ struct Idle {
     since: Instant,
 }
 
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-struct DirectionLabel {
-    direction: &'static str,
-}
-
 struct PoolMetrics {
     handshakes_out: Counter,
     handshakes_in: Counter,
@@ -60,17 +56,17 @@ impl Pool {
             "Mutual TLS connections that wait for their next use",
             Family::default(),
         );
-        let of = |direction| DirectionLabel { direction };
+        let of = |direction: Direction| DirectionLabel { direction: direction.word() };
         let metrics = PoolMetrics {
-            handshakes_out: handshakes.get_or_create_owned(&of("outbound")),
-            handshakes_in: handshakes.get_or_create_owned(&of("inbound")),
+            handshakes_out: handshakes.get_or_create_owned(&of(Direction::Outbound)),
+            handshakes_in: handshakes.get_or_create_owned(&of(Direction::Inbound)),
             reused: metrics.add(
                 "wires_reused",
                 "Connections that needed no handshake of their own",
                 Counter::default(),
             ),
-            idle_out: idle.get_or_create_owned(&of("outbound")),
-            idle_in: idle.get_or_create_owned(&of("inbound")),
+            idle_out: idle.get_or_create_owned(&of(Direction::Outbound)),
+            idle_in: idle.get_or_create_owned(&of(Direction::Inbound)),
         };
         let retired = watch::Sender::new(0);
         Arc::new(Self { idle: Mutex::default(), guests: Mutex::default(), retired, metrics })
@@ -154,10 +150,10 @@ impl Pool {
         self.retired.send_modify(|n| *n += 1);
     }
 
-    pub fn shook_hands(&self, direction: crate::connections::Direction) {
+    pub fn shook_hands(&self, direction: Direction) {
         match direction {
-            crate::connections::Direction::Outbound => self.metrics.handshakes_out.inc(),
-            crate::connections::Direction::Inbound => self.metrics.handshakes_in.inc(),
+            Direction::Outbound => self.metrics.handshakes_out.inc(),
+            Direction::Inbound => self.metrics.handshakes_in.inc(),
         };
     }
 }

@@ -415,4 +415,4 @@ impl Heard {
 }
 
 /// Batches in a row before others have a turn.
-const TURN: usize = 8;
+pub(crate) const TURN: usize = 8;

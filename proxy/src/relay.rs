@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     connections::Entry,
-    pump::{Flow, Pump, Refused, Wants},
+    pump::{Flow, Pump, Refused, TURN, Wants},
     refusal::Refusal,
     socket::AppSocket,
     tls::MAX_PLAIN,
@@ -198,8 +198,6 @@ impl<'a> Direction<'a> {
 
 /// ACCEPT waits so long for the app's first data; a guess that a fast server beats, and no one notices.
 const RIDE: Duration = Duration::from_millis(1);
-/// Batches in a row before others have a turn.
-const TURN: usize = 8;
 
 #[cfg(test)]
 mod tests;

@@ -263,6 +263,13 @@ impl Wire {
         }
     }
 
+    /// The other side hears of a stream that broke, where it can still hear.
+    pub async fn abort(self: Box<Self>, why: &Refusal) {
+        if !matches!(why, Refusal::Lost { .. } | Refusal::WireWrite { .. } | Refusal::PeerReset) {
+            self.close(Some(Frame::Rst(Reset::Aborted))).await;
+        }
+    }
+
     async fn say(&mut self, frames: &[Frame<'_>]) -> io::Result<()> {
         let mut plain = Vec::new();
         for frame in frames {

@@ -64,22 +64,14 @@ impl Listeners {
     pub fn serve(self, process: Process, drain: &Drain) {
         let places = Places::new(CONNECTIONS);
         for listener in self.0 {
-            let (work, places) = (drain.clone(), places.clone());
-            drain.spawn(async move {
-                loop {
-                    let (tcp, source) = tokio::select! {
-                        biased;
-                        () = work.stopping() => return,
-                        accepted = listen::accept(&listener) => accepted,
-                    };
-                    let Some(place) = places.take() else {
-                        debug!(%source, "self-test connection closed: {CONNECTIONS} are open");
-                        continue;
-                    };
-                    work.spawn(async move {
-                        answer(tcp, process).await;
-                        drop(place);
-                    });
+            let places = places.clone();
+            listen::serve(listener, drain, move |tcp, source| {
+                let place = places.take();
+                async move {
+                    match place {
+                        Some(_place) => answer(tcp, process).await,
+                        None => debug!(%source, "self-test connection closed: {CONNECTIONS} are open"),
+                    }
                 }
             });
         }

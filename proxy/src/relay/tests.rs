@@ -299,11 +299,7 @@ async fn a_reset_of_either_app_is_one_to_the_other_and_ends_the_wire() {
         } else {
             let carried = timeout(SOON, stream.end).await.unwrap().unwrap();
             assert!(matches!(carried.end, Err(Refusal::AppReset { .. })), "{:?}", carried.end);
-            crate::inbound::abort(
-                carried.wire,
-                &Refusal::AppReset { source: ErrorKind::ConnectionReset.into() },
-            )
-            .await;
+            carried.wire.abort(&Refusal::AppReset { source: ErrorKind::ConnectionReset.into() }).await;
             let end = server.end().await;
             assert!(matches!(end, Err(Refusal::PeerReset)), "{end:?}");
         }
