@@ -14,9 +14,9 @@ use crate::{
     connections::Live,
     frames::{self, Frame, HEAD, MAX_DATA, Reset, Unframer},
     refusal::Refusal,
-    socket::AppSocket,
+    socket::{AppSocket, Backlog},
     tls::Then,
-    wire::{Backlog, Fault, Received, SLOTS, Scratch, Wire},
+    wire::{Fault, Received, SLOTS, Scratch, Wire},
 };
 
 /// A stream in progress.

@@ -16,9 +16,9 @@ use crate::{
     connections::Entry,
     pump::{Flow, Pump, Refused, TURN, Wants},
     refusal::Refusal,
-    socket::AppSocket,
+    socket::{AppSocket, Backlog},
     tls::MAX_PLAIN,
-    wire::{Backlog, LOOK, SLOTS, Scratch, with_scratch},
+    wire::{LOOK, SLOTS, Scratch, with_scratch},
 };
 
 /// Client side: pumps until the server accepted the stream (`None`) or refused it. It may take until `deadline`.

@@ -163,6 +163,54 @@ impl AppSocket {
     }
 }
 
+/// Bytes that a socket did not take yet. Holds no memory when empty.
+#[derive(Debug, Default)]
+pub(crate) struct Backlog {
+    pub(crate) bytes: Vec<u8>,
+    at: usize,
+}
+
+impl From<Vec<u8>> for Backlog {
+    fn from(bytes: Vec<u8>) -> Self {
+        Self { bytes, at: 0 }
+    }
+}
+
+impl Backlog {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// Writes what it holds and `more` behind it, and keeps what the socket refuses. True: nothing is left.
+    pub(crate) fn send(&mut self, socket: &Socket, more: &[u8]) -> io::Result<bool> {
+        let held = &self.bytes[self.at..];
+        let all = held.len() + more.len();
+        if all == 0 {
+            return Ok(true);
+        }
+        let buffers = [IoSlice::new(held), IoSlice::new(more)];
+        let buffers = match (held, more) {
+            ([], _) => &buffers[1..],
+            (_, []) => &buffers[..1],
+            _ => &buffers[..],
+        };
+        let sent = match socket.write(buffers, all) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            sent => sent?,
+        };
+        if sent == all {
+            *self = Self::default();
+        } else if sent < held.len() {
+            self.at += sent;
+            self.bytes.extend_from_slice(more);
+        } else {
+            let rest = more[sent - held.len()..].to_vec();
+            *self = rest.into();
+        }
+        Ok(sent == all)
+    }
+}
+
 /// Connects within `patience`, from `source` where one is given.
 pub async fn dial(to: SocketAddr, source: Option<IpAddr>, patience: Duration) -> io::Result<TcpStream> {
     timeout(patience, connect_from(source, to)).await.unwrap_or_else(|_| {

@@ -5,7 +5,7 @@ use std::{
     cell::RefCell,
     collections::HashMap,
     future::poll_fn,
-    io::{self, IoSlice, IoSliceMut},
+    io::{self, IoSliceMut},
     net::{IpAddr, SocketAddr},
     sync::{Arc, Weak},
     time::Duration,
@@ -20,7 +20,7 @@ use crate::{
     frames::{self, BadFrame, Frame, MAX_DATA, Reset, Unframer},
     limits::Limits,
     refusal::Refusal,
-    socket::{self, Sent, Socket},
+    socket::{self, Backlog, Sent, Socket},
     tls::{MAX_PLAIN, MAX_SEALED, Opened, Then, Tls, Unsealed},
 };
 
@@ -386,54 +386,6 @@ fn receive(
     }
     *whole = stopped && consumed < there;
     Ok(if closed { Received::End } else { Received::Some })
-}
-
-/// Bytes that a socket did not take yet. Holds no memory when empty.
-#[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
-impl From<Vec<u8>> for Backlog {
-    fn from(bytes: Vec<u8>) -> Self {
-        Self { bytes, at: 0 }
-    }
-}
-
-impl Backlog {
-    pub(crate) fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    /// Writes what it holds and `more` behind it, and keeps what the socket refuses. True: nothing is left.
-    pub(crate) fn send(&mut self, socket: &Socket, more: &[u8]) -> io::Result<bool> {
-        let held = &self.bytes[self.at..];
-        let all = held.len() + more.len();
-        if all == 0 {
-            return Ok(true);
-        }
-        let buffers = [IoSlice::new(held), IoSlice::new(more)];
-        let buffers = match (held, more) {
-            ([], _) => &buffers[1..],
-            (_, []) => &buffers[..1],
-            _ => &buffers[..],
-        };
-        let sent = match socket.write(buffers, all) {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            sent => sent?,
-        };
-        if sent == all {
-            *self = Self::default();
-        } else if sent < held.len() {
-            self.at += sent;
-            self.bytes.extend_from_slice(more);
-        } else {
-            let rest = more[sent - held.len()..].to_vec();
-            *self = rest.into();
-        }
-        Ok(sent == all)
-    }
 }
 
 /// The buffers of a thread, which every connection on it uses in turn and none keeps.
