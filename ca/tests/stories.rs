@@ -107,7 +107,10 @@ impl World {
     }
 
     fn target(&self) -> Target {
-        Target { address: self.ca.address, id: identity::ca(&TrustDomain::new("cluster.local").unwrap()) }
+        Target {
+            address: self.ca.address.into(),
+            id: identity::ca(&TrustDomain::new("cluster.local").unwrap()),
+        }
     }
 
     /// A client without a certificate.

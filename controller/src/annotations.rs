@@ -1,13 +1,7 @@
 //! The values of our labels and annotations. Pure parsers; each error says which entry is wrong and what was expected.
-//! docs/manifests.md describes them for users.
+//! Their names are in `signet_core::pod`; docs/manifests.md describes them for users.
 
 use std::{collections::BTreeSet, net::SocketAddr};
-
-pub(crate) const INJECT: &str = "signet.dev/inject";
-pub(crate) const MTLS: &str = "signet.dev/mtls";
-pub(crate) const PERMISSIVE_PORTS: &str = "signet.dev/permissive-ports";
-pub(crate) const UPSTREAMS: &str = "signet.dev/upstreams";
-pub(crate) const INBOUND: &str = "signet.dev/inbound";
 
 /// "9090, 9091" -> ports.
 pub(crate) fn ports(value: &str) -> Result<BTreeSet<u16>, String> {

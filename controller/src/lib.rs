@@ -36,6 +36,7 @@ use signet_core::{
 };
 use signet_link::{
     Target,
+    place::Place,
     server::{self, Limits},
     svid::{Svid, SvidConfig},
     trust_file,
@@ -73,8 +74,8 @@ pub struct Args {
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15010")]
     pub listen: SocketAddr,
     /// The CA
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15012")]
-    pub ca: SocketAddr,
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15012")]
+    pub ca: Place,
     /// Holds a join token for our own certificate
     #[arg(long, value_name = "FILE")]
     pub token_file: PathBuf,
@@ -131,7 +132,7 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     trust_file::watch(args.trust_bundle.clone(), Arc::clone(&trust), drain);
     let svid = SvidConfig {
         id: identity::controller(&domain),
-        ca: Target { address: args.ca, id: identity::ca(&domain) },
+        ca: Target { address: args.ca.clone(), id: identity::ca(&domain) },
         token_file: args.token_file.clone(),
         source: Some(args.listen.ip()).filter(|ip| !ip.is_unspecified()),
     };

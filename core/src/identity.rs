@@ -53,6 +53,11 @@ pub fn controller(domain: &TrustDomain) -> SpiffeId {
     of(domain, SYSTEM_NAMESPACE, "controller").expect("both segments are valid")
 }
 
+/// The ID of the injector, whose webhook has a certificate for its DNS name beside it.
+pub fn injector(domain: &TrustDomain) -> SpiffeId {
+    of(domain, SYSTEM_NAMESPACE, "injector").expect("both segments are valid")
+}
+
 /// A string that is not the SPIFFE ID of a workload, and why.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("{uri:?} is not spiffe://<trust domain>/ns/<namespace>/sa/<account>: {why}")]

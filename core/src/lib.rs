@@ -1,5 +1,5 @@
 //! What every part of Signet stands on: who someone is ([`identity`], [`svid`]), whom we believe ([`bundle`], [`trust`]),
-//! how we speak ([`tls`], [`verifier`]), and how a process lives ([`telemetry`], [`drain`], [`parent`], [`files`], [`schedule`]).
+//! how we speak ([`tls`], [`verifier`]), what an injected pod holds ([`pod`]), and how a process lives ([`telemetry`], [`drain`], [`parent`], [`files`], [`schedule`]).
 //!
 //! Not here: HTTP, Kubernetes, protobuf.
 
@@ -9,6 +9,7 @@ pub mod drain;
 pub mod files;
 pub mod identity;
 pub mod parent;
+pub mod pod;
 pub mod schedule;
 pub mod svid;
 pub mod telemetry;

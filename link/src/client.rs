@@ -17,7 +17,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use crate::Target;
+use crate::{Target, place::Place};
 
 /// Connects and returns a channel. `config` is asked at every (re)connect, so that the newest leaf is used; `None` means
 /// that there is none to use. `source`: the local address to dial from, the workload's own.
@@ -34,13 +34,13 @@ where
             async move { Ok::<_, Unreachable>(TokioIo::new(dial(&target, source, config).await?)) }
         })
     };
-    endpoint(target.address)
+    endpoint(&target.address)
         .connect_with_connector(connector)
         .await
         .map_err(|e| Unreachable::from_transport(target, e))
 }
 
-fn endpoint(address: SocketAddr) -> Endpoint {
+fn endpoint(address: &Place) -> Endpoint {
     // The URI is only HTTP/2's :authority; the connector dials `target`.
     Endpoint::from(
         Uri::builder()
@@ -61,13 +61,26 @@ async fn dial(
     source: Option<IpAddr>,
     config: Option<Arc<ClientConfig>>,
 ) -> Result<TlsStream<TcpStream>, Unreachable> {
-    let failed = |source| Unreachable::Connect { id: target.id.clone(), address: target.address, source };
+    let failed =
+        |source| Unreachable::Connect { id: target.id.clone(), address: target.address.clone(), source };
     let config = config.ok_or_else(|| Unreachable::NoCertificate { id: target.id.clone() })?;
-    let tcp = connect_from(source, target.address).await.map_err(failed)?;
+    let tcp = connect(source, &target.address).await.map_err(failed)?;
     let tls = TlsConnector::from(config).connect(tls::no_name(), tcp).await.map_err(failed)?;
     let peer = Peer::of(tls.get_ref().1, ALPN_GRPC).and_then(|peer| peer.expect(&target.id).map(|()| peer));
-    peer.map_err(|why| Unreachable::Impostor { address: target.address, why })?;
+    peer.map_err(|why| Unreachable::Impostor { address: target.address.clone(), why })?;
     Ok(tls)
+}
+
+/// The first of its addresses that answers.
+async fn connect(source: Option<IpAddr>, to: &Place) -> io::Result<TcpStream> {
+    let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in to.resolve().await? {
+        match connect_from(source, address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// Dials from a workload's own address, so that its peers see it as Kubernetes would show it.
@@ -85,13 +98,13 @@ pub async fn connect_from(source: Option<IpAddr>, to: SocketAddr) -> io::Result<
 #[derive(Debug, thiserror::Error)]
 pub enum Unreachable {
     #[error("cannot reach {id} at {address}")]
-    Connect { id: SpiffeId, address: SocketAddr, source: io::Error },
+    Connect { id: SpiffeId, address: Place, source: io::Error },
     #[error("who listens at {address} is not trusted: {why}; compare bundles: signet ca status")]
-    Impostor { address: SocketAddr, why: NotOurPeer },
+    Impostor { address: Place, why: NotOurPeer },
     #[error("cannot reach {id} without a certificate of our own")]
     NoCertificate { id: SpiffeId },
     #[error("cannot reach {id} at {address}: {why}")]
-    Transport { id: SpiffeId, address: SocketAddr, why: String },
+    Transport { id: SpiffeId, address: Place, why: String },
 }
 
 impl Unreachable {
@@ -101,7 +114,7 @@ impl Unreachable {
         while let Some(source) = innermost.source() {
             innermost = source;
         }
-        Self::Transport { id: target.id.clone(), address: target.address, why: innermost.to_string() }
+        Self::Transport { id: target.id.clone(), address: target.address.clone(), why: innermost.to_string() }
     }
 }
 

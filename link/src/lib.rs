@@ -2,19 +2,20 @@
 //! it: its own SVID ([`svid`]) and the trust file ([`trust_file`]).
 
 pub mod client;
+pub mod place;
 pub mod server;
 pub mod svid;
 pub mod trust_file;
 
-use std::net::SocketAddr;
-
 use signet_core::identity::SpiffeId;
+
+use crate::place::Place;
 
 /// A part of the control plane: where it listens, and exactly who it must be.
 #[derive(Clone, Debug, serde::Deserialize, serde::Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Target {
-    pub address: SocketAddr,
+    pub address: Place,
     #[serde(with = "spiffe_id")]
     pub id: SpiffeId,
 }

@@ -53,7 +53,7 @@ pub struct BootstrapWorkload {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BootstrapTarget {
-    /// "<ip>:<port>"
+    /// "<ip>:<port>" or "<host>:<port>"
     pub address: String,
     /// The SPIFFE ID that it must prove, exactly.
     pub id: String,
@@ -264,7 +264,10 @@ fn target(field: &str, trust_domain: &TrustDomain, file: &BootstrapTarget) -> Re
         let expected = "a SPIFFE ID of our trust domain, spiffe://<trust domain>/ns/<namespace>/sa/<account>";
         WrongField::new(format!("{field}.id"), &file.id, expected)
     })?;
-    Ok(Target { address: socket(&format!("{field}.address"), &file.address)?, id })
+    let address = format!("{field}.address");
+    let address =
+        parse(&address, &file.address, "<ip>:<port> or <host>:<port>, like ca.signet-system.svc:15012")?;
+    Ok(Target { address, id })
 }
 
 fn inbound(field: &str, file: BootstrapInbound) -> Result<Inbound, WrongField> {

@@ -172,7 +172,10 @@ mod tests {
         let drain = Drain::new();
         let config = SvidConfig {
             id: api.clone(),
-            ca: Target { address: SocketAddr::new(network.control(), 15012), id: identity::ca(&domain) },
+            ca: Target {
+                address: SocketAddr::new(network.control(), 15012).into(),
+                id: identity::ca(&domain),
+            },
             token_file: token_file.clone(),
             source: Some(network.address(0, 2)),
         };

@@ -10,11 +10,14 @@ use k8s_openapi::{
     apimachinery::pkg::{apis::meta::v1::ObjectMeta, util::intstr::IntOrString},
 };
 use signet_api::v1::Protocol;
-use signet_core::identity::{self, SpiffeId};
+use signet_core::{
+    identity::{self, SpiffeId},
+    pod::{INBOUND, INJECT, MTLS, PERMISSIVE_PORTS, UPSTREAMS},
+};
 
 use super::Mesh;
 use crate::{
-    annotations::{self, AppAddress, INBOUND, INJECT, MTLS, PERMISSIVE_PORTS, UPSTREAMS},
+    annotations::{self, AppAddress},
     source::{self, ManifestError, Origin, policy},
 };
 

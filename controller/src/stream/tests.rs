@@ -64,7 +64,8 @@ impl Controller {
         trust.offer(TrustBundle::new(1, vec![root], vec![]).unwrap());
         let own = generation(&ca, &trust, &identity::controller(&domain));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = Target { address: listener.local_addr().unwrap(), id: identity::controller(&domain) };
+        let target =
+            Target { address: listener.local_addr().unwrap().into(), id: identity::controller(&domain) };
         let (drain, mut registry) = (Drain::new(), telemetry::Metrics::new());
         let metrics = Arc::new(Metrics::new(&mut registry));
         let (streams, reports) = (Arc::new(Streams::default()), Arc::new(Reports::default()));

@@ -1,0 +1,144 @@
+//! What stands in an injected pod: written by the injector, read by the proxy, known to the CLI. One place for every name that
+//! two of them share, because they are never of the same version for long: names are only added.
+//!
+//! The proxy's container gets who it is from the downward API ([`POD_NAME`] and its kin), where the mesh is from [`MESH`], and
+//! what the kubelet may ask the app from [`PROBES`]. Its token and the trust bundle are projected into [`IDENTITY_DIR`].
+
+use serde::{Deserialize, Serialize};
+
+/// Container names, in the order in which they stand at the front of `spec.initContainers`.
+pub const CAPTURE_CONTAINER: &str = "signet-capture";
+pub const PROXY_CONTAINER: &str = "signet-proxy";
+/// The projected volume at [`IDENTITY_DIR`].
+pub const IDENTITY_VOLUME: &str = "signet-identity";
+/// Holds `token` (a service account token for [`TOKEN_AUDIENCE`]) and `bundle.pem` (from ConfigMap [`TRUST_CONFIG_MAP`]).
+pub const IDENTITY_DIR: &str = "/var/run/secrets/signet";
+pub const TOKEN_FILE: &str = "/var/run/secrets/signet/token";
+pub const TRUST_BUNDLE_FILE: &str = "/var/run/secrets/signet/bundle.pem";
+/// The only audience whose tokens the CA takes.
+pub const TOKEN_AUDIENCE: &str = "signet-ca";
+/// In every labelled namespace, written by the CA; its one key is [`TRUST_BUNDLE_KEY`].
+pub const TRUST_CONFIG_MAP: &str = "signet-trust";
+pub const TRUST_BUNDLE_KEY: &str = "bundle.pem";
+
+/// The proxy's user, which capture lets pass.
+pub const PROXY_UID: i64 = 1337;
+/// On the pod's network: readiness, metrics and the rewritten probes.
+pub const PAGES_PORT: u16 = 15020;
+/// On the pod's loopback, for port-forward: everything that the proxy (or a part of the control plane) shows.
+pub const ADMIN_PORT: u16 = 15021;
+/// Ports of the control plane's Services and pods.
+pub const CA_PORT: u16 = 15012;
+pub const CONTROLLER_PORT: u16 = 15010;
+
+/// Environment of the proxy's container, from the downward API (`status.podIPs` for the last).
+pub const POD_NAME: &str = "SIGNET_POD_NAME";
+pub const POD_NAMESPACE: &str = "SIGNET_POD_NAMESPACE";
+pub const SERVICE_ACCOUNT: &str = "SIGNET_SERVICE_ACCOUNT";
+pub const POD_IPS: &str = "SIGNET_POD_IPS";
+/// JSON of a [`Mesh`].
+pub const MESH: &str = "SIGNET_MESH";
+/// JSON of a list of [`Probe`]s; absent when there is none.
+pub const PROBES: &str = "SIGNET_PROBES";
+
+/// Labels and annotations that users write; docs/manifests.md describes them.
+pub const INJECT: &str = "signet.dev/inject";
+pub const MTLS: &str = "signet.dev/mtls";
+pub const PERMISSIVE_PORTS: &str = "signet.dev/permissive-ports";
+pub const UPSTREAMS: &str = "signet.dev/upstreams";
+pub const INBOUND: &str = "signet.dev/inbound";
+/// "9100, 9200": ports of the pod that capture leaves alone.
+pub const EXCLUDE_INBOUND_PORTS: &str = "signet.dev/exclude-inbound-ports";
+/// "5432": destination ports that capture leaves alone.
+pub const EXCLUDE_OUTBOUND_PORTS: &str = "signet.dev/exclude-outbound-ports";
+/// "10.9.0.0/16": destinations that capture leaves alone.
+pub const EXCLUDE_OUTBOUND_SUBNETS: &str = "signet.dev/exclude-outbound-subnets";
+/// Written by the injector: JSON of the probes as they were, by container; `signet uninject` puts them back.
+pub const ORIGINAL_PROBES: &str = "signet.dev/original-probes";
+
+/// Where the mesh is.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Mesh {
+    /// "cluster.local"
+    pub trust_domain: String,
+    /// "<host>:<port>", like "ca.signet-system.svc:15012".
+    pub ca: String,
+    pub controller: String,
+    /// The cluster's pod and Service ranges, at least one: inside them an unanswered address is refused, never plaintext.
+    pub mesh_ranges: Vec<String>,
+}
+
+/// One probe or hook of a container that the kubelet asks the proxy for, at [`Probe::path`] on [`PAGES_PORT`].
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Probe {
+    pub container: String,
+    pub kind: ProbeKind,
+    pub ask: Ask,
+    /// How long the app may take, seconds; Kubernetes' default is 1.
+    pub timeout_seconds: u32,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Eq, Hash, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ProbeKind {
+    Startup,
+    Liveness,
+    Readiness,
+    PostStart,
+    PreStop,
+}
+
+/// What to ask the app, on the pod's own address unless it says another host. Ports are numbers: the injector looks names up.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub enum Ask {
+    Http(HttpAsk),
+    Tcp {
+        port: u16,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+    },
+    /// grpc.health.v1.
+    Grpc {
+        port: u16,
+        #[serde(default)]
+        service: String,
+    },
+}
+
+/// Kubernetes' HTTPGetAction.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HttpAsk {
+    /// TLS without verification, as the kubelet does it.
+    pub https: bool,
+    pub port: u16,
+    /// With its query.
+    pub path: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// In order; a name may stand there twice.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<(String, String)>,
+}
+
+impl Probe {
+    /// "/probe/<container>/<kind>": fixed, and made of characters that need no escaping.
+    pub fn path(&self) -> String {
+        format!("/probe/{}/{}", self.container, self.kind.word())
+    }
+}
+
+impl ProbeKind {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Startup => "startup",
+            Self::Liveness => "liveness",
+            Self::Readiness => "readiness",
+            Self::PostStart => "post-start",
+            Self::PreStop => "pre-stop",
+        }
+    }
+}
