@@ -107,10 +107,7 @@ impl World {
     }
 
     fn target(&self) -> Target {
-        Target {
-            address: self.ca.address.into(),
-            id: identity::ca(&TrustDomain::new("cluster.local").unwrap()),
-        }
+        Target { address: self.ca.address.into(), id: identity::ca(self.trust().domain()) }
     }
 
     /// A client without a certificate.
