@@ -1,10 +1,16 @@
 //! Counterparts that stories need: what a user of Kubernetes would have beside Signet.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{
+    io::{self, Write as _},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Subcommand;
 
+pub mod grpc;
+pub mod load;
 pub mod signer;
 pub mod webhook;
 
@@ -22,6 +28,15 @@ pub enum Fixture {
         #[arg(long)]
         key: PathBuf,
     },
+    /// An open-loop HTTP client; prints its outcome as JSON
+    Load(load::Load),
+    /// A gRPC server that repeats what it is told
+    GrpcServe {
+        #[arg(long)]
+        listen: SocketAddr,
+    },
+    /// Tells a gRPC server some words and prints its answer
+    GrpcCall { to: String, words: String },
 }
 
 impl Fixture {
@@ -29,6 +44,13 @@ impl Fixture {
     pub async fn run(self) -> Result<()> {
         match self {
             Self::Webhook { listen, certificate, key } => webhook::serve(listen, &certificate, &key).await,
+            Self::Load(load) => say(&serde_json::to_string(&load.run().await?)?),
+            Self::GrpcServe { listen } => grpc::serve(listen).await,
+            Self::GrpcCall { to, words } => say(&grpc::call(to, words).await?),
         }
     }
+}
+
+fn say(line: &str) -> Result<()> {
+    writeln!(io::stdout(), "{line}").context("stdout")
 }
