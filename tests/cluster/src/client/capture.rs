@@ -1,4 +1,4 @@
-//! Recording what passes between a pod and its node.
+//! Recording what passes between a pod and its node, or between a node and the others.
 
 use std::{net::IpAddr, process::Stdio};
 
@@ -15,6 +15,7 @@ use tokio::{
 };
 
 use super::{Namespace, Node, Packets, node::process_of_pod, output, wait::DEADLINE};
+use crate::network;
 
 /// A recording that goes on. tcpdump ends with it, and with this process however that ends.
 pub struct Capture {
@@ -36,8 +37,20 @@ impl Namespace {
         let node = self.cluster.node(&spec.node_name.context("a running pod has a node")?)?;
         let address = status.pod_ip.context("a running pod has an address")?.parse()?;
         let uid = object.metadata.uid.context("a pod has a UID")?;
-        let begun = Box::pin(begin(node, address, &uid)).await;
-        begun.with_context(|| format!("capture the packets of pod {pod} in {self}"))
+        let begun = Box::pin(async {
+            let process = tokio::task::spawn_blocking(move || process_of_pod(&uid)).await??;
+            let interface = node_side(process, &network_of(&node)).await?;
+            begin(node, &interface, address).await
+        });
+        begun.await.with_context(|| format!("capture the packets of pod {pod} in {self}"))
+    }
+}
+
+impl Node {
+    /// Records every packet between this node and the rest of the world: of its pods too, as far as they leave it.
+    pub async fn capture(&self) -> Result<Capture> {
+        let begun = Box::pin(begin(self.clone(), LINK, network::FABRIC_V4.into()));
+        begun.await.with_context(|| format!("capture the packets of {}", self.name()))
     }
 }
 
@@ -46,7 +59,7 @@ impl Capture {
     pub async fn stop(mut self) -> Result<Packets> {
         // Packets are recorded in their order: when the mark has been, so has everything before it.
         let mark = format!("exec 3<>/dev/udp/{}/{MARK_PORT}; printf {} >&3", self.address, hex(&self.mark));
-        let network = format!("--net={}", self.node.network().display());
+        let network = network_of(&self.node);
         output::run(&["nsenter", &network, "bash", "-c", &mark]).await?.ok()?;
         let recorded = timeout(DEADLINE, self.recording.join_next()).await;
         let recorded = recorded.context("tcpdump did not record the mark")?.context("one task")??;
@@ -64,13 +77,10 @@ impl Capture {
     }
 }
 
-async fn begin(node: Node, address: IpAddr, uid: &str) -> Result<Capture> {
-    let uid = uid.to_owned();
-    let process = tokio::task::spawn_blocking(move || process_of_pod(&uid)).await??;
-    let network = format!("--net={}", node.network().display());
-    let interface = node_side(process, &network).await?;
+/// `address`: what is sent to it leaves by `interface`.
+async fn begin(node: Node, interface: &str, address: IpAddr) -> Result<Capture> {
     let mut tcpdump = Command::new("nsenter")
-        .args([&network, "setpriv", "--pdeathsig", "KILL", "tcpdump", "-i", &interface])
+        .args([&network_of(&node), "setpriv", "--pdeathsig", "KILL", "tcpdump", "-i", interface])
         // Unfiltered, unbuffered, unresolved. As root: a change of user would undo the death signal.
         .args(["-U", "-n", "--immediate-mode", "-Z", "root", "-s", "0", "-w", "-"])
         .stdin(Stdio::null())
@@ -87,6 +97,11 @@ async fn begin(node: Node, address: IpAddr, uid: &str) -> Result<Capture> {
     let mut recording = JoinSet::new();
     recording.spawn(record(stdout.context("it is piped")?, hex(&mark)));
     Ok(Capture { tcpdump, said, recording, mark, node, address })
+}
+
+/// For nsenter(1).
+fn network_of(node: &Node) -> String {
+    format!("--net={}", node.network().display())
 }
 
 /// The name of the other end of the pod's eth0: the pod says its number, the node what that is called.
@@ -150,6 +165,8 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
+/// A node's way to the others.
+const LINK: &str = "eth0";
 /// discard (RFC 863): whether anybody listens there does not matter.
 const MARK_PORT: u16 = 9;
 /// A test looks for words in a few requests.
