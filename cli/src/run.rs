@@ -14,7 +14,7 @@ pub(crate) enum Command {
     /// Example: signet run ca --state /var/lib/signet/ca --trust-bundle /var/lib/signet/bundle.pem
     #[command(after_help = STATUS)]
     Ca(signet_ca::Args),
-    /// Run the controller on a directory of manifests
+    /// Run the controller, on a cluster or on a directory of manifests
     ///
     /// Example: signet run controller --source-dir ./manifests --token-file ./token --trust-bundle ./bundle.pem
     /// --admin-socket ./admin.sock

@@ -7,7 +7,7 @@ pub(crate) use signet_ca::{
     admin::status::{RootState, Status as CaStatus},
 };
 pub(crate) use signet_controller::{
-    admin::{EdgeList, Status as ControllerStatus, WorkloadStatus},
+    answers::{EdgeList, Status as ControllerStatus, WorkloadStatus},
     edges::{Edge, End},
 };
 

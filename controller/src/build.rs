@@ -105,6 +105,10 @@ impl Manifest {
         self
     }
 
+    pub(crate) fn json(&self) -> &serde_json::Value {
+        &self.0
+    }
+
     pub(crate) fn text(&self) -> String {
         self.0.to_string()
     }

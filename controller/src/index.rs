@@ -1,6 +1,7 @@
 //! Objects -> what questions are asked of: each object parsed once, its errors kept beside it, everything found by the key
 //! that [`crate::translate`] looks for. Pure: the same objects make the same index, in whatever order they come.
 
+mod injection;
 mod objects;
 
 use std::{
@@ -12,6 +13,8 @@ use std::{
 use ipnet::IpNet;
 use signet_core::identity::TrustDomain;
 
+pub use injection::{Injection, NOT_INJECTED, Obstacle, Owner};
+pub(crate) use objects::POD_SECURITY;
 pub use objects::{Namespace, Pod, PodPort, Port, Service, Slice, SliceEndpoint, Transport};
 
 use crate::source::{Kind, ManifestError, Object, policy::PolicyObject};
@@ -24,12 +27,29 @@ pub struct Mesh {
     pub cluster_domain: String,
     /// The cluster's pod and Service ranges. An address in none of them is outside; without ranges no address is.
     pub ranges: Vec<IpNet>,
+    pub membership: Membership,
+}
+
+/// What makes a Pod one of the mesh.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Membership {
+    /// Its labels: whoever runs the directory runs a proxy for each.
+    #[default]
+    Labelled,
+    /// That it holds our proxy: a label alone encrypts nothing (it may be younger than the Pod, the webhook may not have been
+    /// asked), and callers would wait for a proxy that is not there.
+    Injected,
 }
 
 impl Mesh {
-    /// No ranges, and `cluster.local`.
+    /// No ranges, and `cluster.local`; Pods are in it by label.
     pub fn new(trust_domain: TrustDomain) -> Self {
-        Self { trust_domain, cluster_domain: "cluster.local".into(), ranges: Vec::new() }
+        Self {
+            trust_domain,
+            cluster_domain: "cluster.local".into(),
+            ranges: Vec::new(),
+            membership: Membership::default(),
+        }
     }
 }
 
@@ -149,6 +169,22 @@ impl Index {
     /// The Service whose ClusterIP is `address`.
     pub fn service_at(&self, address: IpAddr) -> Option<&Arc<Service>> {
         self.services_by_address.get(&address)
+    }
+
+    /// The node of the Pod that holds `address`.
+    pub fn node_of(&self, address: IpAddr) -> Option<&str> {
+        self.pod_at(address)?.node.as_deref()
+    }
+
+    /// Why `pod` has no proxy although its labels want one; `None` for one that has, or that nobody wants in the mesh.
+    /// Of Pods that are in it by label there is none.
+    pub fn obstacle(&self, pod: &Pod) -> Option<Obstacle> {
+        if self.mesh.membership == Membership::Labelled {
+            return None;
+        }
+        let level =
+            self.namespaces.get(&pod.namespace).and_then(|namespace| namespace.pod_security.as_deref());
+        pod.injection.obstacle(pod.host_network, level)
     }
 
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Arc<Pod>> {

@@ -1,15 +1,21 @@
-//! The controller, as an object's way to the data planes: `source` (a directory of manifests) -> `index` (parsed once, errors
-//! kept beside it) -> `translate` (pure) -> `resources` and `subscriptions` (who gets what, when) -> `stream`. Back comes
-//! `report` -> `edges`; `admin` shows both.
+//! The controller, as an object's way to the data planes: `source` (a cluster, or a directory of manifests) -> `index` (parsed
+//! once, errors kept beside it) -> `translate` (pure) -> `resources` and `subscriptions` (who gets what, when) -> `stream`. Back
+//! comes `report` -> `edges`; `admin` shows both, with `explain`; `not_injected` tells who is missing.
 
-pub mod admin;
+mod admin;
 mod annotations;
+pub mod answers;
 #[cfg(test)]
 mod build;
 pub mod edges;
+mod explain;
+mod follow;
 pub mod index;
 pub mod local;
+#[cfg(test)]
+mod measure;
 mod metrics;
+mod not_injected;
 mod report;
 mod resources;
 pub mod source;
@@ -18,10 +24,19 @@ mod streams;
 mod subscriptions;
 mod translate;
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use anyhow::Context as _;
 use ipnet::IpNet;
+use kube::Client;
 use signet_api::{
     v1::telemetry_server::TelemetryServer,
     xds::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
@@ -44,47 +59,49 @@ use signet_link::{
 use tokio::{
     net::TcpListener,
     signal::unix::{SignalKind, signal},
-    sync::watch,
-    task::spawn_blocking,
-    time::sleep,
 };
 use tonic::transport::Server;
-use tracing::{info, warn};
+use tracing::info;
 
 use crate::{
-    admin::{Admin, Manifests},
-    index::{Index, Mesh},
+    admin::{Admin, Readiness},
+    follow::{Builder, Followed},
+    index::{Membership, Mesh},
     metrics::Metrics,
     report::{Reports, Telemeter},
-    resources::Snapshot,
-    source::directory::{Directory, POLL},
+    source::cluster::Cluster,
     stream::Discovery,
     streams::Streams,
 };
 
 /// `signet run controller`.
 ///
-/// Reads manifests, answers data planes over mutual TLS, and keeps what they report.
+/// Reads a cluster's objects or a directory of manifests, answers data planes over mutual TLS, and keeps what they report.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
-    /// Directory of Kubernetes manifests, followed
-    #[arg(long, value_name = "DIR")]
-    pub source_dir: PathBuf,
+    #[command(flatten)]
+    pub source: Source,
     /// Where data planes connect
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15010")]
     pub listen: SocketAddr,
     /// The CA
     #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15012")]
     pub ca: Place,
-    /// Holds a join token for our own certificate
+    /// Holds a token for our own certificate
     #[arg(long, value_name = "FILE")]
     pub token_file: PathBuf,
     /// The CA writes it
     #[arg(long, value_name = "FILE")]
     pub trust_bundle: PathBuf,
-    /// Unix socket for questions, made with mode 0600
-    #[arg(long, value_name = "FILE")]
-    pub admin_socket: PathBuf,
+    /// With --source-dir: Unix socket for questions, made with mode 0600
+    #[arg(long, value_name = "FILE", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
+    pub admin_socket: Option<PathBuf>,
+    /// With --kubernetes: where /ready and /metrics are
+    #[arg(long, value_name = "IP:PORT", default_value = "[::]:15020")]
+    pub pages: SocketAddr,
+    /// With --kubernetes: where questions are taken, without any check of who asks; a port-forward leads there
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15021")]
+    pub admin: SocketAddr,
     /// First part of every identity
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     pub trust_domain: String,
@@ -102,6 +119,18 @@ pub struct Args {
     pub exit_with_parent: bool,
 }
 
+/// Where objects come from: exactly one.
+#[derive(Clone, Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+pub struct Source {
+    /// Directory of Kubernetes manifests, followed
+    #[arg(long, value_name = "DIR")]
+    pub source_dir: Option<PathBuf>,
+    /// The cluster that we run in; outside of one: that of KUBECONFIG
+    #[arg(long)]
+    pub kubernetes: bool,
+}
+
 /// Runs the controller until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     telemetry::init(args.log_format, &args.log).map_err(anyhow::Error::msg)?;
@@ -110,18 +139,23 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     }
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     let drain = Drain::new();
-    start(&args, &drain).await?;
-    info!(listen = %args.listen, source = %args.source_dir.display(), "the controller answers");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    let running = async {
+        Box::pin(start(&args, &drain)).await?;
+        info!(listen = %args.listen, "the controller answers");
+        std::future::pending().await
+    };
+    let ended: anyhow::Result<()> = tokio::select! {
+        _ = terminate.recv() => Ok(()),
+        _ = interrupt.recv() => Ok(()),
+        failed = running => failed,
+    };
     let cut = drain.run(GRACE).await;
     info!(cut, "the controller has stopped");
-    Ok(())
+    ended
 }
 
-/// Wires a controller, and decides nothing. Its tasks live in `drain`.
+/// Wires a controller, and decides nothing. Returns when it answers, which is when its source is known as a whole. Its tasks
+/// live in `drain`.
 async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     let domain = TrustDomain::new(&args.trust_domain)
         .with_context(|| format!("--trust-domain {:?}", args.trust_domain))?;
@@ -137,14 +171,43 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         source: Some(args.listen.ip()).filter(|ip| !ip.is_unspecified()),
     };
     let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), drain, &mut registry);
+    // Bound at once, so that a port that is taken is said at once; served when everything is known.
     let listener =
-        TcpListener::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+        server::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
 
+    let registry = registry.share();
+    let reports = Arc::new(Reports::default());
     let mesh = Mesh { ranges: args.mesh_range.clone(), ..Mesh::new(domain) };
-    let (streams, reports) = (Arc::new(Streams::default()), Arc::new(Reports::default()));
-    let (snapshots, manifests) =
-        follow(args.source_dir.clone(), mesh, &trust, &reports, &metrics, drain).await?;
-
+    let builder = |membership| Builder {
+        mesh: Mesh { membership, ..mesh.clone() },
+        trust: Arc::clone(&trust),
+        reports: Arc::clone(&reports),
+        metrics: Arc::clone(&metrics),
+    };
+    let (followed, health) = match &args.source.source_dir {
+        Some(root) => (follow::directory(root.clone(), builder(Membership::Labelled), drain).await?, None),
+        None => {
+            let client = Client::try_default().await.context(
+                "no way to the API server: neither a service account is mounted here nor does KUBECONFIG name a cluster",
+            )?;
+            let cluster = Cluster::watch(&client, &metrics, drain);
+            let (health, answers) = (cluster.health(), Arc::new(AtomicBool::new(false)));
+            let readiness = Readiness {
+                svid: svid.clone(),
+                health: health.clone(),
+                answers: Arc::clone(&answers),
+                drain: drain.clone(),
+            };
+            let pages = admin::serve_network(args.pages, readiness, Arc::clone(&registry), drain);
+            pages.await.with_context(|| format!("listening on {}", args.pages))?;
+            let followed = follow::cluster(cluster, builder(Membership::Injected), drain).await;
+            answers.store(true, Ordering::Release);
+            not_injected::start(client, followed.snapshots.clone(), Arc::clone(&metrics), drain);
+            (followed, Some(health))
+        }
+    };
+    let Followed { snapshots, manifests } = followed;
+    let streams = Arc::new(Streams::default());
     let discovery = Discovery {
         snapshots: snapshots.clone(),
         streams: Arc::clone(&streams),
@@ -159,6 +222,19 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         metrics,
         drain: drain.clone(),
     };
+    answer(listener, svid, discovery, telemeter, drain);
+    let admin = Admin { snapshots, manifests, health, streams, reports, metrics: registry };
+    match &args.admin_socket {
+        Some(socket) => admin::serve_socket(socket, admin, drain)
+            .with_context(|| format!("admin socket {}", socket.display())),
+        None => admin::serve_loopback(args.admin, admin, drain)
+            .await
+            .with_context(|| format!("listening on {}", args.admin)),
+    }
+}
+
+/// Serves data planes.
+fn answer(listener: TcpListener, svid: Svid, discovery: Discovery, telemeter: Telemeter, drain: &Drain) {
     let config = move || svid.current().map(|generation| Arc::clone(&generation.grpc.server));
     let incoming = server::incoming(listener, config, Limits::default(), drain);
     let serving = Server::builder()
@@ -174,81 +250,6 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
             tracing::error!(%error, "the controller's gRPC server ended; restart it");
         }
     });
-    let admin = Admin { snapshots, manifests, streams, reports, metrics: registry.share() };
-    let socket = &args.admin_socket;
-    admin::serve(socket, admin, drain).with_context(|| format!("admin socket {}", socket.display()))
-}
-
-type Followed = (watch::Receiver<Arc<Snapshot>>, watch::Receiver<Arc<Manifests>>);
-
-/// Reads the directory once, then follows it and the trust bundle until `drain` stops. The one writer of snapshots.
-async fn follow(
-    root: PathBuf,
-    mesh: Mesh,
-    trust: &Arc<Trust>,
-    reports: &Arc<Reports>,
-    metrics: &Arc<Metrics>,
-    drain: &Drain,
-) -> anyhow::Result<Followed> {
-    let mut directory = Directory::new(root);
-    let (directory_read, first) = spawn_blocking(move || {
-        directory.poll();
-        let contents = directory.contents();
-        (directory, contents)
-    })
-    .await?;
-    let mut directory = directory_read;
-    let (index, found) = build(&mesh, first, metrics);
-    let snapshots = watch::Sender::new(Arc::new(Snapshot::new(Arc::new(index), trust.bundle())));
-    let manifests = watch::Sender::new(Arc::new(found));
-    let followed = (snapshots.subscribe(), manifests.subscribe());
-    let (trust, reports, metrics, stop) =
-        (Arc::clone(trust), Arc::clone(reports), Arc::clone(metrics), drain.clone());
-    drain.spawn(async move {
-        let mut changed = trust.watch();
-        loop {
-            tokio::select! {
-                biased;
-                () = stop.stopping() => return,
-                _ = changed.changed() => {
-                    let bundle = trust.bundle();
-                    snapshots.send_modify(|snapshot| *snapshot = Arc::new(snapshot.with_bundle(bundle)));
-                }
-                () = sleep(POLL) => {
-                    let read = spawn_blocking(move || {
-                        let contents = directory.poll().then(|| directory.contents());
-                        (directory, contents)
-                    });
-                    let Ok((read, contents)) = read.await else {
-                        tracing::error!("reading the manifests panicked; the controller goes on with what it knows, restart it");
-                        return;
-                    };
-                    directory = read;
-                    if let Some(contents) = contents {
-                        let (index, found) = build(&mesh, contents, &metrics);
-                        reports.retain(|pod| pod.split_once('/').is_some_and(|(ns, pod)| index.pod(ns, pod).is_some()));
-                        manifests.send_replace(Arc::new(found));
-                        snapshots.send_replace(Arc::new(Snapshot::new(Arc::new(index), trust.bundle())));
-                    }
-                }
-            }
-        }
-    });
-    Ok(followed)
-}
-
-fn build(mesh: &Mesh, contents: source::directory::Contents, metrics: &Metrics) -> (Index, Manifests) {
-    let index = Index::build(mesh, &contents.objects);
-    let mut errors = contents.errors;
-    errors.extend(index.errors.iter().cloned());
-    errors.sort();
-    for error in &errors {
-        warn!("{error}");
-    }
-    metrics.manifest_errors.set(i64::try_from(errors.len()).unwrap_or(i64::MAX));
-    metrics.objects.set(i64::try_from(index.objects).unwrap_or(i64::MAX));
-    let found = Manifests { files: contents.files, objects: index.objects, errors };
-    (index, found)
 }
 
 /// SIGTERM to cutting: streams are told to come back and end at once.

@@ -12,6 +12,11 @@ struct Reason {
 }
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct OfKind {
+    kind: &'static str,
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 struct OfType {
     r#type: &'static str,
 }
@@ -26,6 +31,10 @@ pub(crate) struct Metrics {
     refused: Family<Reason, Counter>,
     pub manifest_errors: Gauge,
     pub objects: Gauge,
+    lists: Family<OfKind, Counter>,
+    watch_failures: Family<OfKind, Counter>,
+    pub indexes: Counter,
+    pub events: Counter,
     pub edges: Gauge,
     edges_dropped: Family<Reason, Counter>,
 }
@@ -48,6 +57,22 @@ impl Metrics {
             ),
             manifest_errors: registry.add("manifest_errors", "Errors in manifests, now", Gauge::default()),
             objects: registry.add("manifest_objects", "Objects in use, now", Gauge::default()),
+            lists: registry.add("source_lists", "Complete lists read from the API server", Family::default()),
+            watch_failures: registry.add(
+                "source_watch_failures",
+                "Lists and watches that failed",
+                Family::default(),
+            ),
+            indexes: registry.add(
+                "source_indexes",
+                "Indexes built: changes, after coalescing",
+                Counter::default(),
+            ),
+            events: registry.add(
+                "events_written",
+                "Events about pods that were not injected",
+                Counter::default(),
+            ),
             edges: registry.add("edges", "Edges remembered", Gauge::default()),
             edges_dropped: registry.add("edges_dropped", "Edges and deltas not kept", Family::default()),
         }
@@ -63,6 +88,14 @@ impl Metrics {
 
     pub(crate) fn refused(&self, reason: &'static str) {
         self.refused.get_or_create(&Reason { reason }).inc();
+    }
+
+    pub(crate) fn listed(&self, kind: &'static str) {
+        self.lists.get_or_create(&OfKind { kind }).inc();
+    }
+
+    pub(crate) fn watch_failed(&self, kind: &'static str) {
+        self.watch_failures.get_or_create(&OfKind { kind }).inc();
     }
 
     pub(crate) fn edge_dropped(&self, reason: &'static str) {

@@ -79,6 +79,7 @@ pub(crate) fn may_have(index: &Index, who: &Subscriber, kind: Type, name: &str) 
             match pod.identity() {
                 None => Err(Denial::Absent),
                 Some(id) if *id != who.id => Err(Denial::Refused("identity_mismatch")),
+                Some(_) if pod.addresses.is_empty() => Err(Denial::Absent), // its status is behind: it gets them as soon as it has
                 Some(_) if !pod.addresses.contains(&who.address) => Err(Denial::Refused("address_mismatch")),
                 Some(_) => Ok(()),
             }
@@ -107,7 +108,8 @@ pub(crate) struct Snapshot {
     pub(crate) index: Arc<Index>,
     pub(crate) bundle: Option<Arc<TrustBundle>>,
     /// Addresses that were asked for since, so that a thousand subscribers cost one translation. Only those that exist: their
-    /// number is that of the Pods and Services, whatever names strangers make up.
+    /// number is that of the Pods and Services (of those with internalTrafficPolicy Local: times the nodes), whatever names
+    /// strangers make up.
     addresses: Arc<Mutex<HashMap<String, Encoded>>>,
 }
 
@@ -125,7 +127,7 @@ impl Snapshot {
     pub(crate) fn resource(&self, who: &Subscriber, kind: Type, name: &str) -> Result<Encoded, Denial> {
         may_have(&self.index, who, kind, name)?;
         match kind {
-            Type::Address => self.address(name),
+            Type::Address => self.address(who, name),
             Type::WorkloadSettings => {
                 translate::settings(&self.index, name).map(|settings| Encoded::of(&settings))
             }
@@ -134,7 +136,7 @@ impl Snapshot {
         .ok_or(Denial::Absent)
     }
 
-    fn address(&self, name: &str) -> Option<Encoded> {
+    fn address(&self, who: &Subscriber, name: &str) -> Option<Encoded> {
         let key = match name.parse::<IpAddr>() {
             Ok(address) => address.to_canonical().to_string(),
             Err(_) => {
@@ -142,13 +144,16 @@ impl Snapshot {
                 format!("{service}.{namespace}")
             }
         };
-        if let Some(held) = self.lock().get(&key) {
+        let by_node = translate::depends_on_node(&self.index, &key);
+        let node = self.index.node_of(who.address).filter(|_| by_node);
+        let held_as = if by_node { format!("{key} from {}", node.unwrap_or_default()) } else { key.clone() };
+        if let Some(held) = self.lock().get(&held_as) {
             return Some(held.clone());
         }
-        let address = translate::address(&self.index, &key)?;
+        let address = translate::address(&self.index, &key, node)?;
         let encoded = Encoded::of(&address);
         if !matches!(address.target, Some(v1::address::Target::Outside(_))) {
-            self.lock().insert(key, encoded.clone());
+            self.lock().insert(held_as, encoded.clone());
         }
         Some(encoded)
     }

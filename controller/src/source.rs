@@ -1,6 +1,7 @@
-//! Where Kubernetes objects come from. Today a [`directory`] of manifests; the cluster source comes beside it and yields the
-//! same [`Object`]s, so that nothing after this module knows the difference.
+//! Where Kubernetes objects come from: a [`cluster`]'s API server, or a [`directory`] of manifests. Both yield the same
+//! [`Object`]s, so that nothing after this module knows the difference.
 
+pub(crate) mod cluster;
 pub mod directory;
 pub mod parse;
 pub mod policy;
@@ -43,9 +44,9 @@ pub enum Kind {
 /// Where an object was written down.
 #[derive(Clone, Debug, Default, Eq, Ord, PartialEq, PartialOrd)]
 pub struct Origin {
-    /// Relative to the source's directory.
+    /// Relative to the source's directory; of a cluster's objects, "Pod shop/web-0".
     pub file: Arc<str>,
-    /// Of the document's first line, from 1.
+    /// Of the document's first line, from 1; 0 in a cluster.
     pub line: u64,
     /// Lines that mention one of our labels or annotations, for errors about their values.
     pub settings: Arc<[(String, u64)]>,

@@ -22,7 +22,7 @@ use crate::{
     metrics::Metrics,
     resources::{Snapshot, Subscriber, Type},
     streams::{Seat, Streams},
-    subscriptions::{Answer, Breach, Subscriptions},
+    subscriptions::{Answer, Breach},
 };
 
 /// The gRPC service.
@@ -51,15 +51,7 @@ impl AggregatedDiscoveryService for Discovery {
             return Err(Status::resource_exhausted("too many discovery streams of this workload"));
         };
         let (responses, stream) = mpsc::channel(Type::ALL.len() + 1); // one in flight per type, and the end: never full
-        let session = Session {
-            discovery: self.clone(),
-            peer,
-            who,
-            seat,
-            subscriptions: Subscriptions::default(),
-            responses,
-            ack_by: None,
-        };
+        let session = Session { discovery: self.clone(), peer, who, seat, responses, ack_by: None };
         self.drain.spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(stream)))
     }
@@ -84,7 +76,6 @@ struct Session {
     peer: Arc<Peer>,
     who: Subscriber,
     seat: Seat,
-    subscriptions: Subscriptions,
     responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
     /// When the oldest response in flight must have been answered.
     ack_by: Option<Instant>,
@@ -96,7 +87,7 @@ impl Session {
         metrics.streams.inc();
         debug!(id = %self.who.id, address = %self.who.address, "discovery stream opened");
         let end = self.serve(&mut requests).await;
-        metrics.subscriptions.dec_by(i64::try_from(self.subscriptions.names()).unwrap_or(i64::MAX));
+        metrics.subscriptions.dec_by(i64::try_from(self.seat.subscriptions().names()).unwrap_or(i64::MAX));
         metrics.streams.dec();
         if let Some(status) = end {
             info!(id = %self.who.id, address = %self.who.address, why = status.message(), "discovery stream ended");
@@ -130,7 +121,7 @@ impl Session {
                     }
                 }
                 changed = snapshots.changed() => match changed {
-                    Ok(()) => self.subscriptions.touch(),
+                    Ok(()) => self.seat.subscriptions().touch(),
                     Err(_) => return Some(Status::unavailable("the controller stops")),
                 },
                 message = requests.message() => match message {
@@ -143,9 +134,9 @@ impl Session {
 
     fn take(&mut self, request: DeltaDiscoveryRequest) -> Result<(), Status> {
         let metrics = &self.discovery.metrics;
-        let before = self.subscriptions.names();
-        let answer = self.subscriptions.request(request);
-        let gained = self.subscriptions.names() as i64 - before as i64;
+        let before = self.seat.subscriptions().names();
+        let answer = self.seat.subscriptions().request(request);
+        let gained = self.seat.subscriptions().names() as i64 - before as i64;
         metrics.subscriptions.inc_by(gained);
         let answer = answer.map_err(|breach| {
             warn!(id = %self.who.id, address = %self.who.address, "discovery stream ended: {breach}");
@@ -170,7 +161,7 @@ impl Session {
                 self.seat.nack(kind, Some(format!("{} {shown}: {why}", kind.word())));
             }
         }
-        self.ack_by = self.subscriptions.in_flight().then(|| Instant::now() + ACK);
+        self.ack_by = self.seat.subscriptions().in_flight().then(|| Instant::now() + ACK);
         Ok(())
     }
 
@@ -182,7 +173,8 @@ impl Session {
                 warn!(id = %who.id, address = %who.address, kind = kind.word(), name, reason = word, "subscription refused");
                 metrics.refused(word);
             };
-            if let Some(response) = self.subscriptions.next(kind, snapshot, who, refused) {
+            let response = self.seat.subscriptions().next(kind, snapshot, who, refused);
+            if let Some(response) = response {
                 metrics.pushes(kind.word());
                 self.responses.send(Ok(response)).await.ok()?;
                 self.ack_by.get_or_insert(Instant::now() + ACK);

@@ -1,11 +1,14 @@
-//! Who is connected: counted, limited, and what each last rejected.
+//! Who is connected: counted, limited, what each asked for and last rejected.
 
 use std::{
     collections::{BTreeMap, HashMap},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use crate::resources::{Subscriber, Type};
+use crate::{
+    resources::{Subscriber, Type},
+    subscriptions::{Held, Subscriptions},
+};
 
 /// The discovery streams that are open now.
 #[derive(Debug, Default)]
@@ -13,7 +16,7 @@ pub(crate) struct Streams(Mutex<HashMap<Subscriber, Open>>);
 
 #[derive(Debug, Default)]
 struct Open {
-    streams: usize,
+    streams: Vec<Arc<Mutex<Subscriptions>>>,
     nacks: BTreeMap<Type, String>,
 }
 
@@ -22,11 +25,20 @@ impl Streams {
     pub(crate) fn open(self: &Arc<Self>, who: &Subscriber) -> Option<Seat> {
         let mut all = self.lock();
         let open = all.entry(who.clone()).or_default();
-        if open.streams >= MAX_STREAMS {
+        if open.streams.len() >= MAX_STREAMS {
             return None;
         }
-        open.streams += 1;
-        Some(Seat { streams: Arc::clone(self), who: who.clone() })
+        let subscriptions = Arc::<Mutex<Subscriptions>>::default();
+        open.streams.push(Arc::clone(&subscriptions));
+        Some(Seat { streams: Arc::clone(self), who: who.clone(), subscriptions })
+    }
+
+    /// The names of `kind` that `who` asks for, and what it was sent of each; of its newest stream.
+    pub(crate) fn held(&self, who: &Subscriber, kind: Type) -> BTreeMap<Arc<str>, Held> {
+        let newest = self.lock().get(who).and_then(|open| open.streams.last().cloned());
+        let Some(newest) = newest else { return BTreeMap::new() };
+        let subscriptions = newest.lock().unwrap_or_else(PoisonError::into_inner);
+        subscriptions.held(kind).map(|(name, held)| (Arc::clone(name), held.clone())).collect()
     }
 
     pub(crate) fn is_connected(&self, who: &Subscriber) -> bool {
@@ -38,7 +50,7 @@ impl Streams {
         self.lock().get(who).map(|open| open.nacks.values().cloned().collect()).unwrap_or_default()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<Subscriber, Open>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<Subscriber, Open>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -48,9 +60,15 @@ impl Streams {
 pub(crate) struct Seat {
     streams: Arc<Streams>,
     who: Subscriber,
+    subscriptions: Arc<Mutex<Subscriptions>>,
 }
 
 impl Seat {
+    /// What this stream asks for. Its task alone changes it; the lock is for who looks.
+    pub(crate) fn subscriptions(&self) -> MutexGuard<'_, Subscriptions> {
+        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Keeps (`Some`) or forgets (`None`) what was rejected of a type.
     pub(crate) fn nack(&self, kind: Type, words: Option<String>) {
         if let Some(open) = self.streams.lock().get_mut(&self.who) {
@@ -66,7 +84,9 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let mut all = self.streams.lock();
         match all.get_mut(&self.who) {
-            Some(open) if open.streams > 1 => open.streams -= 1,
+            Some(open) if open.streams.len() > 1 => {
+                open.streams.retain(|held| !Arc::ptr_eq(held, &self.subscriptions));
+            }
             _ => drop(all.remove(&self.who)),
         }
     }

@@ -36,7 +36,7 @@ struct InFlight {
 
 /// What the client holds of a name, once it has taken everything in flight.
 #[derive(Clone, Debug, Eq, PartialEq)]
-enum Held {
+pub(crate) enum Held {
     Nothing,
     /// It knows that there is none.
     Absence,
@@ -113,6 +113,11 @@ impl Subscriptions {
     /// Whether a response waits for its ACK.
     pub(crate) fn in_flight(&self) -> bool {
         self.types.values().any(|subscribed| subscribed.in_flight.is_some())
+    }
+
+    /// The names of `kind` that it asks for, and what it was sent of each.
+    pub(crate) fn held(&self, kind: Type) -> impl Iterator<Item = (&Arc<str>, &Held)> {
+        self.types.get(&kind).into_iter().flat_map(|subscribed| &subscribed.names)
     }
 
     pub(crate) fn names(&self) -> usize {

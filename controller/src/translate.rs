@@ -12,25 +12,39 @@ use signet_api::v1::{self, address::Target, transport::Kind};
 
 use crate::index::{Index, Pod, Port, Service, SliceEndpoint, Transport};
 
-/// Where connections to `name` go: an IP address (a Pod's or a ClusterIP), or a host as [`service_name`] reads it.
-pub(crate) fn address(index: &Index, name: &str) -> Option<v1::Address> {
-    let target = match name.parse::<IpAddr>() {
-        Ok(address) => at_address(index, address.to_canonical())?,
-        Err(_) => {
-            let (namespace, service) = service_name(index, name)?;
-            let service = index.service(&namespace, &service).filter(|service| !service.external)?;
-            // A dual-stack Service is reached by the family of its first address; a headless one by any.
-            let family = service.cluster_ips.first().map(IpAddr::is_ipv4);
-            Target::Service(self::service(index, service, family))
+/// Where connections to `name` go: an IP address (a Pod's or a ClusterIP), or a host as [`service_name`] reads it. `node` is
+/// the caller's, and asked for only where [`depends_on_node`].
+pub(crate) fn address(index: &Index, name: &str, node: Option<&str>) -> Option<v1::Address> {
+    let target = match (service_of(index, name), name.parse::<IpAddr>()) {
+        (Some(service), address) => {
+            // A dual-stack Service asked for by name is reached by the family of its first address; a headless one by any.
+            let family =
+                address.ok().or(service.cluster_ips.first().copied()).map(|ip| ip.to_canonical().is_ipv4());
+            Target::Service(self::service(index, service, family, node))
         }
+        (None, Ok(address)) => at_address(index, address.to_canonical())?,
+        (None, Err(_)) => return None,
     };
     Some(v1::Address { target: Some(target) })
 }
 
-fn at_address(index: &Index, address: IpAddr) -> Option<Target> {
-    if let Some(service) = index.service_at(address) {
-        return Some(Target::Service(self::service(index, service, Some(address.is_ipv4()))));
+/// The Service that `name` leads to, if it leads to one.
+fn service_of<'a>(index: &'a Index, name: &str) -> Option<&'a Arc<Service>> {
+    match name.parse::<IpAddr>() {
+        Ok(address) => index.service_at(address.to_canonical()),
+        Err(_) => {
+            let (namespace, service) = service_name(index, name)?;
+            index.service(&namespace, &service).filter(|service| !service.external)
+        }
     }
+}
+
+/// Whether callers on different nodes get different answers for `name`.
+pub(crate) fn depends_on_node(index: &Index, name: &str) -> bool {
+    service_of(index, name).is_some_and(|service| service.local)
+}
+
+fn at_address(index: &Index, address: IpAddr) -> Option<Target> {
     if let Some(pod) = index.pod_at(address) {
         return Some(Target::Workload(workload(pod, address)));
     }
@@ -50,7 +64,13 @@ pub(crate) fn service_name(index: &Index, host: &str) -> Option<(String, String)
     (is_label(service) && is_label(namespace)).then(|| (namespace.to_owned(), service.to_owned()))
 }
 
-fn service(index: &Index, service: &Service, ipv4: Option<bool>) -> v1::Service {
+/// `service` with its endpoints in both families and on every node: nobody's answer, but what there is.
+pub(crate) fn everywhere(index: &Index, service: &Service) -> v1::Service {
+    let service = Service { local: false, ..service.clone() };
+    self::service(index, &service, None, None)
+}
+
+fn service(index: &Index, service: &Service, ipv4: Option<bool>, node: Option<&str>) -> v1::Service {
     let ports = service.ports.iter().map(|port| v1::ServicePort {
         port: port.port.into(),
         name: port.name.clone(),
@@ -60,7 +80,7 @@ fn service(index: &Index, service: &Service, ipv4: Option<bool>) -> v1::Service 
         namespace: service.namespace.clone(),
         name: service.name.clone(),
         ports: ports.collect(),
-        endpoints: endpoints(index, service, ipv4),
+        endpoints: endpoints(index, service, ipv4, node),
         client_ip_affinity: service.client_ip_affinity,
     }
 }
@@ -69,14 +89,16 @@ fn service(index: &Index, service: &Service, ipv4: Option<bool>) -> v1::Service 
 struct Candidate {
     workload: v1::Workload,
     target_ports: BTreeMap<u32, u32>,
+    node: Option<String>,
     ready: bool,
     /// Terminating, and still serving.
     leaving: bool,
 }
 
 /// The endpoints that new connections may use, as kube-proxy chooses them: the ready ones; when there is none, those that are
-/// terminating and still serve (KEP-1669). In order of address, so that equal contents have equal bytes.
-fn endpoints(index: &Index, service: &Service, ipv4: Option<bool>) -> Vec<v1::Endpoint> {
+/// terminating and still serve (KEP-1669). With internalTrafficPolicy Local only those on the caller's node, even if there is
+/// none (KEP-2086). In order of address, so that equal contents have equal bytes.
+fn endpoints(index: &Index, service: &Service, ipv4: Option<bool>, node: Option<&str>) -> Vec<v1::Endpoint> {
     let key = (service.namespace.clone(), service.name.clone());
     let candidates = match index.slices.get(&key) {
         Some(slices) => {
@@ -86,6 +108,10 @@ fn endpoints(index: &Index, service: &Service, ipv4: Option<bool>) -> Vec<v1::En
                 Some(Candidate {
                     workload: slice_workload(index, &slice.namespace, endpoint)?,
                     target_ports: slice_ports(service, &slice.ports),
+                    node: index
+                        .node_of(endpoint.address)
+                        .map(str::to_owned)
+                        .or_else(|| endpoint.node.clone()),
                     ready: endpoint.ready || service.publish_not_ready,
                     leaving: endpoint.serving && endpoint.terminating,
                 })
@@ -97,7 +123,9 @@ fn endpoints(index: &Index, service: &Service, ipv4: Option<bool>) -> Vec<v1::En
     let family =
         |text: &str| text.parse::<IpAddr>().is_ok_and(|a| ipv4.is_none_or(|ipv4| a.is_ipv4() == ipv4));
     let usable = |c: &Candidate| {
-        family(&c.workload.address) && (service.ports.is_empty() || !c.target_ports.is_empty())
+        (!service.local || (node.is_some() && c.node.as_deref() == node))
+            && family(&c.workload.address)
+            && (service.ports.is_empty() || !c.target_ports.is_empty())
     };
     let candidates: Vec<Candidate> = candidates.into_iter().filter(usable).collect();
     let any_ready = candidates.iter().any(|candidate| candidate.ready);
@@ -160,6 +188,7 @@ fn selected(index: &Index, service: &Service) -> Vec<Candidate> {
         pod.addresses.iter().filter(held).map(|address| Candidate {
             workload: workload(pod, *address),
             target_ports: pod_ports(service, pod),
+            node: pod.node.clone(),
             ready: service.publish_not_ready || (pod.ready && !pod.terminating),
             leaving: pod.ready && pod.terminating,
         })

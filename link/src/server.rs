@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     io,
-    net::{IpAddr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     task::{Context, Poll},
@@ -49,6 +49,18 @@ pub struct Caller {
     /// The verified SVID; `None` only where the server's config lets clients come without one.
     pub peer: Option<Arc<Peer>>,
     pub address: SocketAddr,
+}
+
+/// Listens on `address`. `[::]` takes both families; on a node whose kernel has no IPv6 it is 0.0.0.0 instead.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(NO_SUCH_FAMILY) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
 }
 
 /// Accepts on `listener` until `drain` stops. `config` is asked for every connection, so that the newest leaf serves it;
@@ -182,6 +194,8 @@ impl Drop for Slot {
     }
 }
 
+/// EAFNOSUPPORT.
+const NO_SUCH_FAMILY: i32 = 97;
 /// Finished handshakes that wait for the server's loop; it takes them at once.
 const ACCEPTED: usize = 16;
 /// Out of descriptors: long enough not to spin, short enough not to be noticed.

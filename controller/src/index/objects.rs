@@ -15,7 +15,10 @@ use signet_core::{
     pod::{INBOUND, INJECT, MTLS, PERMISSIVE_PORTS, UPSTREAMS},
 };
 
-use super::Mesh;
+use super::{
+    Membership, Mesh,
+    injection::{Injection, NOT_INJECTED},
+};
 use crate::{
     annotations::{self, AppAddress},
     source::{self, ManifestError, Origin, policy},
@@ -28,6 +31,8 @@ pub struct Namespace {
     pub inject: bool,
     pub strict: bool,
     pub permissive_ports: BTreeSet<u16>,
+    /// `baseline` or `restricted`, where Pod Security enforces it: neither lets our capture step in.
+    pub pod_security: Option<String>,
 }
 
 /// How connections to a Pod go.
@@ -42,11 +47,16 @@ pub enum Transport {
 pub struct Pod {
     pub namespace: String,
     pub name: String,
+    /// Empty in manifests that say none.
+    pub uid: String,
     pub service_account: String,
+    /// Where it was scheduled.
+    pub node: Option<String>,
     /// Of the status, first the primary one; empty until it has one.
     pub addresses: Vec<IpAddr>,
     pub labels: BTreeMap<String, String>,
     pub transport: Transport,
+    pub injection: Injection,
     pub host_network: bool,
     /// Phase Succeeded or Failed: no endpoint any more, and its address is free.
     pub ended: bool,
@@ -83,6 +93,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     pub publish_not_ready: bool,
     pub client_ip_affinity: bool,
+    /// internalTrafficPolicy Local: only endpoints on the caller's node.
+    pub local: bool,
     /// ExternalName: a CNAME, which is DNS's business.
     pub external: bool,
 }
@@ -111,6 +123,7 @@ pub struct SliceEndpoint {
     pub address: IpAddr,
     /// The Pod that it claims to be, in its own namespace. A hint: identities come from the Pod that holds the address.
     pub pod: Option<String>,
+    pub node: Option<String>,
     pub ready: bool,
     pub serving: bool,
     pub terminating: bool,
@@ -135,7 +148,9 @@ impl Namespace {
         };
         let inject = inject(meta, origin, errors) == Some(true);
         let permissive_ports = annotation(meta, PERMISSIVE_PORTS, origin, errors, annotations::ports);
-        (source::name(meta), Self { inject, strict, permissive_ports })
+        let enforced = label(meta, POD_SECURITY).filter(|level| matches!(*level, "baseline" | "restricted"));
+        let pod_security = enforced.map(str::to_owned);
+        (source::name(meta), Self { inject, strict, permissive_ports, pod_security })
     }
 }
 
@@ -161,11 +176,15 @@ impl Pod {
         };
         let host_network = spec.and_then(|spec| spec.host_network) == Some(true);
         let labelled = namespaces.get(&namespace).is_some_and(|namespace| namespace.inject);
-        let transport = match inject(meta, origin, errors) {
+        let own_label = inject(meta, origin, errors);
+        let injection = Injection::of(meta, spec, own_label.unwrap_or(labelled));
+        let transport = match (own_label, mesh.membership) {
             _ if host_network => Transport::Plain("host_network"),
-            Some(false) => Transport::Plain("pod_opted_out"),
-            None if !labelled => Transport::Plain("namespace_not_labelled"),
-            Some(true) | None => Transport::Mesh(id),
+            (_, Membership::Injected) if injection.proxy => Transport::Mesh(id),
+            (Some(false), _) => Transport::Plain("pod_opted_out"),
+            (None, _) if !labelled => Transport::Plain("namespace_not_labelled"),
+            (Some(true) | None, Membership::Labelled) => Transport::Mesh(id),
+            (Some(true) | None, Membership::Injected) => Transport::Plain(NOT_INJECTED),
         };
         let addresses = pod_addresses(status, origin, errors);
         let app = |app: AppAddress| match (app, addresses.first()) {
@@ -180,8 +199,11 @@ impl Pod {
         let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
         let ready = conditions.filter(|c| c.type_ == "Ready").all(|condition| condition.status == "True");
         Some(Self {
+            uid: meta.uid.clone().unwrap_or_default(),
+            node: spec.and_then(|spec| spec.node_name.clone()).filter(|name| !name.is_empty()),
             labels: meta.labels.clone().unwrap_or_default(),
             transport,
+            injection,
             host_network,
             ended: matches!(phase, Some("Succeeded" | "Failed")),
             terminating: meta.deletion_timestamp.is_some(),
@@ -274,6 +296,7 @@ impl Service {
             ports,
             publish_not_ready: spec.publish_not_ready_addresses == Some(true),
             client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+            local: spec.internal_traffic_policy.as_deref() == Some("Local"),
             external: spec.type_.as_deref() == Some("ExternalName"),
         }
     }
@@ -350,6 +373,7 @@ impl SliceEndpoint {
         Self {
             address,
             pod: pod.and_then(|target| target.name.clone()),
+            node: endpoint.node_name.clone(),
             ready,
             serving: conditions.serving.unwrap_or(ready),
             terminating: conditions.terminating.unwrap_or(false),
@@ -420,6 +444,9 @@ fn annotation<T: Default>(
         T::default()
     })
 }
+
+/// The label by which Pod Security admission knows what a namespace enforces.
+pub(crate) const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 
 fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port != 0)

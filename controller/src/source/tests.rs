@@ -209,7 +209,7 @@ fn the_example_of_the_manual_is_what_it_says() {
             "shop/web-0 web [] [Upstream { listen: 127.77.0.2:9001, to: \"api.shop:80\" }]",
         ]
     );
-    assert!(crate::translate::address(&index, "127.77.1.1").is_some());
+    assert!(crate::translate::address(&index, "127.77.1.1", None).is_some());
     assert_eq!(crate::translate::settings(&index, "shop/api-0").unwrap().policies.len(), 1);
     assert_eq!(crate::translate::settings(&index, "shop/web-0").unwrap().policies.len(), 0);
 }

@@ -177,3 +177,54 @@ fn settings_go_to_the_pod_whose_identity_and_address_match_and_to_nobody_else() 
         ((vec![], vec!["shop/api"]), vec!["shop/api identity_mismatch".to_owned()])
     );
 }
+
+#[test]
+fn a_dual_stack_pod_gets_its_settings_over_either_of_its_addresses_and_one_without_address_when_it_has_one() {
+    let name = "shop/api";
+    let both = serde_json::json!([{"ip": "10.0.0.1"}, {"ip": "fd00::1"}]);
+    let dual = Snapshot::new(
+        Arc::new(index([namespace("shop"), pod("api").at("10.0.0.1").with("/status/podIPs", both)])),
+        None,
+    );
+    for (address, want) in
+        [("10.0.0.1", Ok(())), ("fd00::1", Ok(())), ("fd00::2", Err(Denial::Refused("address_mismatch")))]
+    {
+        assert_eq!(
+            may_have(&dual.index, &who("api", address), Type::WorkloadSettings, name),
+            want,
+            "{address}"
+        );
+    }
+    // The kubelet writes the address after the proxy is there to ask.
+    let early = Snapshot::new(Arc::new(index([namespace("shop"), pod("api")])), None);
+    let mut subscriptions = Subscriptions::default();
+    let request = DeltaDiscoveryRequest { type_url: WORKLOAD_SETTINGS.into(), ..subscribe(&[name]) };
+    subscriptions.request(request).unwrap();
+    let accuse = |name: &str, word: &'static str| panic!("{name} refused: {word}");
+    let who = who("api", "fd00::1");
+    let first = subscriptions.next(Type::WorkloadSettings, &early, &who, accuse).unwrap();
+    assert_eq!(sent(&first), (vec![], vec![name]), "absent, and no accusation");
+    subscriptions
+        .request(DeltaDiscoveryRequest { type_url: WORKLOAD_SETTINGS.into(), ..answer(&first.nonce, None) })
+        .unwrap();
+    subscriptions.touch();
+    let second = subscriptions.next(Type::WorkloadSettings, &dual, &who, accuse).unwrap();
+    assert_eq!(sent(&second), (vec![name], vec![]));
+}
+
+#[test]
+fn who_asks_from_another_node_gets_another_answer_of_a_local_service() {
+    let on = |name: &str, address: &str, node: &str| {
+        pod(name).at(address).with("/spec/nodeName", node).with("/metadata/labels/app", "api")
+    };
+    let local =
+        crate::build::service("api").cluster_ip("10.96.0.1").with("/spec/internalTrafficPolicy", "Local");
+    let snapshot = Snapshot::new(
+        Arc::new(index([namespace("shop"), on("near", "10.0.0.1", "a"), on("far", "10.0.0.2", "b"), local])),
+        None,
+    );
+    let version =
+        |address: &str| snapshot.resource(&who("near", address), Type::Address, "10.96.0.1").unwrap().version;
+    assert_ne!(version("10.0.0.1"), version("10.0.0.2"));
+    assert_eq!(version("10.0.0.1"), version("10.0.0.1"));
+}

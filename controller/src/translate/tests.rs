@@ -8,7 +8,7 @@ use serde_json::json;
 
 /// "10.0.0.1 shop/api mesh:api 80>8080" per endpoint.
 fn endpoints_of(index: &Index, name: &str) -> Vec<String> {
-    let Some(Target::Service(service)) = address(index, name).and_then(|address| address.target) else {
+    let Some(Target::Service(service)) = address(index, name, None).and_then(|address| address.target) else {
         return vec!["no service".into()];
     };
     let line = |endpoint: v1::Endpoint| {
@@ -30,7 +30,7 @@ fn workload_line(workload: &v1::Workload) -> String {
 }
 
 fn at(index: &Index, name: &str) -> String {
-    match address(index, name).and_then(|address| address.target) {
+    match address(index, name, None).and_then(|address| address.target) {
         None => "absent".into(),
         Some(Target::Outside(_)) => "outside".into(),
         Some(Target::Workload(workload)) => workload_line(&workload),
@@ -77,11 +77,11 @@ fn a_service_is_answered_whole_by_name_and_by_cluster_ip() {
         "10.96.0.1",
         "::ffff:10.96.0.1",
     ] {
-        assert_eq!(address(&index, name).as_ref(), Some(&want), "{name}");
+        assert_eq!(address(&index, name, None).as_ref(), Some(&want), "{name}");
     }
     for name in ["api", "shop.api", "api.shop.svc.other", "a.api.shop", "", ".", "api.", ".shop", "10.96.0.2"]
     {
-        assert_eq!(address(&index, name), None, "{name}");
+        assert_eq!(address(&index, name, None), None, "{name}");
     }
 }
 
@@ -291,7 +291,7 @@ fn protocols_come_from_app_protocol_else_from_the_port_name() {
         (json!({"port": 1, "name": "http", "appProtocol": "example.com/own"}), Unknown),
     ] {
         let index = index([service("api").with("/spec/ports", json!([port]))]);
-        let Some(Target::Service(service)) = address(&index, "api.shop").and_then(|a| a.target) else {
+        let Some(Target::Service(service)) = address(&index, "api.shop", None).and_then(|a| a.target) else {
             panic!("{port}")
         };
         assert_eq!(service.ports[0].protocol(), want, "{port}");
@@ -417,7 +417,7 @@ proptest! {
         let shuffled: Vec<_> = order.iter().map(|n| Arc::clone(&all[*n])).collect();
         let (one, other) = (Index::build(&mesh(), &all), Index::build(&mesh(), &shuffled));
         for name in ["10.0.0.1", "10.0.0.2", "10.0.0.3", "10.96.0.1", "a.shop", "c.shop"] {
-            prop_assert_eq!(address(&one, name), address(&other, name));
+            prop_assert_eq!(address(&one, name, None), address(&other, name, None));
         }
         for pod in ["shop/a", "shop/b", "other/d"] {
             prop_assert_eq!(settings(&one, pod), settings(&other, pod));
@@ -432,4 +432,33 @@ fn a_node_s_address_is_never_the_mesh_s_behind_a_service_either() {
     let index = index([namespace("shop"), host, pod("api").at("10.0.0.1"), service("api"), service("host")]);
     assert_eq!(endpoints_of(&index, "api.shop"), [""; 0]);
     assert_eq!(endpoints_of(&index, "host.shop"), ["10.0.0.1 shop/host host_network 80>80"]);
+}
+
+#[test]
+fn internal_traffic_policy_local_leads_to_the_callers_node_and_to_no_other() {
+    let on = |name: &str, address: &str, node: &str| {
+        pod(name).at(address).with("/spec/nodeName", node).with("/metadata/labels/app", "api")
+    };
+    let local = || service("api").cluster_ip("10.96.0.1").with("/spec/internalTrafficPolicy", "Local");
+    let pods = || [namespace("shop"), on("near", "10.0.0.1", "a"), on("far", "10.0.0.2", "b")];
+    let [shop, near, far] = pods();
+    let selected = index([shop, near, far, local()]);
+    let [shop, near, far] = pods();
+    let slices = slice("api", 80)
+        .endpoint(json!({"addresses": ["10.0.0.1"]}))
+        .endpoint(json!({"addresses": ["10.0.0.2"]}));
+    let outside = json!({"addresses": ["10.9.9.9"], "nodeName": "a"});
+    let sliced = index([shop, near, far, local(), slices.endpoint(outside)]);
+    let reached = |index: &Index, node: Option<&str>| -> Vec<String> {
+        let Some(Target::Service(service)) = address(index, "10.96.0.1", node).and_then(|a| a.target) else {
+            return vec!["no service".into()];
+        };
+        service.endpoints.into_iter().map(|endpoint| endpoint.workload.unwrap().address).collect()
+    };
+    assert_eq!(reached(&selected, Some("a")), ["10.0.0.1"]);
+    assert_eq!(reached(&sliced, Some("a")), ["10.0.0.1", "10.9.9.9"]);
+    assert_eq!(reached(&sliced, Some("b")), ["10.0.0.2"]);
+    assert_eq!(reached(&sliced, Some("c")), [""; 0], "none on its node: none");
+    assert_eq!(reached(&sliced, None), [""; 0], "a caller of no known node");
+    assert!(depends_on_node(&sliced, "api.shop") && !depends_on_node(&sliced, "10.0.0.1"));
 }

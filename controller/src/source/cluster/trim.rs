@@ -1,0 +1,168 @@
+//! What we keep of an object of the API server: the fields that [`crate::index`] reads, and nothing else. A Pod of a usual
+//! Deployment shrinks from 12 kB of JSON to 1 kB.
+
+use std::sync::Arc;
+
+use k8s_openapi::{
+    api::{
+        core::v1::{
+            Container, Namespace, Pod, PodSecurityContext, PodSpec, PodStatus, SecurityContext, Service,
+            ServiceAccount, ServiceSpec,
+        },
+        discovery::v1::EndpointSlice,
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use signet_core::pod::{INJECT, MTLS, PERMISSIVE_PORTS, UPSTREAMS};
+
+use super::store::Seen;
+use crate::{
+    index::POD_SECURITY,
+    source::{Kind, Object, Origin},
+};
+
+pub(super) fn namespace(object: Namespace) -> Seen {
+    seen(
+        "Namespace",
+        object.metadata,
+        |key| [INJECT, MTLS, POD_SECURITY].contains(&key),
+        |metadata| Kind::Namespace(Box::new(Namespace { metadata, ..Namespace::default() })),
+    )
+}
+
+/// Only that it exists.
+pub(super) fn service_account(object: ServiceAccount) -> Seen {
+    seen(
+        "ServiceAccount",
+        object.metadata,
+        |_| false,
+        |metadata| Kind::ServiceAccount(Box::new(ServiceAccount { metadata, ..ServiceAccount::default() })),
+    )
+}
+
+pub(super) fn service(object: Service) -> Seen {
+    let spec = object.spec.map(|spec| ServiceSpec {
+        cluster_ip: spec.cluster_ip,
+        cluster_ips: spec.cluster_ips,
+        selector: spec.selector,
+        ports: spec.ports,
+        publish_not_ready_addresses: spec.publish_not_ready_addresses,
+        session_affinity: spec.session_affinity,
+        internal_traffic_policy: spec.internal_traffic_policy,
+        type_: spec.type_,
+        ..ServiceSpec::default()
+    });
+    seen(
+        "Service",
+        object.metadata,
+        |_| false,
+        |metadata| Kind::Service(Box::new(Service { metadata, spec, ..Service::default() })),
+    )
+}
+
+pub(super) fn endpoint_slice(mut object: EndpointSlice) -> Seen {
+    for endpoint in &mut object.endpoints {
+        endpoint.addresses.truncate(1);
+        (endpoint.deprecated_topology, endpoint.hints, endpoint.hostname, endpoint.zone) =
+            (None, None, None, None);
+        if let Some(target) = &mut endpoint.target_ref {
+            (target.uid, target.namespace, target.resource_version) = (None, None, None);
+            (target.api_version, target.field_path) = (None, None);
+        }
+    }
+    let metadata = std::mem::take(&mut object.metadata);
+    seen(
+        "EndpointSlice",
+        metadata,
+        |key| key == "kubernetes.io/service-name",
+        |metadata| {
+            object.metadata = metadata;
+            Kind::EndpointSlice(Box::new(object))
+        },
+    )
+}
+
+pub(super) fn pod(object: Pod) -> Seen {
+    let spec = object.spec.map(|spec| PodSpec {
+        service_account_name: spec.service_account_name,
+        host_network: spec.host_network,
+        node_name: spec.node_name,
+        security_context: spec.security_context.and_then(|context| {
+            let run_as_user = Some(context.run_as_user?);
+            Some(PodSecurityContext { run_as_user, ..PodSecurityContext::default() })
+        }),
+        init_containers: spec.init_containers.map(|all| all.into_iter().map(container).collect()),
+        containers: spec.containers.into_iter().map(container).collect(),
+        ..PodSpec::default()
+    });
+    let status = object.status.map(|status| PodStatus {
+        phase: status.phase,
+        pod_ip: status.pod_ip,
+        pod_ips: status.pod_ips,
+        conditions: status.conditions.map(|mut all| {
+            all.retain(|condition| condition.type_ == "Ready");
+            for ready in &mut all {
+                (ready.message, ready.reason) = (None, None);
+                (ready.last_probe_time, ready.last_transition_time) = (None, None);
+            }
+            all
+        }),
+        ..PodStatus::default()
+    });
+    seen("Pod", object.metadata, |_| true, |metadata| Kind::Pod(Box::new(Pod { metadata, spec, status })))
+}
+
+fn container(container: Container) -> Container {
+    Container {
+        name: container.name,
+        ports: container.ports,
+        restart_policy: container.restart_policy,
+        security_context: container.security_context.and_then(|context| {
+            let run_as_user = Some(context.run_as_user?);
+            Some(SecurityContext { run_as_user, ..SecurityContext::default() })
+        }),
+        ..Container::default()
+    }
+}
+
+/// `labels` says which are kept.
+fn seen(
+    kind: &str,
+    metadata: ObjectMeta,
+    labels: impl Fn(&str) -> bool,
+    make: impl FnOnce(ObjectMeta) -> Kind,
+) -> Seen {
+    let (namespace, name) = (metadata.namespace.unwrap_or_default(), metadata.name.unwrap_or_default());
+    let origin = match namespace.as_str() {
+        "" => format!("{kind} {name}"),
+        _ => format!("{kind} {namespace}/{name}"),
+    };
+    let (uid, version) = (metadata.uid.unwrap_or_default(), metadata.resource_version);
+    let kept = ObjectMeta {
+        name: Some(name.clone()),
+        namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
+        uid: Some(uid.clone()).filter(|_| kind == "Pod"),
+        creation_timestamp: metadata.creation_timestamp.filter(|_| kind == "Pod"),
+        deletion_timestamp: metadata.deletion_timestamp.filter(|_| kind == "Pod"),
+        owner_references: metadata.owner_references.filter(|_| kind == "Pod").map(|mut owners| {
+            owners.retain(|owner| owner.controller == Some(true));
+            owners
+        }),
+        labels: metadata.labels.map(|mut all| {
+            all.retain(|key, _| labels(key));
+            all
+        }),
+        annotations: metadata.annotations.map(|mut all| {
+            all.retain(|key, _| [PERMISSIVE_PORTS, UPSTREAMS].contains(&key.as_str()));
+            all
+        }),
+        ..ObjectMeta::default()
+    };
+    let origin = Origin { file: origin.into(), ..Origin::default() };
+    Seen {
+        name: (namespace, name),
+        uid,
+        version: version.and_then(|version| version.parse().ok()),
+        object: Arc::new(Object { origin, kind: make(kept) }),
+    }
+}
