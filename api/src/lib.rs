@@ -7,6 +7,9 @@ pub mod istio {
 pub mod xds {
     include!(concat!(env!("OUT_DIR"), "/envoy.service.discovery.v3.rs"));
 }
+pub mod health {
+    include!(concat!(env!("OUT_DIR"), "/grpc.health.v1.rs"));
+}
 /// Our resource types and reports.
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/signet.v1.rs"));

@@ -40,6 +40,8 @@ pub const POD_IPS: &str = "SIGNET_POD_IPS";
 pub const MESH: &str = "SIGNET_MESH";
 /// JSON of a list of [`Probe`]s; absent when there is none.
 pub const PROBES: &str = "SIGNET_PROBES";
+/// The pod's [`UPSTREAMS`] annotation as it is; absent when there is none. The app dials 127.0.0.1 at the left ports.
+pub const POD_UPSTREAMS: &str = "SIGNET_UPSTREAMS";
 
 /// Labels and annotations that users write; docs/manifests.md describes them.
 pub const INJECT: &str = "signet.dev/inject";

@@ -1,11 +1,26 @@
 //! The admin pages: what this proxy is, knows and does. Read-only; what a stranger sent appears as JSON strings only.
+//!
+//! In a pod all of them are on loopback alone, where port-forward reaches them and Kubernetes' own rights guard them. Its
+//! network sees whether we are ready, the metrics, and the app's probes.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
+    time::Duration,
+};
 
 use axum::{
-    Json, Router,
+    Extension, Json, Router,
     extract::State,
-    http::{Request, StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, Request, StatusCode, Uri,
+        header::{CONTENT_TYPE, USER_AGENT},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
@@ -17,34 +32,61 @@ use signet_core::{
     bundle::{certificate_pem, root_id},
     clock,
     drain::Drain,
+    pod::{ADMIN_PORT, PAGES_PORT},
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::{net::TcpListener, time::timeout};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
 use tower::ServiceExt as _;
 use tracing::debug;
 
 use crate::{
     Proxy,
-    config::Config,
+    config::{Admin, Config},
     connections::{Ended, Facts, Live},
     discovery::Discovery,
     limits::Limits,
-    listen::{self, CannotListen, Places},
+    listen::{self, CannotListen, Places, Sources},
     model::{Answer, Transport, Workload},
+    probes::{Probes, Reply},
 };
 
 /// Bound, not yet served.
-pub struct Listener(TcpListener);
+pub struct Listeners {
+    /// For all pages.
+    all: Vec<TcpListener>,
+    /// In a pod, for those that its network may see.
+    few: Option<TcpListener>,
+}
 
-pub async fn bind(config: &Config) -> Result<Listener, CannotListen> {
-    Ok(Listener(listen::bind(config.admin, "admin of the bootstrap").await?))
+pub async fn bind(config: &Config) -> Result<Listeners, CannotListen> {
+    let address = match config.admin {
+        Admin::At(address) => {
+            return Ok(Listeners {
+                all: vec![listen::bind(address, "admin of the bootstrap").await?],
+                few: None,
+            });
+        }
+        Admin::Pod => SocketAddr::from((Ipv4Addr::LOCALHOST, ADMIN_PORT)),
+    };
+    let mut all = vec![listen::bind(address, "the pod's admin pages").await?];
+    match listen::bind(SocketAddr::from((Ipv6Addr::LOCALHOST, ADMIN_PORT)), "the pod's admin pages").await {
+        Ok(listener) => all.push(listener),
+        Err(error) if error.lacks_family() => {}
+        Err(error) => return Err(error),
+    }
+    let few = listen::bind_everywhere(PAGES_PORT, "readiness, metrics and probes")?;
+    Ok(Listeners { all, few: Some(few) })
 }
 
 #[derive(Clone)]
 struct Pages {
     proxy: Arc<Proxy>,
     discovery: Arc<Discovery>,
+    probes: Arc<Probes>,
     metrics: Arc<Metrics>,
     gauges: Gauges,
 }
@@ -57,9 +99,16 @@ struct Gauges {
     model: Gauge,
 }
 
-impl Listener {
+impl Listeners {
     /// Serves until `drain` stops. The metrics are complete by now.
-    pub fn serve(self, proxy: &Arc<Proxy>, discovery: &Arc<Discovery>, mut metrics: Metrics, drain: &Drain) {
+    pub fn serve(
+        self,
+        proxy: &Arc<Proxy>,
+        discovery: &Arc<Discovery>,
+        probes: Arc<Probes>,
+        mut metrics: Metrics,
+        drain: &Drain,
+    ) {
         let version: Family<Vec<(&'static str, &'static str)>, Gauge> =
             metrics.add("proxy_info", "The proxy's version", Family::default());
         version.get_or_create(&vec![("version", signet_core::VERSION)]).set(1);
@@ -79,41 +128,90 @@ impl Listener {
         let pages = Pages {
             proxy: Arc::clone(proxy),
             discovery: Arc::clone(discovery),
+            probes,
             metrics: metrics.share(),
             gauges,
         };
-        let router = Router::new()
-            .route("/ready", get(ready))
-            .route("/metrics", get(metrics_page))
+        let few = Router::new().route("/ready", get(ready)).route("/metrics", get(metrics_page));
+        let all = few
+            .clone()
             .route("/connections", get(connections))
             .route("/config", get(config))
             .route("/identity", get(identity))
-            .with_state(pages);
-        serve_on(self.0, router, drain);
+            .with_state(pages.clone());
+        for listener in self.all {
+            serve_on(listener, all.clone(), LOCAL, drain);
+        }
+        if let Some(listener) = self.few {
+            let few = few.route("/probe/{container}/{kind}", get(probe)).with_state(pages);
+            serve_on(listener, few, NETWORK, drain);
+        }
     }
 }
 
+/// How many connections may be open at once.
+#[derive(Clone, Copy)]
+struct Crowd {
+    all: usize,
+    /// Of one source (an IPv4 address, an IPv6 /64).
+    each: usize,
+}
+
 /// Answers one request for each connection, within limits: strangers reach this port.
-fn serve_on(listener: TcpListener, router: Router, drain: &Drain) {
-    let places = Places::new(CONNECTIONS);
+fn serve_on(listener: TcpListener, router: Router, crowd: Crowd, drain: &Drain) {
+    let (places, sources) = (Places::new(crowd.all), Sources::new(crowd.each));
     listen::serve(listener, drain, move |tcp, address| {
-        let (place, router) = (places.take(), router.clone());
+        let (place, arrival, router) = (places.take(), sources.arrive(address.ip()), router.clone());
         async move {
-            let Some(_place) = place else {
-                return debug!(%address, "admin connection closed: {CONNECTIONS} are open");
+            let (Some(_place), Some(_arrival)) = (place, arrival) else {
+                return debug!(%address, "admin connection closed: too many are open");
             };
-            let pages = service_fn(move |request: Request<Incoming>| router.clone().oneshot(request));
-            let answered = http1::Builder::new()
-                .keep_alive(false)
-                .max_buf_size(HEAD_BYTES)
-                .serve_connection(TokioIo::new(tcp), pages);
-            match timeout(EXCHANGE, answered).await {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => debug!(%address, %error, "admin connection failed"),
-                Err(_) => debug!(%address, "admin connection closed: not done in {EXCHANGE:?}"),
+            answer(tcp, address, router).await;
+        }
+    });
+}
+
+async fn answer(tcp: TcpStream, address: SocketAddr, router: Router) {
+    let asking = &AtomicBool::new(false);
+    let pages = service_fn(move |request: Request<Incoming>| {
+        let router = router.clone();
+        async move {
+            asking.store(true, Relaxed);
+            let answered = router.oneshot(request).await;
+            asking.store(false, Relaxed);
+            let Ok(response) = answered; // a router has no errors
+            match response.extensions().get::<NoAnswer>() {
+                None => Ok(response),
+                Some(NoAnswer) => Err(io::Error::other("the app did not answer a hook")),
             }
         }
     });
+    let answered = http1::Builder::new()
+        .keep_alive(false)
+        .max_buf_size(HEAD_BYTES)
+        .serve_connection(TokioIo::new(tcp), pages);
+    let mut answered = pin!(answered);
+    loop {
+        match timeout(EXCHANGE, &mut answered).await {
+            Ok(Ok(())) => return,
+            Ok(Err(error)) => return debug!(%address, %error, "admin connection failed"),
+            Err(_) if asking.load(Relaxed) => {} // a probe has a limit of its own, which may be longer
+            Err(_) => return debug!(%address, "admin connection closed: not done in {EXCHANGE:?}"),
+        }
+    }
+}
+
+/// In a response: close the connection instead of sending it.
+#[derive(Clone, Copy)]
+struct NoAnswer;
+
+/// What the kubelet wants to know of the app, if the pod's spec has it.
+async fn probe(State(pages): State<Pages>, uri: Uri, headers: HeaderMap) -> Response {
+    match pages.probes.ask(uri.path(), headers.get(USER_AGENT)).await {
+        Some(Reply::Say(status, text)) => (status, text + "\n").into_response(),
+        Some(Reply::Hang) => Extension(NoAnswer).into_response(),
+        None => (StatusCode::NOT_FOUND, "the pod's spec has no such probe\n").into_response(),
+    }
 }
 
 async fn ready(State(pages): State<Pages>) -> Response {
@@ -281,7 +379,9 @@ fn rfc3339(unix: i64) -> Option<String> {
 }
 
 /// Several people and a scraper at once; each costs [`HEAD_BYTES`] and two descriptors at most.
-const CONNECTIONS: usize = 32;
+const LOCAL: Crowd = Crowd { all: 32, each: 32 };
+/// The kubelet with every probe of a large pod, scrapers, and strangers, of whom one alone must not take a probe's place.
+const NETWORK: Crowd = Crowd { all: 128, each: 32 };
 /// Request head and our answer: the largest page is some 100 kB.
 const EXCHANGE: Duration = Duration::from_secs(10);
 /// A browser's cookies fit; hyper takes no less than 8 KiB.
@@ -291,19 +391,19 @@ const HEAD_BYTES: usize = 16 * 1024;
 mod tests {
     use super::*;
     use crate::connections::Direction;
-    use tokio::{
-        io::{AsyncReadExt as _, AsyncWriteExt as _},
-        net::TcpStream,
-    };
+    use signet_link::client::connect_from;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
-    async fn served() -> (std::net::SocketAddr, Drain) {
+    async fn served(crowd: Crowd) -> (SocketAddr, Drain) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, drain) = (listener.local_addr().unwrap(), Drain::new());
-        serve_on(listener, Router::new().route("/ready", get(async || "ready\n")), &drain);
+        let hung = async || Extension(NoAnswer).into_response();
+        let router = Router::new().route("/ready", get(async || "ready\n")).route("/hung", get(hung));
+        serve_on(listener, router, crowd, &drain);
         (address, drain)
     }
 
-    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+    async fn ask(address: SocketAddr, request: &str) -> String {
         let mut tcp = TcpStream::connect(address).await.unwrap();
         tcp.write_all(request.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
@@ -313,26 +413,31 @@ mod tests {
 
     #[tokio::test]
     async fn pages_are_read_only_and_a_connection_is_closed_after_its_answer() {
-        let (address, drain) = served().await;
+        let (address, drain) = served(NETWORK).await;
         let answer = ask(address, "GET /ready HTTP/1.1\r\nhost: a\r\n\r\n").await;
         assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ready\n"), "{answer}");
         let post = ask(address, "POST /ready HTTP/1.1\r\nhost: a\r\ncontent-length: 9\r\n\r\n").await;
         assert!(post.starts_with("HTTP/1.1 405"), "{post}");
         let long = format!("GET /ready HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n", "y".repeat(4 * HEAD_BYTES));
         assert!(!ask(address, &long).await.starts_with("HTTP/1.1 200"));
+        assert_eq!(ask(address, "GET /hung HTTP/1.1\r\nhost: a\r\n\r\n").await, "", "no answer");
         assert_eq!(drain.run(Duration::from_secs(5)).await, 0);
     }
 
     #[tokio::test]
     async fn callers_that_say_nothing_take_all_places_and_no_more() {
-        let (address, drain) = served().await;
+        let (address, drain) = served(Crowd { all: 4, each: 3 }).await;
         let mut silent = Vec::new();
-        for _ in 0..CONNECTIONS {
-            silent.push(TcpStream::connect(address).await.unwrap());
+        for source in [[127, 0, 0, 2], [127, 0, 0, 2], [127, 0, 0, 2], [127, 0, 0, 3]] {
+            silent.push(connect_from(Some(source.into()), address).await.unwrap());
+            // Accepted in order: by the time that this one is looked at, the others have their places.
+            if silent.len() >= 3 {
+                let mut refused = connect_from(Some([127, 0, 0, 2].into()), address).await.unwrap();
+                assert_eq!(refused.read(&mut [0; 1]).await.unwrap(), 0, "one source has all of its places");
+            }
         }
-        // Accepted in order: by the time that this one is looked at, the others have their places.
-        let mut refused = TcpStream::connect(address).await.unwrap();
-        assert_eq!(refused.read(&mut [0; 1]).await.unwrap(), 0);
+        let mut refused = connect_from(Some([127, 0, 0, 4].into()), address).await.unwrap();
+        assert_eq!(refused.read(&mut [0; 1]).await.unwrap(), 0, "all places are taken");
         drain.run(Duration::ZERO).await;
     }
 

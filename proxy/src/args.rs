@@ -10,7 +10,7 @@ use crate::capture::command::Capture;
 ///
 /// Started by `signet local` or the pod's own spec, not by hand. Serves until SIGTERM or SIGINT, then lets connections end
 /// for 25 s. What it sees and why it is not ready: GET /ready, /connections, /config, /identity, /metrics at the bootstrap's
-/// admin address.
+/// admin address; in a pod at 127.0.0.1:15021, and /ready and /metrics alone at port 15020 of the pod.
 #[derive(Clone, Debug, clap::Parser)]
 #[command(
     name = "signet-proxy",
@@ -23,8 +23,12 @@ pub struct Args {
     #[command(subcommand)]
     pub command: Option<Command>,
     /// JSON file that says who this workload is, and where the CA and the controller are
-    #[arg(long, value_name = "FILE", required = true)]
+    #[arg(long, value_name = "FILE", required_unless_present = "pod", conflicts_with = "pod")]
     pub bootstrap: Option<PathBuf>,
+    /// The same from the environment, as the injector writes it: SIGNET_POD_NAME, SIGNET_POD_NAMESPACE, SIGNET_SERVICE_ACCOUNT,
+    /// SIGNET_POD_IPS, SIGNET_MESH, SIGNET_PROBES and SIGNET_UPSTREAMS
+    #[arg(long, requires = "captured")]
+    pub pod: bool,
     /// Serve the connections that `signet-proxy capture` redirects; not ready while they are not redirected
     #[arg(long)]
     pub captured: bool,
@@ -63,6 +67,11 @@ mod tests {
         assert!(!args.captured && args.command.is_none());
         let captured = Args::try_parse_from(["signet-proxy", "--bootstrap", "b.json", "--captured"]).unwrap();
         assert!(captured.captured);
+        let pod = Args::try_parse_from(["signet-proxy", "--pod", "--captured"]).unwrap();
+        assert!(pod.pod && pod.captured && pod.bootstrap.is_none());
+        for wrong in [&["--pod"][..], &["--pod", "--captured", "--bootstrap", "b.json"], &["--captured"]] {
+            assert!(Args::try_parse_from([&["signet-proxy"], wrong].concat()).is_err(), "{wrong:?}");
+        }
         assert!(
             Args::try_parse_from(["signet-proxy", "--bootstrap", "b.json", "capture"]).is_err(),
             "one thing at a time"

@@ -12,19 +12,20 @@ pub mod self_test;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use signet_core::pod::{ADMIN_PORT, PAGES_PORT};
+
 /// Our app's connections to others are redirected here.
 pub const OUTBOUND_PORT: u16 = 15001;
 /// Others' connections to our app are redirected here.
 pub const INBOUND_PORT: u16 = 15006;
 /// On loopback only: answers who we are and where the connection was meant to go.
 pub const SELF_TEST_PORT: u16 = 15009;
-/// The proxy's pages, which nothing redirects: the kubelet and scrapers ask for them.
-pub const ADMIN_PORT: u16 = 15020;
 /// Who the proxy runs as, unless told otherwise: its own connections are not captured.
 pub const PROXY_UID: u32 = 1337;
 
-/// What no app may be reached by: the proxy would call itself.
-pub const OWN_PORTS: [u16; 4] = [OUTBOUND_PORT, INBOUND_PORT, SELF_TEST_PORT, ADMIN_PORT];
+/// What no app may be reached by: the proxy would call itself. Nothing redirects the pages' port, which the kubelet and
+/// scrapers ask.
+pub const OWN_PORTS: [u16; 5] = [OUTBOUND_PORT, INBOUND_PORT, SELF_TEST_PORT, PAGES_PORT, ADMIN_PORT];
 
 /// Documentation addresses (RFC 5737, RFC 3849): nobody has them, so a connection that arrives was redirected by us.
 pub const CANARIES: [SocketAddr; 2] = [

@@ -56,6 +56,5 @@ pub(crate) fn asks_who_we_are(proxy: &Proxy, upstream: &Upstream) -> Option<Proc
 pub(crate) fn is_own_pod(config: &Config, endpoint: &Workload) -> bool {
     let own = &config.workload;
     config.captured
-        && (endpoint.address == own.address
-            || (endpoint.namespace == own.namespace && endpoint.name == own.pod))
+        && (own.has(endpoint.address) || (endpoint.namespace == own.namespace && endpoint.name == own.pod))
 }

@@ -1,7 +1,10 @@
-//! What this proxy was told before it could ask anyone: the bootstrap file, which only this reads. The flags are [`crate::args`].
+//! What this proxy was told before it could ask anyone: the bootstrap file, which only this reads, or the environment of an
+//! injected pod ([`pod`]). The flags are [`crate::args`].
 //!
-//! [`Bootstrap`] is the file as written, [`Config`] what it means; a field that means nothing stops the process with its
+//! [`Bootstrap`] is the file as written, [`Config`] what either means; a field that means nothing stops the process with its
 //! name and what it should have been.
+
+pub mod pod;
 
 use std::{
     fmt::Display,
@@ -13,7 +16,10 @@ use std::{
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer};
-use signet_core::identity::{self, SpiffeId, TrustDomain};
+use signet_core::{
+    identity::{self, SpiffeId, TrustDomain},
+    pod::Probe,
+};
 use signet_link::Target;
 
 use crate::limits::Limits;
@@ -96,11 +102,24 @@ pub struct Config {
     pub mesh_ranges: Vec<IpNet>,
     pub inbound: Vec<Inbound>,
     pub upstreams: Vec<Upstream>,
-    pub admin: SocketAddr,
+    pub admin: Admin,
+    /// What the kubelet may ask the app through us, shown without the headers, which may be secrets; only in a pod.
+    #[serde(serialize_with = "paths")]
+    pub probes: Vec<Probe>,
     /// Whether the connections of this network namespace are redirected to us; a flag, not a field of the file.
     pub captured: bool,
     #[serde(skip)]
     pub limits: Limits,
+}
+
+/// Where the pages are.
+#[derive(Clone, Copy, Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Admin {
+    /// All of them.
+    At(SocketAddr),
+    /// A few on every address of the pod, all of them on its loopback.
+    Pod,
 }
 
 /// Our own workload.
@@ -111,6 +130,8 @@ pub struct Workload {
     pub pod: Arc<str>,
     pub service_account: Arc<str>,
     pub address: IpAddr,
+    /// Of the other family, where the pod has one.
+    pub second: Option<IpAddr>,
     /// What the CA must certify.
     #[serde(serialize_with = "display")]
     pub id: SpiffeId,
@@ -120,6 +141,10 @@ impl Workload {
     /// "<namespace>/<pod>": the name of our settings on the discovery stream, and of our node.
     pub fn name(&self) -> Arc<str> {
         format!("{}/{}", self.namespace, self.pod).into()
+    }
+
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.address == address || self.second == Some(address)
     }
 }
 
@@ -157,6 +182,12 @@ impl Config {
         Self::try_from(bootstrap).map_err(|wrong| BadBootstrap::Field { file: file(), wrong })
     }
 
+    /// Where our connections to the control plane come from: a workload's own address among many of one machine; a pod has a
+    /// network of its own, whose kernel knows better.
+    pub fn source(&self) -> Option<IpAddr> {
+        (!self.captured).then_some(self.workload.address)
+    }
+
     /// Whether an address is the mesh's, so that only the controller's word lets it be dialled in plaintext.
     pub fn is_mesh(&self, address: IpAddr) -> bool {
         let address = address.to_canonical();
@@ -168,7 +199,7 @@ impl TryFrom<Bootstrap> for Config {
     type Error = WrongField;
 
     fn try_from(file: Bootstrap) -> Result<Self, WrongField> {
-        let trust_domain = trust_domain(&file.trust_domain)?;
+        let trust_domain = trust_domain("trustDomain", &file.trust_domain)?;
         let workload = workload(&trust_domain, file.workload)?;
         let inbound = indexed("inbound", file.inbound, inbound)?;
         let upstreams = indexed("upstreams", file.upstreams, |field, upstream| {
@@ -177,16 +208,16 @@ impl TryFrom<Bootstrap> for Config {
                 .ok_or_else(|| WrongField::new(format!("{field}.to"), upstream.to, DESTINATION))
         })?;
         if file.mesh_ranges.is_empty() {
-            return Err(WrongField::new("meshRanges", "[]", "the mesh's address ranges, at least one"));
+            return Err(WrongField::new("meshRanges", "[]", RANGES));
         }
-        let range = |field: &str, text: String| parse(field, &text, "an address range like 10.244.0.0/16");
         Ok(Self {
             ca: target("ca", &trust_domain, &file.ca)?,
             controller: target("controller", &trust_domain, &file.controller)?,
             token_file: file.token_file,
             trust_bundle_file: file.trust_bundle_file,
             mesh_ranges: indexed("meshRanges", file.mesh_ranges, range)?,
-            admin: socket("admin", &file.admin)?,
+            admin: Admin::At(socket("admin", &file.admin)?),
+            probes: Vec::new(),
             captured: false,
             limits: Limits::default(),
             trust_domain,
@@ -234,10 +265,11 @@ fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-fn trust_domain(text: &str) -> Result<TrustDomain, WrongField> {
-    TrustDomain::new(text).ok().filter(|domain| domain.to_string() == text).ok_or_else(|| {
-        WrongField::new("trustDomain", text, "a trust domain like cluster.local, in lower case")
-    })
+fn trust_domain(field: &str, text: &str) -> Result<TrustDomain, WrongField> {
+    TrustDomain::new(text)
+        .ok()
+        .filter(|domain| domain.to_string() == text)
+        .ok_or_else(|| WrongField::new(field, text, "a trust domain like cluster.local, in lower case"))
 }
 
 fn workload(trust_domain: &TrustDomain, file: BootstrapWorkload) -> Result<Workload, WrongField> {
@@ -250,6 +282,7 @@ fn workload(trust_domain: &TrustDomain, file: BootstrapWorkload) -> Result<Workl
     }
     Ok(Workload {
         address: parse("workload.address", &file.address, "an IP address")?,
+        second: None,
         namespace: file.namespace.into(),
         pod: file.pod.into(),
         service_account: file.service_account.into(),
@@ -264,10 +297,7 @@ fn target(field: &str, trust_domain: &TrustDomain, file: &BootstrapTarget) -> Re
         let expected = "a SPIFFE ID of our trust domain, spiffe://<trust domain>/ns/<namespace>/sa/<account>";
         WrongField::new(format!("{field}.id"), &file.id, expected)
     })?;
-    let address = format!("{field}.address");
-    let address =
-        parse(&address, &file.address, "<ip>:<port> or <host>:<port>, like ca.signet-system.svc:15012")?;
-    Ok(Target { address, id })
+    Ok(Target { address: parse(&format!("{field}.address"), &file.address, PLACE)?, id })
 }
 
 fn inbound(field: &str, file: BootstrapInbound) -> Result<Inbound, WrongField> {
@@ -292,6 +322,10 @@ fn indexed<A, B>(
     elements.into_iter().enumerate().map(|(n, element)| convert(&format!("{list}[{n}]"), element)).collect()
 }
 
+fn range(field: &str, text: String) -> Result<IpNet, WrongField> {
+    parse(field, &text, "an address range like 10.244.0.0/16")
+}
+
 fn socket(field: &str, text: &str) -> Result<SocketAddr, WrongField> {
     let address: SocketAddr = parse(field, text, SOCKET)?;
     if address.port() == 0 { Err(WrongField::new(field, text, SOCKET)) } else { Ok(address) }
@@ -304,6 +338,10 @@ fn parse<T: FromStr>(field: &str, text: &str, expected: &'static str) -> Result<
 /// Serializes what has one textual form.
 fn display<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(value)
+}
+
+fn paths<S: Serializer>(probes: &[Probe], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(probes.iter().map(Probe::path))
 }
 
 /// A field whose text means nothing.
@@ -337,6 +375,8 @@ pub enum BadBootstrap {
     Field { file: String, wrong: WrongField },
 }
 
+const PLACE: &str = "<ip>:<port> or <host>:<port>, like ca.signet-system.svc:15012";
+const RANGES: &str = "the mesh's address ranges, at least one";
 const SOCKET: &str = "<ip>:<port> with a port of 1 to 65535";
 const DESTINATION: &str = "<service>.<namespace>:<port>, <ip>:<port> or [<ipv6>]:<port>";
 /// The DNS domain that clusters have unless told otherwise; it is not the trust domain.
@@ -396,7 +436,7 @@ mod tests {
             ),
             ("/workload/namespace", json!("a/b"), "workload.namespace"),
             ("/workload/pod", json!(""), "workload.pod"),
-            ("/ca/address", json!("ca:15012"), "ca.address: \"ca:15012\" is not <ip>:<port>"),
+            ("/ca/address", json!("ca:0"), "ca.address: \"ca:0\" is not <ip>:<port>"),
             ("/ca/id", json!("spiffe://other.mesh/ns/signet-system/sa/ca"), "ca.id"),
             ("/controller/id", json!("spiffe://cluster.local/controller"), "controller.id"),
             ("/meshRanges", json!([]), "meshRanges: "),

@@ -124,8 +124,7 @@ impl Discovery {
         proxy.svid.ready().await;
         let svid = proxy.svid.clone();
         let config = move || svid.current().map(|generation| Arc::clone(&generation.grpc.client));
-        let connecting =
-            client::channel(&proxy.config.controller, Some(proxy.config.workload.address), config);
+        let connecting = client::channel(&proxy.config.controller, proxy.config.source(), config);
         let distrusted = distrusted(&proxy.trust);
         let mut trust = proxy.trust.watch();
         let channel = match connecting.await {

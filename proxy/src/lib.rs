@@ -4,7 +4,7 @@
 //! leaves passes [`outbound`] -> [`way`] (where to?) -> [`pool`] -> [`wire`] -> [`relay`]. In a relay it passes [`pump`] -> [`frames`] -> [`tls`]
 //! -> [`socket`]. Both end in [`connections`]. Where [`capture`] redirects the pod's connections, their original
 //! destination says what they are for, and [`canary`] watches that it still does. What the proxy knows comes by [`discovery`];
-//! what it did goes out by [`report`] and is shown by [`admin`].
+//! what it did goes out by [`report`] and is shown by [`admin`], where the kubelet asks for the app too ([`probes`]).
 
 pub mod admin;
 pub mod admit;
@@ -25,6 +25,7 @@ pub mod listen;
 pub mod model;
 pub mod outbound;
 pub mod pool;
+pub mod probes;
 pub mod pump;
 pub mod refusal;
 pub mod relay;

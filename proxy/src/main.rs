@@ -30,6 +30,7 @@ use signet_proxy::{
     model::Model,
     outbound, pool,
     pool::Pool,
+    probes::Probes,
     report,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -45,8 +46,10 @@ fn main() -> anyhow::Result<ExitCode> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
         return runtime.block_on(capture.run()).map(|()| ExitCode::SUCCESS);
     }
-    let bootstrap = args.bootstrap.ok_or_else(|| anyhow!("--bootstrap is missing"))?;
-    let mut config = Config { captured: args.captured, ..Config::read(&bootstrap)? };
+    let mut config = match args.bootstrap {
+        Some(file) => Config { captured: args.captured, ..Config::read(&file)? },
+        None => Config::of_pod(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?,
+    };
     config.limits.connections = limits::connections_for(limits::raise_descriptors());
     // One worker, and no other thread to wake: a sidecar must not take a node's cores by default; enough for 30 000 requests/s
     // (relay/REPORT.md).
@@ -66,13 +69,14 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         id: config.workload.id.clone(),
         ca: config.ca.clone(),
         token_file: config.token_file.clone(),
-        source: Some(config.workload.address),
+        source: config.source(),
     };
     let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), &control, &mut metrics);
     let connections = Connections::new(&mut metrics);
     let discovery = Discovery::new(&mut metrics);
     let model = Model::new(config.upstreams.iter().map(|upstream| Arc::clone(&upstream.name)));
     let admin = admin::bind(&config).await?;
+    let probes = Probes::new(&config, &mut metrics)?;
     let (inbound, outbound) = (inbound::bind(&config).await?, outbound::bind(&config).await?); // all bound before any serves
     let self_test = if config.captured { Some(self_test::Listeners::bind().await?) } else { None };
     let canary = config.captured.then(|| Canary::new(Process::new(), &mut metrics));
@@ -90,7 +94,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         draining,
         canary,
     });
-    admin.serve(&proxy, &discovery, metrics, &control);
+    admin.serve(&proxy, &discovery, probes, metrics, &control);
     discovery.run(Arc::clone(&proxy), &control);
     report::run(Arc::clone(&proxy), &discovery, &control);
     judge::run(Arc::clone(&proxy), &control);

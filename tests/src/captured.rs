@@ -13,10 +13,13 @@ use std::{
 
 use serde_json::Value;
 use signet_cli::local::ChildOverride;
+use signet_core::pod::Probe;
 
 use crate::{
     apps::{App, Does},
     binaries::binary,
+    dns::Dns,
+    injected,
     manifests::Pod,
     mesh::{Mesh, MeshBuilder},
     netns::{MESH, NODE_V4, Netns, Node, PodNetwork, service_v4, service_v6},
@@ -27,6 +30,8 @@ use crate::{
 pub struct Captured {
     pub mesh: Mesh,
     pub node: Node,
+    /// The cluster's, where a pod is injected.
+    pub dns: Dns,
     pods: BTreeMap<String, Place>,
     _wrappers: Wrappers,
 }
@@ -43,6 +48,7 @@ pub struct CapturedBuilder {
     mesh: MeshBuilder,
     pods: Vec<Pod>,
     flags: BTreeMap<String, Vec<String>>,
+    injected: BTreeMap<String, Vec<Probe>>,
 }
 
 impl Captured {
@@ -116,11 +122,20 @@ impl CapturedBuilder {
         self
     }
 
+    /// The pod's proxy runs as in a cluster: in an empty image, told by its environment, with these probes to answer.
+    pub fn injecting(mut self, name: &str, probes: &[Probe]) -> Self {
+        self.injected.insert(name.into(), probes.to_vec());
+        self
+    }
+
     /// Makes the networks, captures, and starts everything; all of it is ready.
     pub async fn start(self) -> Captured {
         let node = Node::enter().unwrap_or_else(|e| panic!("{e}"));
         let wrappers = Wrappers::new().unwrap_or_else(|e| panic!("{e}"));
-        let mut mesh = self.mesh.placed(NODE_V4.into(), &MESH);
+        let control = IpAddr::from(NODE_V4);
+        let names = [(injected::CA, control), (injected::CONTROLLER, control)];
+        let dns = Dns::start(control, &names).await.unwrap_or_else(|e| panic!("DNS: {e}"));
+        let mut mesh = self.mesh.placed(control, &MESH);
         let mut pods = BTreeMap::new();
         for (number, pod) in (1..).zip(self.pods) {
             let name = pod.full_name();
@@ -130,18 +145,22 @@ impl CapturedBuilder {
             let captured = pod.is_meshed().then_some(flags);
             if let Some(flags) = &captured {
                 capture(&network.netns, flags).await.unwrap_or_else(|e| panic!("{name}: {e}"));
-                let program = wrappers.add(number, &network.netns).unwrap_or_else(|e| panic!("{name}: {e}"));
+                let probes = self.injected.get(&name);
+                let namespace = probes.map(|_| &*pod.namespace);
+                let program = wrappers.add(number, &network.netns, namespace);
+                let program = program.unwrap_or_else(|e| panic!("{name}: {e}"));
+                let env = probes.map(|probes| injected::environment(&pod, &network, probes));
                 let other = ChildOverride {
                     program: Some(program),
                     args: vec!["--captured".into()],
-                    env: Vec::new(),
+                    env: env.unwrap_or_default(),
                 };
                 mesh = mesh.overriding(&name, other);
             }
             mesh = mesh.pod(pod.captured_at(network.addresses, service));
             pods.insert(name, Place { network, service, capture: captured });
         }
-        Captured { mesh: Box::pin(mesh.start()).await, node, pods, _wrappers: wrappers }
+        Captured { mesh: Box::pin(mesh.start()).await, node, dns, pods, _wrappers: wrappers }
     }
 }
 
@@ -163,19 +182,27 @@ impl Wrappers {
         Ok(Self(directory))
     }
 
-    /// The one right: to read the token and the bundle, which are private to root here and a volume of its own in a cluster.
-    fn add(&self, number: u8, netns: &Netns) -> io::Result<PathBuf> {
+    /// For an injected pod of this namespace, or one that is told by a file.
+    fn add(&self, number: u8, netns: &Netns, injected: Option<&str>) -> io::Result<PathBuf> {
         let script = self.0.join(format!("proxy-{number}"));
-        let rights = "--inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search \
-                      --bounding-set=-all,+dac_read_search --no-new-privs";
-        let text = format!(
-            "#!/bin/sh\nexec nsenter --net={} -- setpriv --reuid=1337 --regid=1337 --clear-groups {rights} {} \"$@\"\n",
-            netns.path().display(),
-            binary("signet-proxy").display()
-        );
+        let text = match injected {
+            Some(namespace) => injected::script(&self.0.join(format!("root-{number}")), netns, namespace)?,
+            None => Self::text(netns),
+        };
         fs::write(&script, text)?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         Ok(script)
+    }
+
+    /// The one right: to read the token and the bundle, which are private to root here and a volume of its own in a cluster.
+    fn text(netns: &Netns) -> String {
+        let rights = "--inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search \
+                      --bounding-set=-all,+dac_read_search --no-new-privs";
+        format!(
+            "#!/bin/sh\nexec nsenter --net={} -- setpriv --reuid=1337 --regid=1337 --clear-groups {rights} {} \"$@\"\n",
+            netns.path().display(),
+            binary("signet-proxy").display()
+        )
     }
 }
 

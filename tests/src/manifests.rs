@@ -115,8 +115,14 @@ impl Pod {
         self.service.as_deref().unwrap_or(&self.name)
     }
 
-    fn account(&self) -> &str {
+    pub(crate) fn account(&self) -> &str {
         self.account.as_deref().unwrap_or_else(|| self.service())
+    }
+
+    /// "9001=api.shop:80, .."
+    pub(crate) fn upstreams(&self) -> Option<String> {
+        let upstreams: Vec<String> = self.upstreams.iter().map(|(port, to)| format!("{port}={to}")).collect();
+        (!upstreams.is_empty()).then(|| upstreams.join(", "))
     }
 
     /// The pod, its service account and its Service, as documents of one file.
@@ -125,11 +131,11 @@ impl Pod {
         if self.in_the_mesh && self.captured.is_none() {
             let inbound: Vec<String> =
                 self.ports.iter().map(|port| format!("{port}={}", app_port(*port))).collect();
-            let upstreams: Vec<String> =
-                self.upstreams.iter().map(|(port, to)| format!("{port}={to}")).collect();
-            for (name, list) in [("signet.dev/inbound", inbound), ("signet.dev/upstreams", upstreams)] {
-                if !list.is_empty() {
-                    annotations.insert(name.into(), list.join(", ").into());
+            let inbound = (!inbound.is_empty()).then(|| inbound.join(", "));
+            for (name, list) in [("signet.dev/inbound", inbound), ("signet.dev/upstreams", self.upstreams())]
+            {
+                if let Some(list) = list {
+                    annotations.insert(name.into(), list.into());
                 }
             }
         }

@@ -75,6 +75,7 @@ mod tests {
             ("the outbound listener", "198.18.0.1:15001", "198.18.0.1:15006", Inbound, true),
             ("the self-test", "198.18.0.1:15009", "198.18.0.1:15006", Inbound, true),
             ("the pages", "198.18.0.1:15020", "198.18.0.1:15006", Inbound, true),
+            ("the pages of loopback", "198.18.0.1:15021", "198.18.0.1:15006", Inbound, true),
             ("loopback from outside", "127.0.0.1:80", "198.18.0.1:15006", Inbound, true),
             ("nowhere", "0.0.0.0:80", "198.18.0.1:15006", Inbound, true),
         ] {

@@ -6,8 +6,9 @@ use std::{
 };
 
 use ipnet::{IpNet, Ipv6Net};
+use signet_core::pod::PAGES_PORT;
 
-use super::{ADMIN_PORT, CANARIES, INBOUND_PORT, OUTBOUND_PORT, SELF_TEST_PORT};
+use super::{CANARIES, INBOUND_PORT, OUTBOUND_PORT, SELF_TEST_PORT};
 
 /// What a pod's annotations may change.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -96,7 +97,7 @@ fn prerouting(settings: &Settings) -> Vec<Rule> {
         |matches: &[Match], then, why| Rule { chain: Chain::Prerouting, matches: matches.into(), then, why };
     let mut rules = vec![
         rule(&[Match::InByLoopback], Then::Pass, "inside the pod"),
-        rule(&[Match::Port(ADMIN_PORT)], Then::Pass, "the proxy's pages"),
+        rule(&[Match::Port(PAGES_PORT)], Then::Pass, "the proxy's pages"),
     ];
     for port in sorted(&settings.inbound_ports) {
         rules.push(rule(&[Match::Port(port)], Then::Pass, "excluded inbound port"));

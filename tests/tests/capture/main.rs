@@ -9,6 +9,7 @@
 mod command;
 mod exclusions;
 mod loss;
+mod pod;
 mod programs;
 mod strangers;
 
