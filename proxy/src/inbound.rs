@@ -315,7 +315,7 @@ fn plain_reason(snapshot: &Snapshot, source: SocketAddr) -> Arc<str> {
 /// Whether our policies let this caller in.
 pub fn authorize(settings: &Settings, port: u16, entry: &Entry) -> Result<(), Refusal> {
     let facts = entry.live().facts();
-    match settings.judge(facts.peer_id.as_ref(), port) {
+    match settings.judge(facts.peer_id(), port) {
         Judgement::Allowed => Ok(()),
         Judgement::Audited(policies) => {
             entry.note(|facts| facts.audited = Some(policies));
