@@ -48,6 +48,8 @@ struct Opening {
 }
 
 impl Records {
+    /// `secrets` have sealed nothing yet: our configs send no tickets (core/src/tls.rs), and aws-lc wants to see a key's first
+    /// record.
     pub(super) fn new(
         suite: &'static Tls13CipherSuite,
         secrets: ExtractedSecrets,
