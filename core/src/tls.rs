@@ -126,6 +126,7 @@ fn server_config(
     // A resumed session skips the verifier: an expired or distrusted peer would stay in.
     server.send_tls13_tickets = 0;
     server.session_storage = Arc::new(NoServerSessionStorage {});
+    server.enable_secret_extraction = hands_over_keys(alpn);
     Ok(Arc::new(server))
 }
 
@@ -142,7 +143,13 @@ fn client_config(alpn: &[u8], mut client: ClientConfig) -> Arc<ClientConfig> {
     client.alpn_protocols = vec![alpn.to_vec()];
     client.resumption = Resumption::disabled();
     client.enable_sni = false;
+    client.enable_secret_extraction = hands_over_keys(alpn);
     Arc::new(client)
+}
+
+/// The wire seals its records itself after the handshake (proxy/src/tls); nobody else asks rustls for its keys.
+fn hands_over_keys(alpn: &[u8]) -> bool {
+    alpn == ALPN_WIRE
 }
 
 fn client_builder(

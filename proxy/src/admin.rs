@@ -271,9 +271,9 @@ fn row(facts: &Facts) -> Value {
         "port": facts.port,
         "peerAddress": facts.peer_address,
         "peer": facts.peer,
-        "peerId": facts.peer_id.as_ref().map(ToString::to_string),
-        "peerCertLeftSeconds": facts.peer_not_after.map(|not_after| not_after - clock::unix_now()),
-        "tls": facts.tls.map(|tls| json!({
+        "peerId": facts.peer_id().map(ToString::to_string),
+        "peerCertLeftSeconds": facts.peer_not_after().map(|not_after| not_after - clock::unix_now()),
+        "tls": facts.tls().map(|tls| json!({
             "version": tls.version, "keyExchange": tls.key_exchange, "cipher": tls.cipher,
         })),
         "plainReason": facts.plain_reason,

@@ -21,7 +21,7 @@ use signet_core::{
     telemetry::Metrics,
     tls::{Peer, TlsFacts},
 };
-use tokio_util::sync::CancellationToken;
+use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use self::metrics::{BytesLabels, ConnectionMetrics, EndLabels};
@@ -59,11 +59,8 @@ pub struct Facts {
     pub peer_address: Option<SocketAddr>,
     /// "<namespace>/<pod>", as the controller or (for logs only) the client says.
     pub peer: Option<Arc<str>>,
-    /// Verified.
-    pub peer_id: Option<SpiffeId>,
-    /// Unix seconds.
-    pub peer_not_after: Option<i64>,
-    pub tls: Option<TlsFacts>,
+    /// Who the peer proved to be; looked at again when trust changes. `None`: plaintext, or not known yet.
+    pub verified: Option<Arc<Peer>>,
     /// Set: plaintext, and why.
     pub plain_reason: Option<Arc<str>>,
     /// The snapshot of the model that it was judged on.
@@ -81,65 +78,68 @@ impl Facts {
             port,
             peer_address: None,
             peer: None,
-            peer_id: None,
-            peer_not_after: None,
-            tls: None,
+            verified: None,
             plain_reason: None,
             model_generation: 0,
             audited: None,
         }
     }
 
-    /// Writes down a finished handshake.
-    pub fn secured_by(&mut self, peer: &Peer) {
-        self.peer_id = Some(peer.id().clone());
-        self.peer_not_after = Some(peer.leaf.not_after);
-        self.tls = Some(peer.facts);
-        self.plain_reason = None;
+    pub fn peer_id(&self) -> Option<&SpiffeId> {
+        self.verified.as_deref().map(Peer::id)
+    }
+
+    /// Unix seconds.
+    pub fn peer_not_after(&self) -> Option<i64> {
+        self.verified.as_ref().map(|peer| peer.leaf.not_after)
+    }
+
+    pub fn tls(&self) -> Option<TlsFacts> {
+        self.verified.as_ref().map(|peer| peer.facts)
     }
 }
 
-/// A live connection, as others see it.
+/// A live connection, as others see it. Idle ones have one as well: what is rare in it is boxed, what repeats is shared.
 pub struct Live {
     pub id: u64,
     pub started: Instant,
     /// Unix seconds.
     pub started_at: i64,
-    facts: Mutex<Facts>,
+    row: Mutex<Row>,
     /// Bytes of the app: towards the peer, and from it.
     pub sent: AtomicU64,
     pub received: AtomicU64,
-    /// The verified peer, to be looked at again when trust changes.
-    verified: Mutex<Option<Arc<Peer>>>,
+    /// Rung when `cut_for` is set.
+    cut: Notify,
+}
+
+struct Row {
+    facts: Facts,
     /// Whether the relay has begun.
-    carried: std::sync::atomic::AtomicBool,
-    cut: CancellationToken,
-    cut_for: Mutex<Option<Refusal>>,
-    reported: Mutex<(u64, u64)>,
+    carried: bool,
+    cut_for: Option<Box<Refusal>>,
+    /// `sent` and `received` at the last report.
+    reported: (u64, u64),
 }
 
 impl Live {
     pub fn facts(&self) -> Facts {
-        lock(&self.facts).clone()
+        lock(&self.row).facts.clone()
     }
 
-    pub fn peer(&self) -> Option<Arc<Peer>> {
-        lock(&self.verified).clone()
+    pub fn is_carried(&self) -> bool {
+        lock(&self.row).carried
     }
 
     /// Whether bytes have passed since the last report.
     fn has_moved(&self) -> bool {
-        *lock(&self.reported) != (self.sent.load(Relaxed), self.received.load(Relaxed))
-    }
-
-    pub fn is_carried(&self) -> bool {
-        self.carried.load(Relaxed)
+        lock(&self.row).reported != (self.sent.load(Relaxed), self.received.load(Relaxed))
     }
 
     /// Ends the connection at both sides with this reason; the first one counts.
     pub fn cut(&self, why: Refusal) {
-        lock(&self.cut_for).get_or_insert(why);
-        self.cut.cancel();
+        lock(&self.row).cut_for.get_or_insert_with(|| Box::new(why));
+        self.cut.notify_waiters();
     }
 }
 
@@ -207,14 +207,10 @@ impl Connections {
             id: self.next.fetch_add(1, Relaxed),
             started: Instant::now(),
             started_at: clock::unix_now(),
-            facts: Mutex::new(facts),
+            row: Mutex::new(Row { facts, carried: false, cut_for: None, reported: (0, 0) }),
             sent: AtomicU64::new(0),
             received: AtomicU64::new(0),
-            verified: Mutex::default(),
-            carried: false.into(),
-            cut: CancellationToken::new(),
-            cut_for: Mutex::default(),
-            reported: Mutex::default(),
+            cut: Notify::new(),
         });
         lock(&self.live).insert(live.id, Arc::clone(&live));
         self.metrics.open.get_or_create(&DirectionLabel { direction: direction.word() }).inc();
@@ -267,17 +263,17 @@ impl Connections {
         };
         let key = EdgeKey {
             direction: facts.direction,
-            peer_id: facts.peer_id.clone(),
+            peer_id: facts.peer_id().cloned(),
             peer,
             port: match facts.direction {
                 Direction::Outbound => facts.peer_address.map_or(facts.port, |endpoint| endpoint.port()),
                 Direction::Inbound => facts.port,
             },
-            tls: facts.tls,
+            tls: facts.tls(),
             plain_reason: facts.plain_reason.clone(),
             refused,
         };
-        let not_after = facts.peer_not_after.unwrap_or(0);
+        let not_after = facts.peer_not_after().unwrap_or(0);
         self.add_to(key, |sums| {
             sums.peer_not_after = sums.peer_not_after.max(not_after);
             change(sums);
@@ -333,10 +329,9 @@ impl Connections {
 
 fn count_bytes(live: &Live, sums: &mut EdgeSums) {
     let (sent, received) = (live.sent.load(Relaxed), live.received.load(Relaxed));
-    let mut reported = lock(&live.reported);
+    let reported = std::mem::replace(&mut lock(&live.row).reported, (sent, received));
     sums.sent += sent - reported.0;
     sums.received += received - reported.1;
-    *reported = (sent, received);
 }
 
 /// The access log: one line at the end of each connection.
@@ -351,9 +346,9 @@ fn log(ended: &Ended) {
                 destination = %facts.destination,
                 peer_address = facts.peer_address.map(tracing::field::display),
                 peer = facts.peer.as_deref(),
-                peer_id = facts.peer_id.as_ref().map(tracing::field::display),
-                tls = facts.tls.map(|tls| tracing::field::display(tls.version)),
-                key_exchange = facts.tls.map(|tls| tracing::field::display(tls.key_exchange)),
+                peer_id = facts.peer_id().map(tracing::field::display),
+                tls = facts.tls().map(|tls| tracing::field::display(tls.version)),
+                key_exchange = facts.tls().map(|tls| tracing::field::display(tls.key_exchange)),
                 plain_reason = facts.plain_reason.as_deref().map(tracing::field::display),
                 sent = ended.sent,
                 received = ended.received,
@@ -381,18 +376,21 @@ impl Entry {
     }
 
     pub fn note(&self, change: impl FnOnce(&mut Facts)) {
-        change(&mut lock(&self.live.facts));
+        change(&mut lock(&self.live.row).facts);
     }
 
     /// Keeps the verified peer, for a second look when trust, policy or the endpoint changes.
     pub fn verified(&self, peer: &Arc<Peer>) {
-        self.note(|facts| facts.secured_by(peer));
-        *lock(&self.live.verified) = Some(Arc::clone(peer));
+        self.note(|facts| {
+            facts.verified = Some(Arc::clone(peer));
+            facts.plain_reason = None;
+        });
     }
 
     /// The relay begins: from now on it counts as carried.
     pub fn carried(&self) {
-        if !self.live.carried.swap(true, Relaxed) {
+        let before = std::mem::replace(&mut lock(&self.live.row).carried, true);
+        if !before {
             let facts = self.live.facts();
             self.table.add(&facts, None, |sums| sums.opened += 1);
         }
@@ -400,8 +398,13 @@ impl Entry {
 
     /// Resolves when the connection must end early, with the reason.
     pub async fn cut(&self) -> Refusal {
-        self.live.cut.cancelled().await;
-        lock(&self.live.cut_for).take().unwrap_or(Refusal::Draining)
+        loop {
+            let rung = self.live.cut.notified(); // hears what comes from here on, polled or not
+            if let Some(why) = lock(&self.live.row).cut_for.take() {
+                return *why;
+            }
+            rung.await;
+        }
     }
 
     /// Records the end. `Ok` is an end that both sides wished.
@@ -431,7 +434,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// The end of a connection whose task was dropped: the drain time was over.
 const CUT: &str = "cut";
-/// Ends kept for the table: a screenful of trouble, some 100 kB at most.
+/// Ends kept for the table: a screenful of trouble, some 500 kB if each was of another peer, whose chain it keeps.
 const REMEMBERED: usize = 256;
 /// Different kinds of connection between two reports; a peer cannot grow it further.
 const MAX_EDGES: usize = 4096;
@@ -459,6 +462,20 @@ mod tests {
         assert_eq!((first[0].1.opened, first[0].1.closed, first[0].1.sent), (1, 0, 10));
         assert_eq!((third[0].1.opened, third[0].1.closed, third[0].1.sent), (0, 1, 15));
         assert!(table.take_edges(true).is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_cut_is_heard_once_whether_it_came_before_or_while_somebody_waits() {
+        let table = Connections::new(&mut Metrics::new());
+        let entry = table.open(facts());
+        entry.live().cut(Refusal::NoSettings);
+        entry.live().cut(Refusal::Draining);
+        assert!(matches!(entry.cut().await, Refusal::NoSettings), "the first one counts");
+        let cut = async {
+            tokio::task::yield_now().await;
+            entry.live().cut(Refusal::Draining);
+        };
+        assert!(matches!(tokio::join!(entry.cut(), cut).0, Refusal::Draining));
     }
 
     #[test]

@@ -89,9 +89,8 @@ async fn serve(
         Err(why) => entry.close(&Err(why)),
         Ok(Arrived::Left) => entry.close(&Ok(())),
         Ok(Arrived::Plain(plain)) => drain.spawn(serve_plain(proxy, plain, inbound, entry, place)),
-        Ok(Arrived::Wire(wire, open)) => {
-            let serving = serve_wire(proxy, wire, open, inbound, entry, place, drain.clone());
-            drain.spawn(serving);
+        Ok(Arrived::Wire(wire)) => {
+            drain.spawn(serve_wire(proxy, wire, inbound, entry, place, drain.clone()));
         }
     }
 }
@@ -103,8 +102,8 @@ fn facts(proxy: &Proxy, source: SocketAddr, inbound: &Inbound) -> Facts {
 
 /// What came in.
 enum Arrived {
-    /// A wire, and its first OPEN.
-    Wire(Box<Wire>, Open),
+    /// A wire with its first OPEN.
+    Wire(Box<Wire>),
     Plain(Plain),
     /// The client left before it wanted anything.
     Left,
@@ -139,8 +138,8 @@ async fn arrive(
         Admitted::Nothing => Ok(Arrived::Left),
         Admitted::Plain { received, app } => Ok(Arrived::Plain(Plain { down, received, app, settings })),
         Admitted::Wire(received) => {
-            let (wire, open) = shake_hands(proxy, down, received, source, entry).await?;
-            Ok(open.map_or(Arrived::Left, |open| Arrived::Wire(wire, open)))
+            let wire = shake_hands(proxy, down, received, source, entry).await?;
+            Ok(wire.map_or(Arrived::Left, Arrived::Wire))
         }
     }
 }
@@ -158,7 +157,7 @@ async fn shake_hands(
     received: Vec<u8>,
     source: SocketAddr,
     entry: &Entry,
-) -> Result<(Box<Wire>, Option<Open>), Refusal> {
+) -> Result<Option<Box<Wire>>, Refusal> {
     let limits = &proxy.config.limits;
     let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
     let down = down.into_tcp().map_err(|source| Refusal::AppReset { source })?;
@@ -170,28 +169,33 @@ async fn shake_hands(
     let open = timeout(limits.open, wire.next_open()).await;
     let open =
         open.map_err(|_| Refusal::Protocol { peer: source, why: format!("no OPEN in {:?}", limits.open) })?;
-    Ok((wire, open.map_err(|fault| fault.refusal(source))?))
+    let open = open.map_err(|fault| fault.refusal(source))?;
+    Ok(open.map(|open| {
+        note_claim(entry, &open);
+        wire
+    }))
 }
 
-/// The app connections of a wire, one after the other.
+/// The app connections of a wire, one after the other; `entry` is the first one's.
 async fn serve_wire(
     proxy: Arc<Proxy>,
     mut wire: Box<Wire>,
-    mut open: Open,
     inbound: Arc<Inbound>,
     mut entry: Entry,
     _place: Place,
     drain: Drain,
 ) {
     loop {
-        let served = serve_stream(&proxy, wire, open, &inbound, &entry, &drain).await;
-        entry.close(&served.end);
-        let Some(next) = served.wire else { return };
-        wire = next;
-        let Some(next) = Box::pin(between_streams(&proxy, &mut wire)).await else { return };
-        open = next;
+        wire = {
+            let served = serve_stream(&proxy, wire, &inbound, &entry, &drain).await;
+            entry.close(&served.end);
+            let Some(wire) = served.wire else { return };
+            wire
+        };
+        let Some(open) = Box::pin(between_streams(&proxy, &mut wire)).await else { return };
         entry = proxy.connections.open(facts(&proxy, wire.address, &inbound));
         entry.verified(&wire.peer);
+        note_claim(&entry, &open);
     }
 }
 
@@ -225,31 +229,15 @@ async fn between_streams(proxy: &Arc<Proxy>, wire: &mut Wire) -> Option<Open> {
 async fn serve_stream(
     proxy: &Proxy,
     wire: Box<Wire>,
-    open: Open,
     inbound: &Inbound,
     entry: &Entry,
     drain: &Drain,
 ) -> Served {
-    entry.note(|facts| facts.peer = name_for_logs(&open.source));
-    if drain.is_stopping() || !wire.may_open(clock::unix_now()) {
-        return Box::pin(refuse(wire, Reset::Draining, Refusal::Draining)).await;
-    }
-    // This OPEN is judged on one snapshot of now.
-    let snapshot = proxy.model.snapshot();
-    entry.note(|facts| facts.model_generation = snapshot.generation);
-    let judged = match &snapshot.settings {
-        Some(settings) => authorize(settings, inbound.port, entry),
-        None => Err(Refusal::NoSettings),
-    };
-    if let Err(denied) = judged {
-        return Box::pin(refuse(wire, Reset::Denied, denied)).await;
-    }
-    let app = match Box::pin(dial_app(inbound, proxy.config.limits.dial)).await {
+    // Boxed, so that the relay does not hold what only the way to it needed.
+    let app = match Box::pin(reach_app(proxy, &wire, inbound, entry, drain)).await {
         Ok(app) => app,
-        Err(why) => return Box::pin(refuse(wire, Reset::Refused, why)).await,
+        Err((reset, why)) => return Box::pin(refuse(wire, reset, why)).await,
     };
-    entry.carried();
-    judge::judge(&proxy.model.snapshot(), entry.live());
     let mut pump = Box::new(Pump::accept(app, wire, Arc::clone(entry.live())));
     let end = relay::framed(&mut pump, entry).await;
     let (app, _, wire) = pump.take_back();
@@ -264,6 +252,28 @@ async fn serve_stream(
             Served { end: Err(why), wire: None }
         }
     }
+}
+
+/// The app, if this OPEN may reach it; otherwise what the client is told, and why.
+async fn reach_app(
+    proxy: &Proxy,
+    wire: &Wire,
+    inbound: &Inbound,
+    entry: &Entry,
+    drain: &Drain,
+) -> Result<AppSocket, (Reset, Refusal)> {
+    if drain.is_stopping() || !wire.may_open(clock::unix_now()) {
+        return Err((Reset::Draining, Refusal::Draining));
+    }
+    // This OPEN is judged on one snapshot of now.
+    let snapshot = proxy.model.snapshot();
+    entry.note(|facts| facts.model_generation = snapshot.generation);
+    let settings = snapshot.settings.as_ref().ok_or((Reset::Denied, Refusal::NoSettings))?;
+    authorize(settings, inbound.port, entry).map_err(|denied| (Reset::Denied, denied))?;
+    let app = dial_app(inbound, proxy.config.limits.dial).await.map_err(|why| (Reset::Refused, why))?;
+    entry.carried();
+    judge::judge(&proxy.model.snapshot(), entry.live());
+    Ok(app)
 }
 
 /// Answers an OPEN with RST; the wire stays usable, or is left to the client to close, which a reset of ours must not overtake.
@@ -315,7 +325,7 @@ fn plain_reason(snapshot: &Snapshot, source: SocketAddr) -> Arc<str> {
 /// Whether our policies let this caller in.
 pub fn authorize(settings: &Settings, port: u16, entry: &Entry) -> Result<(), Refusal> {
     let facts = entry.live().facts();
-    match settings.judge(facts.peer_id.as_ref(), port) {
+    match settings.judge(facts.peer_id(), port) {
         Judgement::Allowed => Ok(()),
         Judgement::Audited(policies) => {
             entry.note(|facts| facts.audited = Some(policies));
@@ -329,6 +339,10 @@ pub fn authorize(settings: &Settings, port: u16, entry: &Entry) -> Result<(), Re
 pub async fn dial_app(inbound: &Inbound, patience: Duration) -> Result<AppSocket, Refusal> {
     let dialled = socket::dial(inbound.target, None, patience).await;
     dialled.and_then(AppSocket::new).map_err(|source| Refusal::App { address: inbound.target, source })
+}
+
+fn note_claim(entry: &Entry, open: &Open) {
+    entry.note(|facts| facts.peer = name_for_logs(&open.source));
 }
 
 /// A client's claim about its own name, where it looks like one.

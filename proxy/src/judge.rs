@@ -63,8 +63,8 @@ pub fn judge(snapshot: &Snapshot, live: &Live) {
 
 fn inbound(settings: Option<&Settings>, facts: &Facts) -> Result<(), Refusal> {
     let Some(settings) = settings else { return Ok(()) }; // settings are never taken back
-    let secured = facts.tls.is_some();
-    let denied = matches!(settings.judge(facts.peer_id.as_ref(), facts.port), Judgement::Denied(_));
+    let secured = facts.verified.is_some();
+    let denied = matches!(settings.judge(facts.peer_id(), facts.port), Judgement::Denied(_));
     if denied || (!secured && !settings.takes_plaintext(facts.port)) {
         return Err(Refusal::PolicyChanged { caller: caller(facts), port: facts.port });
     }
@@ -72,7 +72,7 @@ fn inbound(settings: Option<&Settings>, facts: &Facts) -> Result<(), Refusal> {
 }
 
 fn outbound(snapshot: &Snapshot, facts: &Facts) -> Result<(), Refusal> {
-    let (Some(peer), Some(id)) = (facts.peer_address, &facts.peer_id) else { return Ok(()) };
+    let (Some(peer), Some(id)) = (facts.peer_address, facts.peer_id()) else { return Ok(()) };
     match snapshot.workload_at(peer.ip()).map(|workload| &workload.transport) {
         Some(Transport::Mesh(now)) if now == id => Ok(()),
         None => Ok(()), // gone from the answers: a terminating pod may finish what it does
@@ -90,18 +90,19 @@ fn judge_chains(proxy: &Proxy) {
         MeshVerifier::new(Arc::clone(&proxy.trust), proxy.provider.signature_verification_algorithms);
     let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_now().unsigned_abs()));
     for live in proxy.connections.live() {
-        let Some(peer) = live.peer() else { continue };
+        let facts = live.facts();
+        let Some(peer) = &facts.verified else { continue };
         // A peer leaf that expired since is no reason: a busy connection outlives it (design 4).
         let expired = peer.leaf.not_after < clock::unix_now();
         if !expired && verifier.check_chain(&peer.chain, now).is_err() {
-            live.cut(Refusal::RootDistrusted { peer: address(&live.facts()) });
+            live.cut(Refusal::RootDistrusted { peer: address(&facts) });
         }
     }
 }
 
 fn cut_all_secured(proxy: &Proxy) {
     for live in proxy.connections.live() {
-        if live.facts().tls.is_some() {
+        if live.facts().verified.is_some() {
             live.cut(Refusal::CertificateExpired);
         }
     }
@@ -113,5 +114,5 @@ fn address(facts: &Facts) -> SocketAddr {
 
 /// The caller as messages name it: who it proved to be, else where it came from.
 pub fn caller(facts: &Facts) -> String {
-    facts.peer_id.as_ref().map_or_else(|| facts.source.ip().to_string(), ToString::to_string)
+    facts.peer_id().map_or_else(|| facts.source.ip().to_string(), ToString::to_string)
 }

@@ -86,7 +86,10 @@ async fn serve(
     };
     // The relay is a task of its own, so that it does not hold what only the way to it needed.
     match Box::pin(open(&proxy, app, &upstream, &entry)).await {
-        Ok((carrier, busy)) => drain.spawn(carry(proxy, carrier, entry, (busy, place))),
+        Ok((Carrier::Wire(pump), busy)) => drain.spawn(carry(proxy, pump, entry, (busy, place))),
+        Ok((Carrier::Plain { app, endpoint }, busy)) => {
+            drain.spawn(carry_plain(app, endpoint, entry, (busy, place)));
+        }
         Err(why) => entry.close(&Err(why)),
     }
 }
@@ -140,14 +143,7 @@ async fn open(
 }
 
 /// To the end, and the wire back to the pool.
-async fn carry(proxy: Arc<Proxy>, carrier: Carrier, entry: Entry, _counted: (Busy, Place)) {
-    let mut pump = match carrier {
-        Carrier::Wire(pump) => pump,
-        Carrier::Plain { app, endpoint } => {
-            let end = relay::plain(endpoint, app, Vec::new(), &entry).await;
-            return entry.close(&end);
-        }
-    };
+async fn carry(proxy: Arc<Proxy>, mut pump: Box<Pump>, entry: Entry, _counted: (Busy, Place)) {
     let end = relay::framed(&mut pump, &entry).await;
     let (app, _, wire) = pump.take_back();
     match &end {
@@ -160,6 +156,11 @@ async fn carry(proxy: Arc<Proxy>, carrier: Carrier, entry: Entry, _counted: (Bus
             Box::pin(wire.abort(why)).await;
         }
     }
+    entry.close(&end);
+}
+
+async fn carry_plain(app: AppSocket, endpoint: AppSocket, entry: Entry, _counted: (Busy, Place)) {
+    let end = relay::plain(endpoint, app, Vec::new(), &entry).await;
     entry.close(&end);
 }
 

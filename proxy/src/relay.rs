@@ -4,13 +4,13 @@
 use std::{
     future::poll_fn,
     io::{self, IoSliceMut},
-    pin::pin,
+    pin::{Pin, pin},
     sync::atomic::{AtomicU64, Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
 use crate::{
     connections::Entry,
@@ -44,9 +44,8 @@ pub async fn opened(pump: &mut Pump, entry: &Entry, deadline: Instant) -> Result
 /// ended by the caller.
 pub async fn framed(pump: &mut Pump, entry: &Entry) -> Result<(), Refusal> {
     let mut cut = pin!(entry.cut());
-    // Until ACCEPT has left its moment, then the time for a look at the peer.
-    let mut timer = pin!(sleep(RIDE));
-    let mut is_watching = false;
+    // Until ACCEPT has left its moment, then the time for a look at the peer. An idle connection waits for neither.
+    let mut timer: Option<(Duration, Pin<Box<Sleep>>)> = None;
     poll_fn(|cx| {
         if let Poll::Ready(why) = cut.as_mut().poll(cx) {
             return Poll::Ready(Err(why));
@@ -55,20 +54,24 @@ pub async fn framed(pump: &mut Pump, entry: &Entry) -> Result<(), Refusal> {
             if poll(pump, cx, |_| true)?.is_ready() {
                 return Poll::Ready(Ok(()));
             }
-            if pump.is_holding() {
-                ready!(timer.as_mut().poll(cx));
-                pump.release();
+            let patience = if pump.is_holding() {
+                RIDE
             } else if pump.wire.watched {
-                if !is_watching {
-                    timer.as_mut().reset(Instant::now() + LOOK);
-                    is_watching = true;
-                }
-                ready!(timer.as_mut().poll(cx));
-                let looked = pump.wire.look_at_peer();
-                looked.map_err(|source| Refusal::Lost { peer: pump.wire.address, source })?;
-                is_watching = false;
+                LOOK
             } else {
                 return Poll::Pending;
+            };
+            let due = match &mut timer {
+                Some((running, due)) if *running == patience => due,
+                timer => &mut timer.insert((patience, Box::pin(sleep(patience)))).1,
+            };
+            ready!(due.as_mut().poll(cx));
+            timer = None;
+            if pump.is_holding() {
+                pump.release();
+            } else {
+                let looked = pump.wire.look_at_peer();
+                looked.map_err(|source| Refusal::Lost { peer: pump.wire.address, source })?;
             }
         }
     })

@@ -1,42 +1,27 @@
-//! TLS without buffers of its own: the handshake as a state machine over bytes, then records that are sealed into and opened
-//! from the caller's buffers (rustls' unbuffered API). Does no input or output.
+//! TLS without buffers of its own: a [`Handshake`], then records that are sealed into and opened in the caller's buffers. Does
+//! no input or output.
+//!
+//! rustls makes the handshake, then hands its keys over: what it would keep for records of its own is 1.5 kB of every idle
+//! connection. The crypto stays its provider's.
 
-use std::{ops::Deref, sync::Arc};
+mod handshake;
+pub mod inner;
+mod records;
 
-use rustls::{
-    ClientConfig, CommonState, Error, InvalidMessage, PeerMisbehaved, ServerConfig,
-    client::UnbufferedClientConnection,
-    server::UnbufferedServerConnection,
-    unbuffered::{ConnectionState, EncodeError, EncryptError, UnbufferedStatus},
+use rustls::Error;
+
+pub use self::handshake::Handshake;
+use self::{
+    inner::{Inner, alert_for},
+    records::Records,
 };
-use signet_core::tls;
 
-/// One TLS connection.
+/// One TLS connection after its handshake.
 pub struct Tls {
-    side: Side,
-    /// Sealed by TLS itself (a flight, an alert, a key update) and still to be sent, in front of everything sealed later.
+    /// `None`: over, by an error or by our close_notify. Every call is an error then.
+    records: Option<Records>,
+    /// Sealed by TLS itself (the last flight, an alert) and still to be sent, in front of everything sealed later.
     unsent: Vec<u8>,
-    /// During the handshake: how much of what was received TLS has seen. It sees one record at a time, because data may follow
-    /// the last one of the handshake.
-    seen: usize,
-    /// After an error TLS must not be called again: it may hold half of a message, and takes an empty buffer for a mistake of
-    /// ours (it panics).
-    broken: bool,
-}
-
-enum Side {
-    Client(Box<UnbufferedClientConnection>),
-    Server(Box<UnbufferedServerConnection>),
-}
-
-/// Both sides have the same methods, and no trait in common.
-macro_rules! either {
-    ($side:expr, $connection:ident => $does:expr) => {
-        match $side {
-            Side::Client($connection) => $does,
-            Side::Server($connection) => $does,
-        }
-    };
 }
 
 /// What [`Tls::open`] found at the front of its input.
@@ -58,271 +43,102 @@ pub enum Then {
 }
 
 impl Tls {
-    pub fn client(config: &Arc<ClientConfig>) -> Result<Self, Error> {
-        let client = UnbufferedClientConnection::new(Arc::clone(config), tls::no_name())?;
-        Ok(Self::new(Side::Client(Box::new(client))))
-    }
-
-    pub fn server(config: &Arc<ServerConfig>) -> Result<Self, Error> {
-        let server = UnbufferedServerConnection::new(Arc::clone(config))?;
-        Ok(Self::new(Side::Server(Box::new(server))))
-    }
-
-    fn new(side: Side) -> Self {
-        Self { side, unsent: Vec::new(), seen: 0, broken: false }
-    }
-
-    /// One step of the handshake on what has been `received` so far; consumes from its front. True: it is finished. Otherwise
-    /// [`Tls::take_unsent`] has to be sent, and more to be received. Data behind the handshake is left, sealed.
+    /// Opens whole records at the front of `sealed`, in place, and hands each one's plaintext to `take`, until there is no
+    /// whole one or `take` says stop.
     ///
-    /// Errors: what TLS says, its alert in [`Tls::take_unsent`]; bytes that are no TLS record as soon as they show it.
-    pub fn handshake(&mut self, received: &mut Vec<u8>) -> Result<bool, Error> {
-        loop {
-            match self.step(received) {
-                Ok(Step::Again) => {}
-                Ok(Step::Ready) if self.seen == 0 => return Ok(true),
-                Ok(Step::Ready) => {
-                    return self.fail(received, PeerMisbehaved::KeyEpochWithPendingFragment.into());
-                }
-                Ok(Step::Blocked) => match record_len(&received[self.seen..]) {
-                    Err(error) => return self.fail(received, error),
-                    Ok(Some(len)) if received.len() - self.seen >= len => self.seen += len,
-                    Ok(_) => return Ok(false),
-                },
-                Err(error) => return self.fail(received, error),
-            }
-        }
-    }
-
-    fn step(&mut self, received: &mut Vec<u8>) -> Result<Step, Error> {
-        let (discard, step) = either!(&mut self.side, connection => {
-            step(connection.process_tls_records(&mut received[..self.seen]), &mut self.unsent)
-        });
-        received.drain(..discard);
-        self.seen -= discard;
-        step
-    }
-
-    /// Keeps the alert that TLS has queued beside its error.
-    fn fail(&mut self, received: &mut Vec<u8>, error: Error) -> Result<bool, Error> {
-        while let Ok(Step::Again) = self.step(received) {}
-        self.broken = true;
-        Err(error)
-    }
-
-    /// Opens whole records at the front of `sealed` and hands each one's plaintext to `take`, until there is no whole one or
-    /// `take` says stop. Allocates one record at a time (rustls 0.23).
+    /// Errors of the peer's end the connection, and leave an alert in [`Tls::take_unsent`].
     pub fn open<E: From<Error>>(
         &mut self,
         sealed: &mut [u8],
         mut take: impl FnMut(&[u8]) -> Result<Then, E>,
     ) -> Result<Opened, E> {
-        let opened = self.open_records(sealed, &mut take);
-        self.broken |= opened.is_err();
-        let opened = opened?;
-        if opened.stopped || opened.closed {
-            return Ok(opened);
-        }
-        // A whole record that TLS keeps is half of a handshake message. Nobody needs to cut a KeyUpdate, and TLS could not be
-        // called without it any more.
-        match record_len(&sealed[opened.consumed..]) {
-            Ok(Some(len)) if sealed.len() - opened.consumed >= len => {
-                self.broken = true;
-                Err(E::from(PeerMisbehaved::MessageInterleavedWithHandshakeMessage.into()))
-            }
-            _ => Ok(opened),
-        }
-    }
-
-    fn open_records<E: From<Error>>(
-        &mut self,
-        sealed: &mut [u8],
-        take: &mut impl FnMut(&[u8]) -> Result<Then, E>,
-    ) -> Result<Opened, E> {
-        self.usable().map_err(E::from)?;
-        let mut opened = Opened::default();
-        loop {
-            either!(&mut self.side, connection => {
-                let UnbufferedStatus { discard, state } =
-                    connection.process_tls_records(&mut sealed[opened.consumed..]);
-                opened.consumed += discard;
-                match state.map_err(E::from)? {
-                    ConnectionState::ReadTraffic(mut traffic) => {
-                        while let Some(record) = traffic.next_record() {
-                            let record = record.map_err(E::from)?;
-                            opened.consumed += record.discard;
-                            if take(record.payload)? == Then::Stop {
-                                opened.stopped = true;
-                                return Ok(opened); // each status holds one record
-                            }
-                        }
+        let records = self.records.as_mut().ok_or(Error::HandshakeNotComplete)?;
+        let mut opened = Opened { closed: records.closed, ..Opened::default() };
+        while !opened.closed && !opened.stopped {
+            match records.open(&mut sealed[opened.consumed..]) {
+                Ok(None) => break,
+                Ok(Some((len, inner))) => {
+                    opened.consumed += len;
+                    opened.closed = inner == Inner::Closed;
+                    if let Inner::Data(data @ [_, ..]) = inner {
+                        opened.stopped = take(data)? == Then::Stop;
                     }
-                    ConnectionState::EncodeTlsData(mut data) => {
-                        encode(&mut self.unsent, |out| data.encode(out)).map_err(E::from)?;
-                    }
-                    ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                    ConnectionState::WriteTraffic(_) => return Ok(opened),
-                    ConnectionState::PeerClosed | ConnectionState::Closed => {
-                        opened.closed = true;
-                        return Ok(opened);
-                    }
-                    _ => return Err(E::from(Error::HandshakeNotComplete)),
                 }
-            });
+                Err(error) => return Err(self.fail(error).into()),
+            }
         }
+        Ok(opened)
     }
 
     /// Seals `plain` into records at the front of `out`, behind what TLS itself has to say, and returns their length. `out`
     /// needs room for [`sealed_len`] of it.
     pub fn seal(&mut self, plain: &[u8], out: &mut [u8]) -> Result<usize, Unsealed> {
-        self.usable()?;
-        loop {
-            either!(&mut self.side, connection => {
-                match connection.process_tls_records(&mut []).state? {
-                    ConnectionState::EncodeTlsData(mut data) => {
-                        encode(&mut self.unsent, |out| data.encode(out))?;
-                    }
-                    ConnectionState::TransmitTlsData(transmit) => transmit.done(),
-                    ConnectionState::WriteTraffic(mut traffic) => {
-                        let ahead = self.unsent.len();
-                        let room = out.get_mut(ahead..).unwrap_or_default();
-                        let len = traffic.encrypt(plain, room).map_err(|error| match error {
-                            EncryptError::InsufficientSize(size) => {
-                                Unsealed::Room { needed: ahead + size.required_size }
-                            }
-                            EncryptError::EncryptExhausted => Error::EncryptError.into(),
-                        })?;
-                        if ahead > 0 {
-                            out[..ahead].copy_from_slice(&std::mem::take(&mut self.unsent));
-                        }
-                        return Ok(ahead + len);
-                    }
-                    _ => return Err(Error::HandshakeNotComplete.into()),
-                }
-            });
+        let needed = self.needed(plain)?;
+        let Some(out) = out.get_mut(..needed) else { return Err(Unsealed::Room { needed }) };
+        let ahead = self.unsent.len();
+        if ahead > 0 {
+            out[..ahead].copy_from_slice(&std::mem::take(&mut self.unsent));
+        }
+        let records = self.records.as_mut().ok_or(Error::HandshakeNotComplete)?;
+        match records.seal(plain, &mut out[ahead..]) {
+            Ok(len) => Ok(ahead + len),
+            Err(error) => Err(self.fail(error).into()),
         }
     }
 
     /// Seals `plain` behind what is in `out`, which grows as needed.
     pub fn seal_into(&mut self, plain: &[u8], out: &mut Vec<u8>) -> Result<(), Error> {
         let at = out.len();
-        let mut room = self.unsent.len() + sealed_len(plain.len());
-        loop {
-            out.resize(at + room, 0);
-            match self.seal(plain, &mut out[at..]) {
-                Ok(len) => {
-                    out.truncate(at + len);
-                    return Ok(());
-                }
-                Err(Unsealed::Room { needed }) if needed > room => room = needed,
-                Err(Unsealed::Room { .. }) => return Err(Error::EncryptError),
-                Err(Unsealed::Tls(error)) => return Err(error),
-            }
+        out.resize(at + self.needed(plain)?, 0);
+        match self.seal(plain, &mut out[at..]) {
+            Ok(_) => Ok(()),
+            Err(Unsealed::Tls(error)) => Err(error),
+            Err(Unsealed::Room { .. }) => Err(Error::EncryptError),
         }
+    }
+
+    /// How much room `plain` needs now, and what waits in front of it.
+    fn needed(&self, plain: &[u8]) -> Result<usize, Error> {
+        let records = self.records.as_ref().ok_or(Error::HandshakeNotComplete)?;
+        Ok(self.unsent.len() + records.sealed_len(plain.len()))
     }
 
     /// close_notify, behind what is in `out` and what TLS still had to say (the end of a handshake).
     pub fn close_into(&mut self, out: &mut Vec<u8>) {
-        if self.broken {
-            return;
+        if let Some(records) = self.records.take() {
+            out.append(&mut self.unsent);
+            records.alert(CLOSE_NOTIFY, out);
         }
-        out.append(&mut self.unsent);
-        let at = out.len();
-        out.resize(at + ALERT_ROOM, 0);
-        let sealed = either!(&mut self.side, connection => {
-            match connection.process_tls_records(&mut []).state {
-                Ok(ConnectionState::WriteTraffic(mut traffic)) => traffic.queue_close_notify(&mut out[at..]),
-                _ => Ok(0), // closed already, or broken: there is nothing to say
-            }
-        });
-        out.truncate(at + sealed.unwrap_or(0));
     }
 
-    /// What TLS itself has to send: handshake flights, and the alert of a failed one.
+    /// What TLS itself has to send: the alert of an error, behind what waited for data to ride with.
     pub fn take_unsent(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.unsent)
     }
 
-    fn usable(&self) -> Result<(), Error> {
-        if self.broken { Err(Error::HandshakeNotComplete) } else { Ok(()) }
+    /// Lets go of the keys, after a last word to a peer that did wrong.
+    fn fail(&mut self, error: Error) -> Error {
+        if let (Some(records), Some(alert)) = (self.records.take(), alert_for(&error)) {
+            records.alert([FATAL, alert.into()], &mut self.unsent);
+        }
+        error
     }
 
-    /// Makes both sides change their keys with the next record.
+    /// Both sides change their keys with the next record.
     #[cfg(test)]
     pub fn refresh_keys(&mut self) -> Result<(), Error> {
-        either!(&mut self.side, connection => {
-            match connection.process_tls_records(&mut []).state? {
-                ConnectionState::WriteTraffic(traffic) => traffic.refresh_traffic_keys(),
-                _ => Err(Error::HandshakeNotComplete),
-            }
-        })
+        let records = self.records.as_mut().ok_or(Error::HandshakeNotComplete)?;
+        let mut update = [0; SLACK];
+        let len = records.update(true, &mut update)?;
+        self.unsent.extend_from_slice(&update[..len]);
+        Ok(())
     }
-}
-
-/// What was negotiated, and the peer's certificates.
-impl Deref for Tls {
-    type Target = CommonState;
-    fn deref(&self) -> &CommonState {
-        either!(&self.side, connection => connection)
-    }
-}
-
-enum Step {
-    Again,
-    Blocked,
-    Ready,
-}
-
-fn step<Data>(status: UnbufferedStatus<'_, '_, Data>, unsent: &mut Vec<u8>) -> (usize, Result<Step, Error>) {
-    let step = match status.state {
-        Ok(ConnectionState::EncodeTlsData(mut data)) => {
-            encode(unsent, |out| data.encode(out)).map(|()| Step::Again)
-        }
-        // Sent by the caller before it reads again; the last flight rides with the first data.
-        Ok(ConnectionState::TransmitTlsData(transmit)) => {
-            transmit.done();
-            Ok(Step::Again)
-        }
-        Ok(ConnectionState::BlockedHandshake) => Ok(Step::Blocked),
-        Ok(ConnectionState::WriteTraffic(_)) => Ok(Step::Ready),
-        Ok(_) => Err(Error::HandshakeNotComplete), // closed, or data before its end
-        Err(error) => Err(error),
-    };
-    (status.discard, step)
-}
-
-/// Asks for the size first: an `Err` of the first call is how the API tells it.
-fn encode(
-    out: &mut Vec<u8>,
-    mut encode: impl FnMut(&mut [u8]) -> Result<usize, EncodeError>,
-) -> Result<(), Error> {
-    let at = out.len();
-    let Err(EncodeError::InsufficientSize(size)) = encode(&mut []) else { return Ok(()) }; // nothing to encode
-    out.resize(at + size.required_size, 0);
-    encode(&mut out[at..])
-        .map(drop)
-        .map_err(|_| Error::General("TLS asked for more room than it said".into()))
-}
-
-/// How long the record at the front of `bytes` is, head included; `None`: its head is not whole.
-///
-/// Errors: as soon as a byte shows that this is no TLS record. Waiting for the "length" of something else would hang.
-fn record_len(bytes: &[u8]) -> Result<Option<usize>, Error> {
-    if bytes.first().is_some_and(|kind| !(20..=23).contains(kind)) {
-        return Err(InvalidMessage::InvalidContentType.into());
-    }
-    if bytes.get(1).is_some_and(|major| *major != 3) {
-        return Err(InvalidMessage::UnknownProtocolVersion.into());
-    }
-    let Some([_, _, _, high, low]) = bytes.first_chunk() else { return Ok(None) };
-    let len = HEAD + usize::from(u16::from_be_bytes([*high, *low]));
-    if len > MAX_SEALED { Err(InvalidMessage::MessageTooLarge.into()) } else { Ok(Some(len)) }
 }
 
 /// Why nothing was sealed.
 #[derive(Debug, thiserror::Error)]
 pub enum Unsealed {
-    /// A key update wanted its place as well. Nothing is lost: seal again with so much room.
+    /// The end of the handshake wanted its place as well. Nothing is lost: seal again with so much room.
     #[error("{needed} bytes of room are needed")]
     Room { needed: usize },
     #[error(transparent)]
@@ -342,9 +158,12 @@ pub const OVERHEAD: usize = 22;
 pub const MAX_SEALED: usize = HEAD + MAX_PLAIN + 256;
 /// TLSPlaintext's type, version and length.
 const HEAD: usize = 5;
-/// For a pending key update: 5 + 5 + 1 + 16 bytes.
+/// For a key update that is due: 5 + 5 + 1 + 16 bytes.
 const SLACK: usize = 64;
-const ALERT_ROOM: usize = 256;
+/// Level (warning) and description.
+const CLOSE_NOTIFY: [u8; 2] = [1, 0];
+/// An alert's level.
+const FATAL: u8 = 2;
 
 #[cfg(test)]
 mod tests;

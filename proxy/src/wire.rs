@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use rustls::Error;
+use rustls::{CommonState, Error};
 use signet_api::wire::Open;
 use signet_core::tls::{ALPN_WIRE, Generation, NotOurPeer, Peer};
 use tokio::{io::AsyncReadExt as _, net::TcpStream, task::yield_now, time::timeout};
@@ -21,7 +21,7 @@ use crate::{
     limits::Limits,
     refusal::Refusal,
     socket::{self, Backlog, Sent, Socket},
-    tls::{MAX_PLAIN, MAX_SEALED, Opened, Then, Tls, Unsealed},
+    tls::{Handshake, MAX_PLAIN, MAX_SEALED, Opened, Then, Tls, Unsealed},
 };
 
 /// A wire whose peer is verified.
@@ -73,8 +73,9 @@ impl Wire {
         let tcp = socket::dial(to, Some(source), limits.dial)
             .await
             .map_err(|source| Refusal::Unreachable { peer: to, source })?;
-        let tls = Tls::client(&generation.wire.client).map_err(|error| broken_handshake(to, error))?;
-        Self::shake(tcp, Vec::new(), to, tls, generation, limits).await
+        let shaking =
+            Handshake::client(&generation.wire.client).map_err(|error| broken_handshake(to, error))?;
+        Self::shake(tcp, Vec::new(), to, shaking, generation, limits).await
     }
 
     /// Server side: `received` was read off `tcp` to tell TLS from plaintext.
@@ -85,24 +86,27 @@ impl Wire {
         generation: &Generation,
         limits: &Limits,
     ) -> Result<Box<Self>, Refusal> {
-        let tls = Tls::server(&generation.wire.server).map_err(|error| broken_handshake(client, error))?;
-        Self::shake(tcp, received, client, tls, generation, limits).await
+        let shaking =
+            Handshake::server(&generation.wire.server).map_err(|error| broken_handshake(client, error))?;
+        Self::shake(tcp, received, client, shaking, generation, limits).await
     }
 
     async fn shake(
         mut tcp: TcpStream,
         mut received: Vec<u8>,
         address: SocketAddr,
-        mut tls: Tls,
+        mut shaking: Handshake,
         generation: &Generation,
         limits: &Limits,
     ) -> Result<Box<Self>, Refusal> {
         socket::tune(&tcp);
-        timeout(limits.handshake, handshake(&mut tcp, &mut tls, &mut received))
+        timeout(limits.handshake, handshake(&mut tcp, &mut shaking, &mut received))
             .await
             .map_err(|_| Refusal::HandshakeTimeout { peer: address, waited: limits.handshake })?
             .map_err(|error| Refusal::of_handshake(address, error))?;
-        let peer = peer_of(&tls).map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
+        let peer = peer_of(shaking.negotiated())
+            .map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
+        let tls = shaking.finish().map_err(|error| broken_handshake(address, error))?;
         Ok(Box::new(Self {
             not_after: peer.leaf.not_after.min(generation.leaf.not_after),
             generation: generation.number,
@@ -164,9 +168,10 @@ impl Wire {
             let received = if refused.is_empty() {
                 let incoming =
                     Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full };
-                with_scratch(|scratch| {
+                let received = with_scratch(|scratch| {
                     receive(&self.socket, &mut self.tls, incoming, &mut scratch.sealed, take)
-                })?
+                });
+                received.inspect_err(|_| alert(&mut self.tls, &self.socket, &mut self.unsent))?
             } else {
                 take(&refused)?;
                 Received::Some
@@ -191,7 +196,9 @@ impl Wire {
         mut take: impl FnMut(&mut Unframer, &[u8]) -> Result<Then, Fault>,
     ) -> Result<Received, Fault> {
         let incoming = Incoming { sealed: &mut self.sealed, whole: &mut self.whole, full: &mut self.full };
-        receive(&self.socket, &mut self.tls, incoming, sealed, |payload| take(&mut self.unframer, payload))
+        let take = |payload: &[u8]| take(&mut self.unframer, payload);
+        receive(&self.socket, &mut self.tls, incoming, sealed, take)
+            .inspect_err(|_| alert(&mut self.tls, &self.socket, &mut self.unsent))
     }
 
     /// Seals `plain` and sends it behind what is unsent; what the kernel does not take stays unsent. False: it took not all.
@@ -292,14 +299,14 @@ impl Wire {
     }
 }
 
-async fn handshake(tcp: &mut TcpStream, tls: &mut Tls, received: &mut Vec<u8>) -> io::Result<()> {
+async fn handshake(tcp: &mut TcpStream, shaking: &mut Handshake, received: &mut Vec<u8>) -> io::Result<()> {
     use tokio::io::AsyncWriteExt as _;
     loop {
-        match tls.handshake(received) {
+        match shaking.step(received) {
             Ok(true) => return Ok(()), // the last flight rides with the first frames
-            Ok(false) => tcp.write_all(&tls.take_unsent()).await?,
+            Ok(false) => tcp.write_all(&shaking.take_unsent()).await?,
             Err(error) => {
-                let _ = tcp.try_write(&tls.take_unsent()); // the alert is a courtesy
+                let _ = tcp.try_write(&shaking.take_unsent()); // the alert is a courtesy
                 return Err(io::Error::new(io::ErrorKind::InvalidData, error));
             }
         }
@@ -314,7 +321,7 @@ async fn handshake(tcp: &mut TcpStream, tls: &mut Tls, received: &mut Vec<u8>) -
 }
 
 /// Who is at the other end. All wires of one peer share what is known of it: a chain is a kilobyte.
-fn peer_of(tls: &Tls) -> Result<Arc<Peer>, NotOurPeer> {
+fn peer_of(tls: &CommonState) -> Result<Arc<Peer>, NotOurPeer> {
     let Some(leaf) = tls.peer_certificates().and_then(|chain| chain.first()) else {
         return Peer::of(tls, ALPN_WIRE).map(Arc::new);
     };
@@ -386,6 +393,12 @@ fn receive(
     }
     *whole = stopped && consumed < there;
     Ok(if closed { Received::End } else { Received::Some })
+}
+
+/// Tells the peer what was wrong with what it sent: a courtesy, which waits for nothing.
+fn alert(tls: &mut Tls, socket: &Socket, unsent: &mut Backlog) {
+    unsent.bytes.append(&mut tls.take_unsent());
+    let _ = unsent.send(socket, &[]);
 }
 
 /// The buffers of a thread, which every connection on it uses in turn and none keeps.
