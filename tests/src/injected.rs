@@ -20,9 +20,8 @@ use crate::{
     netns::{self, NODE_V4, Netns, PodNetwork},
 };
 
-/// Names of the control plane in a cluster, whole.
+/// The CA's whole name, as the cluster's DNS has it. The controller stands in /etc/hosts: both ways are gone.
 pub const CA: &str = "ca.signet-system.svc.cluster.local";
-pub const CONTROLLER: &str = "controller.signet-system.svc.cluster.local";
 
 /// What the injector and the downward API write.
 pub(crate) fn environment(pod: &Pod, network: &PodNetwork, probes: &[Probe]) -> Vec<(OsString, OsString)> {
