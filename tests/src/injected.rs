@@ -85,5 +85,6 @@ fn make_root(root: &Path, namespace: &str) -> io::Result<()> {
     fs::write(root.join("etc/resolv.conf"), resolv)?;
     let hosts =
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    fs::write(root.join("etc/hosts"), hosts)
+    let aliases = format!("\n# Entries added by HostAliases.\n{NODE_V4}\tcontroller.signet-system.svc\n");
+    fs::write(root.join("etc/hosts"), hosts.to_owned() + &aliases)
 }
