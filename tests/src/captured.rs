@@ -133,8 +133,8 @@ impl CapturedBuilder {
         let node = Node::enter().unwrap_or_else(|e| panic!("{e}"));
         let wrappers = Wrappers::new().unwrap_or_else(|e| panic!("{e}"));
         let control = IpAddr::from(NODE_V4);
-        let names = [(injected::CA, control), (injected::CONTROLLER, control)];
-        let dns = Dns::start(control, &names).await.unwrap_or_else(|e| panic!("DNS: {e}"));
+        let dns =
+            Dns::start(control, &[(injected::CA, control)]).await.unwrap_or_else(|e| panic!("DNS: {e}"));
         let mut mesh = self.mesh.placed(control, &MESH);
         let mut pods = BTreeMap::new();
         for (number, pod) in (1..).zip(self.pods) {

@@ -20,9 +20,8 @@ use crate::{
     netns::{self, NODE_V4, Netns, PodNetwork},
 };
 
-/// Names of the control plane in a cluster, whole.
+/// The CA's whole name, as the cluster's DNS has it. The controller stands in /etc/hosts: both ways are gone.
 pub const CA: &str = "ca.signet-system.svc.cluster.local";
-pub const CONTROLLER: &str = "controller.signet-system.svc.cluster.local";
 
 /// What the injector and the downward API write.
 pub(crate) fn environment(pod: &Pod, network: &PodNetwork, probes: &[Probe]) -> Vec<(OsString, OsString)> {
@@ -86,5 +85,6 @@ fn make_root(root: &Path, namespace: &str) -> io::Result<()> {
     fs::write(root.join("etc/resolv.conf"), resolv)?;
     let hosts =
         "# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost ip6-loopback\n";
-    fs::write(root.join("etc/hosts"), hosts)
+    let aliases = format!("\n# Entries added by HostAliases.\n{NODE_V4}\tcontroller.signet-system.svc\n");
+    fs::write(root.join("etc/hosts"), hosts.to_owned() + &aliases)
 }
