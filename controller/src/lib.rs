@@ -3,7 +3,6 @@
 //! `report` -> `edges`; `admin` shows both.
 
 pub mod admin;
-mod annotations;
 #[cfg(test)]
 mod build;
 pub mod edges;
