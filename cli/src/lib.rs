@@ -10,6 +10,7 @@ mod demo;
 mod edges;
 mod human;
 mod identity;
+mod inject;
 pub mod local;
 pub mod output;
 mod proc;
@@ -56,6 +57,8 @@ enum Command {
     Status(status::Args),
     Edges(edges::Args),
     Identity(identity::Args),
+    Inject(inject::Inject),
+    Uninject(inject::Uninject),
     #[command(subcommand)]
     Ca(ca::Command),
     #[command(subcommand)]
@@ -111,6 +114,8 @@ impl Command {
             Self::Status(args) => Box::pin(status::run(args)).await,
             Self::Edges(args) => edges::run(args).await,
             Self::Identity(args) => identity::run(args).await,
+            Self::Inject(args) => inject::run(args),
+            Self::Uninject(args) => inject::run_uninject(args),
             Self::Ca(command) => ca::run(command).await,
             Self::Run(command) => Box::pin(run::run(*command)).await,
             Self::Version(args) => version::run(&args),

@@ -20,12 +20,18 @@ pub(crate) enum Command {
     /// --admin-socket ./admin.sock
     #[command(after_help = STATUS)]
     Controller(signet_controller::Args),
+    /// Run the webhook that puts the proxy into pods
+    ///
+    /// Example: signet run injector --image registry.example.com/signet:0.1.0 --mesh-range 10.244.0.0/16,10.96.0.0/12
+    #[command(after_help = "Exit status: 0 stopped by SIGTERM or SIGINT, 1 could not start")]
+    Injector(signet_injector::Args),
 }
 
 pub(crate) async fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Ca(args) => Box::pin(signet_ca::run(args)).await?,
         Command::Controller(args) => Box::pin(signet_controller::run(args)).await?,
+        Command::Injector(args) => Box::pin(signet_injector::run(args)).await?,
     }
     Ok(Exit::Fine)
 }

@@ -3,7 +3,6 @@
 //! comes `report` -> `edges`; `admin` shows both, with `explain`; `not_injected` tells who is missing.
 
 mod admin;
-mod annotations;
 pub mod answers;
 #[cfg(test)]
 mod build;

@@ -1,8 +1,9 @@
 //! What every part of Signet stands on: who someone is ([`identity`], [`svid`]), whom we believe ([`bundle`], [`trust`]),
-//! how we speak ([`tls`], [`verifier`]), what an injected pod holds ([`pod`]), and how a process lives ([`telemetry`], [`drain`], [`parent`], [`files`], [`schedule`]).
+//! how we speak ([`tls`], [`verifier`]), what an injected pod holds and users may write on it ([`pod`], [`annotations`]), and how a process lives ([`telemetry`], [`drain`], [`parent`], [`files`], [`schedule`]).
 //!
 //! Not here: HTTP, Kubernetes, protobuf.
 
+pub mod annotations;
 pub mod bundle;
 pub mod clock;
 pub mod drain;
@@ -11,6 +12,7 @@ pub mod identity;
 pub mod parent;
 pub mod pod;
 pub mod schedule;
+pub mod serving;
 pub mod svid;
 pub mod telemetry;
 pub mod tls;

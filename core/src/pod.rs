@@ -30,6 +30,12 @@ pub const ADMIN_PORT: u16 = 15021;
 /// Ports of the control plane's Services and pods.
 pub const CA_PORT: u16 = 15012;
 pub const CONTROLLER_PORT: u16 = 15010;
+/// Of the injector's pods; its Service has 443, which is where the API server asks.
+pub const INJECTOR_PORT: u16 = 8443;
+/// The one name that the injector's serving certificate has, and the key under which it asks the CA for it (a field of the
+/// request's metadata).
+pub const INJECTOR_NAME: &str = "injector.signet-system.svc";
+pub const SERVING: &str = "serving";
 
 /// Environment of the proxy's container, from the downward API (`status.podIPs` for the last).
 pub const POD_NAME: &str = "SIGNET_POD_NAME";
@@ -45,6 +51,8 @@ pub const POD_UPSTREAMS: &str = "SIGNET_UPSTREAMS";
 
 /// Labels and annotations that users write; docs/manifests.md describes them.
 pub const INJECT: &str = "signet.dev/inject";
+/// Namespace label, "enabled": the CA keeps [`TRUST_CONFIG_MAP`] there although the namespace is not injected.
+pub const TRUST: &str = "signet.dev/trust";
 pub const MTLS: &str = "signet.dev/mtls";
 pub const PERMISSIVE_PORTS: &str = "signet.dev/permissive-ports";
 pub const UPSTREAMS: &str = "signet.dev/upstreams";
@@ -55,6 +63,12 @@ pub const EXCLUDE_INBOUND_PORTS: &str = "signet.dev/exclude-inbound-ports";
 pub const EXCLUDE_OUTBOUND_PORTS: &str = "signet.dev/exclude-outbound-ports";
 /// "10.9.0.0/16": destinations that capture leaves alone.
 pub const EXCLUDE_OUTBOUND_SUBNETS: &str = "signet.dev/exclude-outbound-subnets";
+/// "250m", "96Mi": what the proxy requests, and its limit where the pod's class needs one.
+pub const PROXY_CPU: &str = "signet.dev/proxy-cpu";
+pub const PROXY_MEMORY: &str = "signet.dev/proxy-memory";
+/// Written by the injector, and the mark of an injected pod: JSON of what was not there before, so that `signet uninject`
+/// leaves no empty list behind.
+pub const INJECTED: &str = "signet.dev/injected";
 /// Written by the injector: JSON of the probes as they were, by container; `signet uninject` puts them back.
 pub const ORIGINAL_PROBES: &str = "signet.dev/original-probes";
 

@@ -1,9 +1,11 @@
 //! How our own processes reach each other: gRPC over mesh mTLS ([`client`], [`server`]), and what each of them needs for
-//! it: its own SVID ([`svid`]) and the trust file ([`trust_file`]).
+//! it: its own SVID ([`svid`]), the trust file ([`trust_file`]), and for the webhook a certificate with a name ([`serving`]).
 
 pub mod client;
 pub mod place;
+mod request;
 pub mod server;
+pub mod serving;
 pub mod svid;
 pub mod trust_file;
 

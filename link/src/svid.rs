@@ -14,13 +14,10 @@ use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use rcgen::{CertificateParams, DistinguishedName, KeyPair, SanType};
 use rustls::{
     crypto::CryptoProvider,
-    pki_types::{CertificateDer, PrivateKeyDer, UnixTime, pem::PemObject},
+    pki_types::{PrivateKeyDer, UnixTime},
 };
-use signet_api::istio::{
-    IstioCertificateRequest, istio_certificate_service_client::IstioCertificateServiceClient,
-};
+use signet_api::istio::IstioCertificateRequest;
 use signet_core::{
-    bundle::TrustBundle,
     clock,
     drain::Drain,
     identity::SpiffeId,
@@ -34,14 +31,10 @@ use tokio::{
     sync::watch,
     time::{sleep, timeout},
 };
-use tonic::{Request, transport::Channel};
 use tracing::{error, info, warn};
 use zeroize::Zeroizing;
 
-use crate::{
-    Target,
-    client::{self, Unreachable},
-};
+use crate::{Target, client::Unreachable, request};
 
 /// Whose SVID, and from whom.
 #[derive(Clone, Debug)]
@@ -234,22 +227,10 @@ impl Keeper {
     where
         F: Fn() -> Option<Arc<rustls::ClientConfig>> + Clone + Send + Sync + 'static,
     {
-        let channel: Channel =
-            client::channel(&self.config.ca, self.config.source, config).await.map_err(Box::new)?;
         let key = KeyPair::generate().map_err(|e| NoSvid::Key(e.to_string()))?;
-        let mut request =
-            Request::new(IstioCertificateRequest { csr: self.csr(&key)?, ..Default::default() });
-        if let Some(token) = token {
-            let mut header: tonic::metadata::AsciiMetadataValue =
-                Zeroizing::new(format!("Bearer {}", *token)).parse().map_err(|_| NoSvid::TokenShape)?;
-            header.set_sensitive(true);
-            request.metadata_mut().insert("authorization", header);
-        }
-        let answer = IstioCertificateServiceClient::new(channel)
-            .create_certificate(request)
-            .await
-            .map_err(Box::new)?;
-        self.generation(&answer.into_inner().cert_chain, &key)
+        let request = IstioCertificateRequest { csr: self.csr(&key)?, ..Default::default() };
+        let answer = request::ask(&self.config.ca, self.config.source, config, token, request).await?;
+        self.generation(&answer, &key)
     }
 
     fn csr(&self, key: &KeyPair) -> Result<String, NoSvid> {
@@ -264,17 +245,7 @@ impl Keeper {
 
     /// Checks an answer (leaf, intermediates.., trust bundle) as a peer would, before anyone uses it.
     fn generation(&mut self, answer: &[String], key: &KeyPair) -> Result<Generation, NoSvid> {
-        let Some((bundle, chain)) = answer.split_last().filter(|(_, chain)| !chain.is_empty()) else {
-            return Err(NoSvid::Answer("fewer than two certificates".into()));
-        };
-        let bundle = TrustBundle::from_pem(bundle.as_bytes()).map_err(NoSvid::Answer)?;
-        self.trust.offer(bundle);
-        let mut certificates = Vec::new();
-        for pem in chain {
-            for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
-                certificates.push(certificate.map_err(|e| NoSvid::Answer(format!("not PEM: {e:?}")))?);
-            }
-        }
+        let certificates = request::chain(answer, &self.trust)?;
         let der = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| NoSvid::Key(e.to_owned()))?;
         let number = self.number + 1;
         let generation =
@@ -350,8 +321,8 @@ impl Gauges {
 }
 
 /// A whole try, handshake and answer; a hung CA is retried after it.
-const FETCH: Duration = Duration::from_secs(5);
+pub(crate) const FETCH: Duration = Duration::from_secs(5);
 /// First pause while there was never a certificate; doubles up to 2 s.
-const FIRST_TRY: Duration = Duration::from_millis(10);
+pub(crate) const FIRST_TRY: Duration = Duration::from_millis(10);
 /// Failed first tries before the log says so: about 0.6 s, a CA that starts beside us.
-const QUIET: u32 = 5;
+pub(crate) const QUIET: u32 = 5;

@@ -11,6 +11,7 @@ use k8s_openapi::{
 };
 use signet_api::v1::Protocol;
 use signet_core::{
+    annotations::{self, AppAddress},
     identity::{self, SpiffeId},
     pod::{INBOUND, INJECT, MTLS, PERMISSIVE_PORTS, UPSTREAMS},
 };
@@ -19,10 +20,7 @@ use super::{
     Membership, Mesh,
     injection::{Injection, NOT_INJECTED},
 };
-use crate::{
-    annotations::{self, AppAddress},
-    source::{self, ManifestError, Origin, policy},
-};
+use crate::source::{self, ManifestError, Origin, policy};
 
 /// The settings of a Namespace.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -416,13 +414,13 @@ impl policy::Caller {
 fn inject(meta: &ObjectMeta, origin: &Origin, errors: &mut Vec<ManifestError>) -> Option<bool> {
     match label(meta, INJECT) {
         None => None,
-        Some("enabled") => Some(true),
-        Some("disabled") => Some(false),
-        Some(other) => {
-            let message = format!("{other:?} is neither enabled nor disabled");
-            errors.push(origin.error(&format!("metadata.labels[{INJECT}]"), message));
-            None
-        }
+        Some(value) => match annotations::inject(value) {
+            Ok(inject) => Some(inject),
+            Err(message) => {
+                errors.push(origin.error(&format!("metadata.labels[{INJECT}]"), message));
+                None
+            }
+        },
     }
 }
 
