@@ -12,7 +12,7 @@ export SIGNET_CLUSTER=${SIGNET_CLUSTER:-test} # beside the one that a developer 
 cluster=$SIGNET_BIN_DIR/signet-cluster
 status=0
 
-SIGNET_TESTS_LATER=lifecycle,kubernetes,disruption \
+SIGNET_TESTS_LATER=lifecycle,kubernetes,mesh,disruption \
   scripts/stage.sh tests scripts/cargo-test.sh --workspace || status=$?
 scripts/stage.sh lifecycle scripts/cargo-test.sh --workspace --test lifecycle || status=$?
 
@@ -20,6 +20,7 @@ trap '"$cluster" down' EXIT
 if scripts/stage.sh cluster-up "$cluster" up; then
   scripts/stage.sh kubernetes scripts/cargo-test.sh --workspace --test kubernetes || status=$?
   # One at a time: each has the cluster to itself, and the wait for that would count as its own.
+  SIGNET_TEST_JOBS=1 scripts/stage.sh mesh scripts/cargo-test.sh --workspace --test mesh || status=$?
   SIGNET_TEST_JOBS=1 scripts/stage.sh disruption scripts/cargo-test.sh --workspace --test disruption || status=$?
 else
   status=1

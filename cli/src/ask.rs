@@ -1,4 +1,5 @@
-//! One question to a running part: HTTP/1.1 over its Unix socket or its loopback admin port, one request per connection.
+//! One question to a running part: HTTP/1.1 over its Unix socket or its loopback admin port, of this machine or of a pod, one
+//! request per connection.
 
 use std::{
     fmt, io,
@@ -16,6 +17,8 @@ use hyper::{
     header::{CONTENT_TYPE, HOST},
 };
 use hyper_util::rt::TokioIo;
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, api::Portforwarder};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
@@ -24,10 +27,21 @@ use tokio::{
 };
 
 /// Where a part takes questions.
-#[derive(Clone, Debug, Eq, PartialEq)]
+#[derive(Clone, Debug)]
 pub enum Place {
     Socket(PathBuf),
     Tcp(SocketAddr),
+    /// A port on the loopback of a pod, reached by a port-forward: Kubernetes' RBAC guards it.
+    Pod(PodPort),
+}
+
+/// `port` of pod `namespace`/`name`, in the cluster behind `client`.
+#[derive(Clone)]
+pub struct PodPort {
+    pub client: kube::Client,
+    pub namespace: String,
+    pub name: String,
+    pub port: u16,
 }
 
 impl Place {
@@ -63,9 +77,37 @@ impl Place {
                     let stream = TcpStream::connect(address).await.map_err(|e| self.unreached(e))?;
                     self.exchange(stream, method, path, body).await
                 }
+                Self::Pod(pod) => {
+                    let mut forward = pod.forward().await.map_err(|e| self.unreached(io::Error::other(e)))?;
+                    let ended = || io::Error::other("the port-forward has no stream");
+                    let stream = forward.take_stream(pod.port).ok_or_else(ended);
+                    let said = forward.take_error(pod.port);
+                    let answer = match stream {
+                        Ok(stream) => self.exchange(stream, method, path, body).await,
+                        Err(e) => Err(self.unreached(e)),
+                    };
+                    match (answer, said) {
+                        // The kubelet's words say more than a stream that ends: that nobody listens, or that the pod is gone.
+                        (Err(NoAnswer::Unreached { source, .. }), Some(said)) => {
+                            let words = timeout(LAST_WORDS, said).await.ok().flatten();
+                            Err(self.unreached(words.map_or(source, io::Error::other)))
+                        }
+                        (answer, _) => answer,
+                    }
+                }
             }
         };
-        timeout(DEADLINE, answer).await.unwrap_or_else(|_| Err(NoAnswer::Late { place: self.clone() }))
+        let deadline = self.deadline();
+        timeout(deadline, Box::pin(answer))
+            .await
+            .unwrap_or_else(|_| Err(NoAnswer::Late { place: self.clone(), deadline }))
+    }
+
+    fn deadline(&self) -> Duration {
+        match self {
+            Self::Socket(_) | Self::Tcp(_) => DEADLINE,
+            Self::Pod(_) => POD_DEADLINE,
+        }
     }
 
     async fn exchange(
@@ -123,11 +165,32 @@ impl Place {
     }
 }
 
+impl PodPort {
+    async fn forward(&self) -> kube::Result<Portforwarder> {
+        let pods = Api::<Pod>::namespaced(self.client.clone(), &self.namespace);
+        pods.portforward(&self.name, &[self.port]).await
+    }
+}
+
+/// The client is left out: it holds the user's credentials.
+impl fmt::Debug for PodPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PodPort({self})")
+    }
+}
+
+impl fmt::Display for PodPort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "port {} of pod {}/{}", self.port, self.namespace, self.name)
+    }
+}
+
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Socket(path) => path.display().fmt(f),
             Self::Tcp(address) => address.fmt(f),
+            Self::Pod(pod) => pod.fmt(f),
         }
     }
 }
@@ -137,8 +200,8 @@ impl fmt::Display for Place {
 pub enum NoAnswer {
     #[error("nobody answers at {place}")]
     Unreached { place: Place, source: io::Error },
-    #[error("{place} took longer than {DEADLINE:?}: the process may be stopped or overloaded; see its log")]
-    Late { place: Place },
+    #[error("{place} took longer than {deadline:?}: the process may be stopped or overloaded; see its log")]
+    Late { place: Place, deadline: Duration },
     #[error("{place} answered {status}: {words}")]
     Refused { place: Place, status: StatusCode, words: String },
     #[error("{place} answered what this signet cannot read ({why}): compare signet version on both sides")]
@@ -147,6 +210,10 @@ pub enum NoAnswer {
 
 /// A local process answers in milliseconds; this is for one that never will.
 const DEADLINE: Duration = Duration::from_secs(3);
+/// Through the API server and a kubelet: two TLS handshakes on the way, and clusters are far away. A guess, not measured.
+const POD_DEADLINE: Duration = Duration::from_secs(10);
+/// They come with the end of the stream.
+const LAST_WORDS: Duration = Duration::from_millis(500);
 /// Edges of 10 000 pods fit (300 B each, 20 edges a pod).
 const LARGEST_ANSWER: usize = 64 << 20;
 

@@ -1,6 +1,8 @@
 //! `signet ca`: look at the mesh's CA, rotate its root, distrust one.
 
-use anyhow::{Result, bail};
+use std::path::PathBuf;
+
+use anyhow::{Context as _, Result, anyhow, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 use signet_core::{
@@ -9,12 +11,13 @@ use signet_core::{
 };
 
 use crate::{
-    Asking, Exit,
+    Exit,
     ask::{NoAnswer, Place},
+    cluster::{Cluster, Part},
     human,
-    output::{self, Output},
-    shapes::{CaStatus, Phase, RootState},
-    state::StateDir,
+    output::{self, Format, Output},
+    shapes::{CaStatus, Intermediate, Phase, RootState},
+    whom::{Asking, Whom},
 };
 
 /// Look at the CA, rotate its root, take trust away from one
@@ -40,12 +43,12 @@ pub(crate) struct Status {
 ///
 /// The new root is published beside the old one; once every leaf has been renewed, new certificates come from it; then the
 /// old one is dropped. That takes about two leaf lives and goes on by itself, whatever is killed meanwhile.
-/// Watch it with: signet ca status
+/// In a cluster it needs the right to exec in the CA's pods. Watch it with: signet ca status
 #[derive(Debug, clap::Args)]
 #[command(after_help = "Exit status: 0 begun, 1 refused (a rotation is under way), 2 could not ask")]
 pub(crate) struct Rotate {
     #[command(flatten)]
-    asking: Asking,
+    changing: Changing,
 }
 
 /// Print the roots that this mesh believes, as PEM
@@ -70,7 +73,16 @@ pub(crate) struct Distrust {
     /// Its id, as signet ca status shows it
     root: String,
     #[command(flatten)]
+    changing: Changing,
+}
+
+#[derive(Debug, clap::Args)]
+struct Changing {
+    #[command(flatten)]
     asking: Asking,
+    /// The CA's own socket: what the same command runs in a pod of the CA
+    #[arg(long, value_name = "FILE", hide = true)]
+    socket: Option<PathBuf>,
 }
 
 pub(crate) async fn run(command: Command) -> Result<Exit> {
@@ -79,35 +91,105 @@ pub(crate) async fn run(command: Command) -> Result<Exit> {
         Command::Bundle(args) => bundle(args.asking).await,
         Command::Rotate(args) => {
             let done = "Rotation has begun. It goes on by itself; watch it with: signet ca status";
-            change(args.asking, "/v1/rotate", json!({}), done).await
+            change(args.changing, &["rotate"], "/v1/rotate", json!({}), done).await
         }
         Command::Distrust(args) => {
             let done =
                 format!("{} is no longer believed; what rested on it fetches new certificates.", args.root);
-            change(args.asking, "/v1/distrust", json!({ "root": args.root }), &done).await
+            let body = json!({ "root": args.root });
+            change(args.changing, &["distrust", &args.root], "/v1/distrust", body, &done).await
         }
     }
 }
 
-async fn status(asking: Asking) -> Result<Exit> {
-    let state = asking.state()?;
-    let status: CaStatus = ask(&state).get("/v1/status").await.map_err(|e| state.explain("ca", e))?;
-    Output::to_stdout(asking.output).show(&status, status_text)?;
-    Ok(if expired(&status).is_empty() { Exit::Fine } else { Exit::Fix })
+/// `-o json`: the fields of the CA; in a cluster those of one replica, with the sums of all in `issued` and `refused`.
+#[derive(Serialize)]
+pub(crate) struct Answer {
+    #[serde(flatten)]
+    pub(crate) status: CaStatus,
+    /// In a cluster.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) replicas: Vec<Replica>,
+    /// Replicas that did not answer, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) missing: Vec<String>,
 }
 
-fn status_text(status: &CaStatus) -> String {
-    let now = clock::now();
+/// Each signs with an intermediate of its own.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(crate) struct Replica {
+    pub(crate) pod: String,
+    pub(crate) version: String,
+    pub(crate) intermediate: Intermediate,
+    issued: u64,
+    refused: u64,
+}
+
+impl Answer {
+    #[cfg(test)]
+    pub(crate) fn of_one(pod: &str, status: CaStatus) -> Self {
+        let replicas = vec![Replica::new(pod, &status)];
+        Self { status, replicas, missing: Vec::new() }
+    }
+}
+
+impl Replica {
+    fn new(pod: &str, status: &CaStatus) -> Self {
+        Self {
+            pod: pod.to_owned(),
+            version: status.version.clone(),
+            intermediate: status.intermediate.clone(),
+            issued: status.issued,
+            refused: status.refused,
+        }
+    }
+}
+
+pub(crate) async fn ask_cluster(cluster: &Cluster) -> Result<Answer> {
+    let answers = cluster.ask_all::<CaStatus>(Part::Ca, "/v1/status").await?;
+    let answers = cluster.some(Part::Ca, answers)?;
+    let replicas: Vec<Replica> =
+        answers.given.iter().map(|(pod, status)| Replica::new(pod, status)).collect();
+    // The newest: a replica may not have seen the last step of a rotation yet.
+    let newest =
+        answers.given.into_iter().map(|(_, status)| status).max_by_key(|status| status.bundle_sequence);
+    let mut status = newest.context("some answered")?;
+    status.issued = replicas.iter().map(|replica| replica.issued).sum();
+    status.refused = replicas.iter().map(|replica| replica.refused).sum();
+    Ok(Answer { status, replicas, missing: answers.missing })
+}
+
+async fn status(asking: Asking) -> Result<Exit> {
+    let answer = match asking.whom().await? {
+        Whom::Local(state) => {
+            let asked = Place::Socket(state.ca_socket()).get("/v1/status").await;
+            let status = asked.map_err(|e| state.explain("ca", e))?;
+            Answer { status, replicas: Vec::new(), missing: Vec::new() }
+        }
+        Whom::Cluster(cluster) => ask_cluster(&cluster).await?,
+    };
+    Output::to_stdout(asking.output).show(&answer, status_text)?;
+    for missing in &answer.missing {
+        output::note(&format!("Not all of it: {missing}"));
+    }
+    Ok(if expired(&answer).is_empty() { Exit::Fine } else { Exit::Fix })
+}
+
+fn status_text(answer: &Answer) -> String {
+    let (now, status) = (clock::now(), &answer.status);
     let mut text = format!(
-        "Trust domain  {}\nLeaf life     {}\nIssued        {}, refused {}\nIntermediate  {}, {} left\nRotation      {}\n\n",
+        "Trust domain  {}\nLeaf life     {}\nIssued        {}, refused {}\n",
         status.trust_domain,
         human::left(status.leaf_life_seconds),
         status.issued,
-        status.refused,
-        status.intermediate.serial,
-        human::left_until(&status.intermediate.not_after, now),
-        rotation_words(status),
+        status.refused
     );
+    text += &match &answer.replicas[..] {
+        [] => intermediate_line(&status.intermediate, ""),
+        replicas => replicas.iter().map(|one| intermediate_line(&one.intermediate, &one.pod)).collect(),
+    };
+    text += &format!("Rotation      {}\n\n", rotation_words(status));
     text += &output::table(
         ["ROOT", "STATE", "LEFT", "NOT AFTER"],
         status.roots.iter().map(|root| {
@@ -115,10 +197,16 @@ fn status_text(status: &CaStatus) -> String {
             [root.id.clone(), state_word(root.state).into(), left, root.not_after.clone()]
         }),
     );
-    for what in expired(status) {
+    for what in expired(answer) {
         text += &format!("\n{what} has expired; see the CA's log, or restart it");
     }
     text
+}
+
+fn intermediate_line(intermediate: &Intermediate, of: &str) -> String {
+    let left = human::left_until(&intermediate.not_after, clock::now());
+    let of = if of.is_empty() { String::new() } else { format!(" of {of}") };
+    format!("Intermediate  {}{of}, {left} left\n", intermediate.serial)
 }
 
 /// "steady", or "converge, next step in 23h 10m".
@@ -151,13 +239,18 @@ fn state_word(state: RootState) -> &'static str {
 }
 
 /// Certificates that the CA should long have renewed.
-pub(crate) fn expired(status: &CaStatus) -> Vec<String> {
+pub(crate) fn expired(answer: &Answer) -> Vec<String> {
     let now = clock::now();
     let past = |end: &str| human::seconds_until(end, now).is_some_and(|left| left <= 0);
-    let active = status.roots.iter().filter(|root| root.state == RootState::Active && past(&root.not_after));
+    let roots = answer.status.roots.iter();
+    let active = roots.filter(|root| root.state == RootState::Active && past(&root.not_after));
     let mut expired: Vec<String> = active.map(|root| format!("root {}", root.id)).collect();
-    if past(&status.intermediate.not_after) {
-        expired.push(format!("intermediate {}", status.intermediate.serial));
+    let own = [("", &answer.status.intermediate)];
+    let replicas = answer.replicas.iter().map(|replica| (replica.pod.as_str(), &replica.intermediate));
+    let all: Vec<_> = if answer.replicas.is_empty() { own.into() } else { replicas.collect() };
+    for (pod, intermediate) in all.into_iter().filter(|(_, intermediate)| past(&intermediate.not_after)) {
+        let of = if pod.is_empty() { String::new() } else { format!(" of {pod}") };
+        expired.push(format!("intermediate {}{of}", intermediate.serial));
     }
     expired
 }
@@ -176,11 +269,19 @@ struct BundleRoot {
 }
 
 async fn bundle(asking: Asking) -> Result<Exit> {
-    let state = asking.state()?;
-    let pem = ask(&state).get_text("/v1/bundle").await.map_err(|e| state.explain("ca", e))?;
+    let (pem, log) = match asking.whom().await? {
+        Whom::Local(state) => {
+            let asked = Place::Socket(state.ca_socket()).get_text("/v1/bundle").await;
+            (asked.map_err(|e| state.explain("ca", e))?, state.log("ca").display().to_string())
+        }
+        Whom::Cluster(cluster) => {
+            let log = "kubectl -n signet-system logs deployment/ca".to_owned();
+            (cluster.ask_any_text(Part::Ca, "/v1/bundle").await?, log)
+        }
+    };
     let bundle = match TrustBundle::from_pem(pem.as_bytes()) {
         Ok(bundle) => bundle,
-        Err(why) => bail!("the CA's bundle {why}; see {}", state.log("ca").display()),
+        Err(why) => bail!("the CA's bundle {why}; see {log}"),
     };
     let json = BundleJson {
         sequence: bundle.sequence,
@@ -196,9 +297,18 @@ async fn bundle(asking: Asking) -> Result<Exit> {
 }
 
 /// A question that changes something; the CA's own "no" is exit status 1, not 2.
-async fn change(asking: Asking, path: &str, body: Value, done: &str) -> Result<Exit> {
-    let state = asking.state()?;
-    match ask(&state).post::<Value>(path, &body).await {
+async fn change(changing: Changing, words: &[&str], path: &str, body: Value, done: &str) -> Result<Exit> {
+    let (asking, socket) = (changing.asking, changing.socket);
+    let (place, state) = match socket {
+        Some(socket) => (Place::Socket(socket), None),
+        None => match asking.whom().await? {
+            Whom::Local(state) => (Place::Socket(state.ca_socket()), Some(state)),
+            Whom::Cluster(cluster) => {
+                return change_in_cluster(&cluster, words, asking.output, done).await;
+            }
+        },
+    };
+    match place.post::<Value>(path, &body).await {
         Ok(answer) => {
             Output::to_stdout(asking.output).show(&answer, |_| done.to_owned())?;
             Ok(Exit::Fine)
@@ -207,10 +317,30 @@ async fn change(asking: Asking, path: &str, body: Value, done: &str) -> Result<E
             output::note(&format!("The CA refused: {words}"));
             Ok(Exit::Fix)
         }
-        Err(e) => Err(state.explain("ca", e)),
+        Err(e) => Err(match state {
+            Some(state) => state.explain("ca", e),
+            None => anyhow!(e),
+        }),
     }
 }
 
-fn ask(state: &StateDir) -> Place {
-    Place::Socket(state.ca_socket())
+/// The same command, run beside the CA: its socket is on no network, so whoever changes the CA needs the right to exec.
+async fn change_in_cluster(cluster: &Cluster, words: &[&str], format: Format, done: &str) -> Result<Exit> {
+    let arguments = [&["ca"], words, &["--socket", CA_SOCKET, "-o", "json"]].concat();
+    let ran = cluster.exec_in_ca(&arguments).await?;
+    match ran.status {
+        0 => {
+            let answer: Value = serde_json::from_str(&ran.stdout).context("the CA answered no JSON")?;
+            Output::to_stdout(format).show(&answer, |_| done.to_owned())?;
+            Ok(Exit::Fine)
+        }
+        1 => {
+            output::note(ran.stderr.trim());
+            Ok(Exit::Fix)
+        }
+        _ => bail!("the CA in {} says: {}", cluster.name, ran.stderr.trim()),
+    }
 }
+
+/// In the CA's pods (deploy/ca.yaml).
+const CA_SOCKET: &str = "/run/signet/admin.sock";

@@ -1,24 +1,30 @@
 //! `signet edges`: who talks to whom, and how. The proof that a connection was encrypted comes from the proxies at its ends.
 
-use anyhow::Result;
+use anyhow::{Result, bail};
+use serde::Serialize;
 
 use crate::{
-    Asking, Exit,
+    Exit,
     ask::Place,
+    cluster::Part,
     human,
     output::{self, Mark, Output},
+    replicas,
     shapes::{Edge, EdgeList, End},
+    whom::{Asking, Whom},
 };
 
 /// Show who talks to whom, and whether it is encrypted
 ///
 /// One line for each client, server and port that were seen since the controller started. A secured line means mutual TLS
 /// with both identities verified; PROOF says who reported it. Plaintext and refusals say why.
+/// In a cluster, every replica of the controller is asked, and what they say is put together.
 ///
 /// Changes nothing.
 ///
 /// Examples:
 ///   signet edges
+///   signet edges shop               # to and from one namespace
 ///   signet edges --plaintext        # what is not encrypted
 ///   signet edges -o json | jq '.edges[] | select(.refused)'
 #[derive(Debug, clap::Args)]
@@ -27,6 +33,8 @@ use crate::{
     after_help = "Exit status: 0 fine, 1 with --plaintext: there are such edges, 2 could not ask"
 )]
 pub(crate) struct Args {
+    /// Only those with an end in this namespace
+    namespace: Option<String>,
     /// Only connections that carried plaintext
     #[arg(long)]
     plaintext: bool,
@@ -34,22 +42,57 @@ pub(crate) struct Args {
     asking: Asking,
 }
 
+/// `-o json`.
+#[derive(Serialize)]
+struct Edges {
+    edges: Vec<Edge>,
+    /// Replicas that did not answer, in words: what only they know is not in `edges`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<String>,
+}
+
 pub(crate) async fn run(args: Args) -> Result<Exit> {
-    let state = args.asking.state()?;
-    let controller = Place::Socket(state.controller_socket());
-    let mut edges: EdgeList =
-        controller.get("/v1/edges").await.map_err(|e| state.explain("controller", e))?;
+    let mut edges = ask(&args.asking.whom().await?).await?;
+    if let Some(namespace) = &args.namespace {
+        let ends = |edge: &Edge| [edge.client.namespace.clone(), edge.server.namespace.clone()];
+        edges.edges.retain(|edge| ends(edge).iter().flatten().any(|of| of == namespace));
+    }
     if args.plaintext {
         edges.edges.retain(is_plaintext);
     }
     let found = !edges.edges.is_empty();
+    if args.plaintext && !found && !edges.missing.is_empty() {
+        bail!("nobody who answers saw plaintext, but not all do: {}", edges.missing.join("; "));
+    }
     let out = Output::to_stdout(args.asking.output);
     out.show(&edges, |edges| match (found, args.plaintext) {
         (true, _) => edges_table(out, &edges.edges),
         (false, true) => "No plaintext was seen.".into(),
         (false, false) => "Nobody has talked to anybody yet.".into(),
     })?;
+    for missing in &edges.missing {
+        output::note(&format!("Not all of it: {missing}"));
+    }
     Ok(if args.plaintext && found { Exit::Fix } else { Exit::Fine })
+}
+
+async fn ask(whom: &Whom) -> Result<Edges> {
+    match whom {
+        Whom::Local(state) => {
+            let controller = Place::Socket(state.controller_socket());
+            let answer = controller.get::<EdgeList>("/v1/edges").await;
+            Ok(Edges {
+                edges: answer.map_err(|e| state.explain("controller", e))?.edges,
+                missing: Vec::new(),
+            })
+        }
+        Whom::Cluster(cluster) => {
+            let answers = cluster.ask_all::<EdgeList>(Part::Controller, "/v1/edges").await?;
+            let answers = cluster.some(Part::Controller, answers)?;
+            let edges = replicas::edges(answers.given.into_iter().map(|(_, answer)| answer.edges));
+            Ok(Edges { edges, missing: answers.missing })
+        }
+    }
 }
 
 pub(crate) fn is_plaintext(edge: &Edge) -> bool {

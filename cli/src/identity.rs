@@ -1,15 +1,19 @@
 //! `signet identity`: which certificate a workload's proxy holds, asked of the proxy itself.
 
-use anyhow::{Result, anyhow, bail};
-use signet_core::clock;
+use anyhow::{Context as _, Result, anyhow, bail};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{Api, ResourceExt as _, api::ListParams};
+use signet_core::{clock, pod::PROXY_CONTAINER};
 
 use crate::{
-    Asking, Exit,
+    Exit,
     ask::Place,
+    cluster::Cluster,
     human,
     output::Output,
     shapes::ProxyIdentity,
-    state::{Kind, Running, RunningChild},
+    state::{Kind, Running, RunningChild, StateDir},
+    whom::{Asking, Whom},
 };
 
 /// Show the certificate that WORKLOAD's proxy holds, and whom it believes
@@ -34,17 +38,65 @@ pub(crate) struct Args {
 }
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
-    let state = args.asking.state()?;
+    let (name, identity) = match args.asking.whom().await? {
+        Whom::Local(state) => local(&state, &args.workload).await?,
+        Whom::Cluster(cluster) => in_cluster(&cluster, &args.workload).await?,
+    };
+    Output::to_stdout(args.asking.output).show(&identity, |identity| text(&name, identity))?;
+    let well = identity.left_seconds.is_some_and(|left| left > 0) && identity.trust_fault.is_none();
+    Ok(if well { Exit::Fine } else { Exit::Fix })
+}
+
+async fn local(state: &StateDir, workload: &str) -> Result<(String, ProxyIdentity)> {
     let running = state.read_running()?;
-    let child = find(&running, &args.workload)?;
+    let child = find(&running, workload)?;
     let admin = child
         .admin_address
         .ok_or_else(|| anyhow!("{} has no admin address; restart the mesh", child.name))?;
     let asked = Place::Tcp(admin).get::<ProxyIdentity>("/identity").await;
-    let identity = asked.map_err(|e| state.explain(&child.name, e))?;
-    Output::to_stdout(args.asking.output).show(&identity, |identity| text(&child.name, identity))?;
-    let well = identity.left_seconds.is_some_and(|left| left > 0) && identity.trust_fault.is_none();
-    Ok(if well { Exit::Fine } else { Exit::Fix })
+    Ok((child.name.clone(), asked.map_err(|e| state.explain(&child.name, e))?))
+}
+
+async fn in_cluster(cluster: &Cluster, workload: &str) -> Result<(String, ProxyIdentity)> {
+    let pod = find_pod(cluster, workload).await?;
+    let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
+    if !has_proxy(&pod) {
+        bail!(
+            "{namespace}/{name} in {} has no proxy; signet explain {namespace}/{name} says why",
+            cluster.name
+        );
+    }
+    let asked = cluster.pages(&namespace, &name).get::<ProxyIdentity>("/identity").await;
+    let identity = asked.with_context(|| {
+        format!("its proxy does not answer; see: kubectl -n {namespace} logs {name} -c {PROXY_CONTAINER}")
+    })?;
+    Ok((format!("{namespace}/{name}"), identity))
+}
+
+/// "namespace/pod", or "pod" where only one has that name.
+pub(crate) async fn find_pod(cluster: &Cluster, workload: &str) -> Result<Pod> {
+    let what = format!("asking for pod {workload}");
+    if let Some((namespace, name)) = workload.split_once('/') {
+        let pod = cluster.pods(namespace).get_opt(name).await.map_err(|e| cluster.explain(&what, e))?;
+        return pod.with_context(|| format!("there is no pod {workload} in {}", cluster.name));
+    }
+    let named = ListParams::default().fields(&format!("metadata.name={workload}"));
+    let pods = Api::<Pod>::all(cluster.client.clone()).list(&named).await;
+    let mut pods = pods.map_err(|e| cluster.explain(&what, e))?.items;
+    match pods.len() {
+        1 => Ok(pods.swap_remove(0)),
+        0 => bail!("there is no pod {workload:?} in {}", cluster.name),
+        _ => {
+            let names = pods.iter().map(|pod| format!("{}/{workload}", pod.namespace().unwrap_or_default()));
+            bail!("{workload:?} may be any of {}; name one in full", names.collect::<Vec<_>>().join(", "))
+        }
+    }
+}
+
+/// The injector gave it one.
+pub(crate) fn has_proxy(pod: &Pod) -> bool {
+    let containers = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
+    containers.into_iter().any(|container| container.name == PROXY_CONTAINER)
 }
 
 fn find<'a>(running: &'a Running, workload: &str) -> Result<&'a RunningChild> {

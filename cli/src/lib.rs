@@ -1,37 +1,47 @@
 //! signet: what people type. One file per command; each asks a running part one question ([`ask`]) and shows the answer as
-//! text or JSON from one struct ([`output`]). [`local`] runs a mesh on this machine, `demo` proves one.
+//! text or JSON from one struct ([`output`]). `whom` decides between a mesh on this machine and one in a cluster (`cluster`).
+//! [`local`] runs a mesh on this machine, `demo` proves one, `install` prints what makes one in a cluster, `check` looks for
+//! what is wrong with it.
 //!
 //! A library too, because the tests run meshes with [`local::Local`].
 
 pub mod ask;
 mod ca;
+mod check;
+mod cluster;
 mod completion;
 mod demo;
 mod edges;
+mod explain;
 mod human;
 mod identity;
 mod inject;
+mod install;
 pub mod local;
 pub mod output;
 mod proc;
+mod replicas;
 mod run;
 mod shapes;
 pub mod state;
 mod status;
+mod uninstall;
 mod version;
+mod whom;
 
-use std::path::PathBuf;
+use std::{ffi::OsString, path::Path};
 
 use anyhow::Result;
-
-use crate::{output::Format, state::StateDir};
+use clap::{CommandFactory as _, FromArgMatches as _};
 
 /// Signet: mutual TLS between services, without changing them
 ///
 /// Start here:
 ///   signet demo                 see it work, on this machine, in two seconds
 ///   signet local ./manifests    run a mesh of your own Kubernetes manifests
-/// Then, beside it:
+/// In a cluster:
+///   signet check --pre && signet install | kubectl apply --server-side -f -
+/// Then, for either:
 ///   signet status               is it well
 ///   signet edges                who talks to whom, and is it encrypted
 #[derive(Debug, clap::Parser)]
@@ -56,31 +66,31 @@ enum Command {
     Local(local::command::Args),
     Status(status::Args),
     Edges(edges::Args),
+    Explain(explain::Args),
+    Endpoints(explain::EndpointsArgs),
     Identity(identity::Args),
     Inject(inject::Inject),
     Uninject(inject::Uninject),
+    Install(Box<install::Args>),
+    Uninstall(uninstall::Args),
     #[command(subcommand)]
     Ca(ca::Command),
+    Check(check::Args),
     #[command(subcommand)]
     Run(Box<run::Command>),
     Version(version::Args),
     Completion(completion::Args),
 }
 
-/// The two options that every question has.
-#[derive(Clone, Debug, clap::Args)]
-struct Asking {
-    /// State directory of the mesh [default: $XDG_STATE_HOME/signet, else ~/.local/state/signet]
-    #[arg(long, value_name = "DIR", env = "SIGNET_STATE", hide_env_values = true)]
-    state: Option<PathBuf>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Format,
-}
-
-impl Asking {
-    fn state(&self) -> Result<StateDir> {
-        StateDir::resolve(self.state.as_deref())
+impl Cli {
+    /// Parses a command line. Called as `kubectl-signet` it is a plugin of kubectl, and its help says `kubectl signet`.
+    pub fn called_as(line: impl IntoIterator<Item = OsString>) -> Result<Self, clap::Error> {
+        let line: Vec<OsString> = line.into_iter().collect();
+        let name = line.first().and_then(|program| Path::new(program).file_name());
+        let plugin = name.is_some_and(|name| name.to_string_lossy().starts_with("kubectl-signet"));
+        let command = if plugin { Self::command().bin_name("kubectl signet") } else { Self::command() };
+        let mut matches = command.try_get_matches_from(line)?;
+        Self::from_arg_matches_mut(&mut matches)
     }
 }
 
@@ -112,11 +122,16 @@ impl Command {
             Self::Demo(args) => Box::pin(demo::run(args)).await,
             Self::Local(args) => Box::pin(local::command::run(args)).await,
             Self::Status(args) => Box::pin(status::run(args)).await,
-            Self::Edges(args) => edges::run(args).await,
-            Self::Identity(args) => identity::run(args).await,
+            Self::Edges(args) => Box::pin(edges::run(args)).await,
+            Self::Explain(args) => Box::pin(explain::run(args)).await,
+            Self::Endpoints(args) => Box::pin(explain::endpoints(args)).await,
             Self::Inject(args) => inject::run(args),
             Self::Uninject(args) => inject::run_uninject(args),
-            Self::Ca(command) => ca::run(command).await,
+            Self::Identity(args) => Box::pin(identity::run(args)).await,
+            Self::Install(args) => Box::pin(install::run(*args)).await,
+            Self::Uninstall(args) => Box::pin(uninstall::run(args)).await,
+            Self::Ca(command) => Box::pin(ca::run(command)).await,
+            Self::Check(args) => Box::pin(check::run(args)).await,
             Self::Run(command) => Box::pin(run::run(*command)).await,
             Self::Version(args) => version::run(&args),
             Self::Completion(args) => completion::run(&args),
@@ -126,7 +141,7 @@ impl Command {
     /// The exit status of an error: 2 where the command was a question, 1 where it was to run something.
     fn failure(&self) -> u8 {
         match self {
-            Self::Demo(_) | Self::Local(_) | Self::Run(_) => 1,
+            Self::Demo(_) | Self::Local(_) | Self::Run(_) | Self::Install(_) => 1,
             _ => 2,
         }
     }

@@ -2,14 +2,13 @@
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
 use signet_cli::{Cli, USAGE};
 
 #[tokio::main]
 async fn main() -> ExitCode {
     // Before anything that may open a TLS connection; it fails only when there is one already.
     let _ = signet_core::tls::default_provider().install_default();
-    match Cli::try_parse() {
+    match Cli::called_as(std::env::args_os()) {
         Ok(cli) => ExitCode::from(signet_cli::run(cli).await),
         Err(e) => {
             let _ = e.print(); // a reader that has gone away changes nothing

@@ -4,10 +4,10 @@ use serde::{Deserialize, Serialize};
 
 pub(crate) use signet_ca::{
     Phase,
-    admin::status::{RootState, Status as CaStatus},
+    admin::status::{Intermediate, RootState, Status as CaStatus},
 };
 pub(crate) use signet_controller::{
-    answers::{EdgeList, Status as ControllerStatus, WorkloadStatus},
+    answers::{EdgeList, ProxyStatus, Status as ControllerStatus, WorkloadStatus},
     edges::{Edge, End},
 };
 

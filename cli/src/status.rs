@@ -5,27 +5,34 @@ use serde::Serialize;
 use signet_core::clock;
 
 use crate::{
-    Asking, Exit,
+    Exit,
     ask::Place,
-    ca, human,
+    ca,
+    cluster::{Cluster, ClusterName, Part},
+    human,
     output::{self, Mark, Output},
+    replicas,
     shapes::{CaStatus, ControllerStatus, RootState, WorkloadStatus},
-    state::Running,
+    state::{Running, StateDir},
+    whom::{Asking, Whom},
 };
 
 /// Show whether the mesh is well, and what to fix if not
 ///
-/// CA, controller, every pod of the manifests (meshed or not, and why), its proxy and how long its certificate lives.
-/// Manifests that cannot be used are listed with file, line and field.
+/// CA, controller, every pod (meshed or not, and why), its proxy and how long its certificate lives. Of a mesh on this
+/// machine, manifests that cannot be used are listed with file, line and field. For a cluster's set-up, see: signet check
 ///
 /// Changes nothing.
 ///
 /// Examples:
 ///   signet status
+///   signet status shop              # the pods of one namespace
 ///   signet status -o json | jq '.problems'
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = "Exit status: 0 all well, 1 something to fix, 2 could not ask")]
 pub(crate) struct Args {
+    /// Only pods of this namespace
+    namespace: Option<String>,
     #[command(flatten)]
     asking: Asking,
 }
@@ -34,34 +41,74 @@ pub(crate) struct Args {
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
-    running: Running,
-    ca: Option<CaStatus>,
+    /// Of a mesh on this machine ...
+    #[serde(skip_serializing_if = "Option::is_none")]
+    running: Option<Running>,
+    /// ... or in a cluster.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cluster: Option<ClusterName>,
+    ca: Option<ca::Answer>,
     controller: Option<ControllerStatus>,
     /// What to fix, in words. Empty: all is well.
     problems: Vec<String>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
-    let state = args.asking.state()?;
+    let mut status = match args.asking.whom().await? {
+        Whom::Local(state) => local(&state).await?,
+        Whom::Cluster(cluster) => in_cluster(&cluster).await?,
+    };
+    if let (Some(namespace), Some(controller)) = (&args.namespace, &mut status.controller) {
+        controller.workloads.retain(|workload| workload.namespace == *namespace);
+    }
+    status.problems.extend(status.controller.iter().flat_map(controller_problems));
+    let out = Output::to_stdout(args.asking.output);
+    out.show(&status, |status| text(out, status))?;
+    Ok(if status.problems.is_empty() { Exit::Fine } else { Exit::Fix })
+}
+
+async fn local(state: &StateDir) -> Result<Status> {
     let running = state.read_running()?;
     let (ca, controller) = (Place::Socket(state.ca_socket()), Place::Socket(state.controller_socket()));
-    let (ca, controller) = tokio::join!(ca.get("/v1/status"), controller.get("/v1/status"));
+    let (ca, controller) = tokio::join!(ca.get::<CaStatus>("/v1/status"), controller.get("/v1/status"));
     let (ca, controller) = match (ca, controller) {
         (Err(_), Err(e)) => return Err(state.explain("controller", e)),
         answers => answers,
     };
     let mut problems = Vec::new();
     let mut answered = |part: &str, e| problems.push(format!("{:#}", state.explain(part, e)));
-    let ca: Option<CaStatus> = ca.map_err(|e| answered("ca", e)).ok();
+    let ca = ca.map_err(|e| answered("ca", e)).ok();
+    let ca = ca.map(|status| ca::Answer { status, replicas: Vec::new(), missing: Vec::new() });
     let controller: Option<ControllerStatus> = controller.map_err(|e| answered("controller", e)).ok();
     let log = state.log("ca");
     let expired = ca.iter().flat_map(ca::expired);
     problems.extend(expired.map(|what| format!("{what} has expired; see {}", log.display())));
-    problems.extend(controller.iter().flat_map(controller_problems));
-    let status = Status { running, ca, controller, problems };
-    let out = Output::to_stdout(args.asking.output);
-    out.show(&status, |status| text(out, status))?;
-    Ok(if status.problems.is_empty() { Exit::Fine } else { Exit::Fix })
+    Ok(Status { running: Some(running), cluster: None, ca, controller, problems })
+}
+
+async fn in_cluster(cluster: &Cluster) -> Result<Status> {
+    let controller = async {
+        let answers = cluster.ask_all::<ControllerStatus>(Part::Controller, "/v1/status").await?;
+        cluster.some(Part::Controller, answers)
+    };
+    let (ca, controller) = tokio::join!(Box::pin(ca::ask_cluster(cluster)), Box::pin(controller));
+    let (ca, controller) = match (ca, controller) {
+        (Err(_), Err(e)) => return Err(e),
+        answers => answers,
+    };
+    let mut problems = Vec::new();
+    let ca = ca.map_err(|e| problems.push(format!("{e:#}"))).ok();
+    problems.extend(ca.iter().flat_map(|ca| ca.missing.iter().cloned()));
+    let expired = ca.iter().flat_map(ca::expired);
+    problems.extend(
+        expired.map(|what| format!("{what} has expired; see: kubectl -n signet-system logs deployment/ca")),
+    );
+    let answers = controller.map_err(|e| problems.push(format!("{e:#}"))).ok();
+    let controller = answers.and_then(|answers| {
+        problems.extend(answers.missing);
+        replicas::status(answers.given.into_iter().map(|(_, status)| status))
+    });
+    Ok(Status { running: None, cluster: Some(cluster.name.clone()), ca, controller, problems })
 }
 
 /// Manifests that do not parse, and meshed pods whose proxy is missing or not ready.
@@ -75,32 +122,37 @@ fn controller_problems(status: &ControllerStatus) -> Vec<String> {
                 let why = proxy.not_ready.as_deref().unwrap_or("it does not say why");
                 problems.push(format!("{name}: its proxy is not ready: {why}"));
             }
-            _ => problems.push(format!(
-                "{name}: its proxy is not connected to the controller; see the log of {name} beside the CA's"
-            )),
+            _ => problems.push(format!("{name}: its proxy is not connected to the controller; see its log")),
         }
     }
     problems
 }
 
 fn text(out: Output, status: &Status) -> String {
-    let mut text = format!(
-        "Mesh of {}, trust domain {}\n",
-        status.running.directory.display(),
-        status.running.trust_domain
-    );
+    let mut text = match (&status.running, &status.cluster) {
+        (Some(running), _) => {
+            format!("Mesh of {}, trust domain {}\n", running.directory.display(), running.trust_domain)
+        }
+        (None, Some(cluster)) => format!("Mesh in {cluster}\n"),
+        (None, None) => String::new(),
+    };
     let mark = |up: bool| out.mark(if up { Mark::Good } else { Mark::Bad });
     text += &match &status.ca {
         Some(ca) => format!("{} CA          {}\n", mark(true), ca_line(ca)),
         None => format!("{} CA          does not answer\n", mark(false)),
     };
     text += &match &status.controller {
-        Some(controller) => format!(
-            "{} Controller  {} with {}\n",
-            mark(controller.manifests.errors.is_empty()),
-            human::count(controller.manifests.files as u64, "file"),
-            human::count(controller.manifests.objects as u64, "object"),
-        ),
+        Some(controller) => {
+            let objects = human::count(controller.manifests.objects as u64, "object");
+            let well = mark(controller.manifests.errors.is_empty());
+            match status.running {
+                Some(_) => {
+                    let files = human::count(controller.manifests.files as u64, "file");
+                    format!("{well} Controller  {files} with {objects}\n")
+                }
+                None => format!("{well} Controller  {objects}\n"),
+            }
+        }
         None => format!("{} Controller  does not answer\n", mark(false)),
     };
     if let Some(controller) = &status.controller {
@@ -117,8 +169,8 @@ fn text(out: Output, status: &Status) -> String {
     text
 }
 
-fn ca_line(ca: &CaStatus) -> String {
-    let now = clock::now();
+fn ca_line(ca: &ca::Answer) -> String {
+    let (now, ca) = (clock::now(), &ca.status);
     let root = ca.roots.iter().find(|root| root.state == RootState::Active);
     let root = root.map_or("no active root".into(), |root| {
         format!("root {} {} left", root.id, human::left_until(&root.not_after, now))

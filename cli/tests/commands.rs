@@ -28,6 +28,11 @@ fn every_command_says_what_it_does_and_how_it_ends() {
         &["status"],
         &["edges"],
         &["identity"],
+        &["explain"],
+        &["endpoints"],
+        &["check"],
+        &["install"],
+        &["uninstall"],
         &["ca", "status"],
         &["ca", "rotate"],
         &["ca", "bundle"],
@@ -53,6 +58,8 @@ fn what_cannot_be_asked_is_2_and_says_how_to_start() {
         &["edges"],
         &["edges", "--plaintext"],
         &["identity", "web-0"],
+        &["explain", "shop/web-0"],
+        &["endpoints", "--from", "shop/web-0"],
         &["ca", "status"],
         &["ca", "rotate"],
         &["ca", "bundle"],
@@ -65,6 +72,64 @@ fn what_cannot_be_asked_is_2_and_says_how_to_start() {
         assert!(answer.stdout.is_empty(), "{question:?} prints no half answer");
     }
     assert!(!PathBuf::from(state).exists(), "a question makes nothing");
+}
+
+/// Port 9 (discard): nobody listens there.
+#[test]
+fn a_cluster_that_cannot_be_asked_is_2_and_is_named() {
+    let kubeconfig = std::env::temp_dir().join(format!("signet-kubeconfig-{}", std::process::id()));
+    let text = "{apiVersion: v1, kind: Config, current-context: far, clusters: [{name: c, cluster: {server: 'https://127.0.0.1:9'}}], \
+                users: [{name: u, user: {token: t}}], contexts: [{name: far, context: {cluster: c, user: u}}]}";
+    std::fs::write(&kubeconfig, text).unwrap();
+    let kubeconfig = kubeconfig.display().to_string();
+    for (question, status) in [
+        (&["status"][..], 2),
+        (&["edges"], 2),
+        (&["identity", "shop/web-0"], 2),
+        (&["ca", "status"], 2),
+        (&["ca", "rotate"], 2),
+        (&["explain", "shop/web-0"], 2),
+        (&["check"], 2),
+        (&["check", "--pre"], 2),
+        (&["uninstall"], 2),
+        (&["install"], 1),
+    ] {
+        let answer = signet(&[question, &["--kubeconfig", &kubeconfig]].concat());
+        let error = words(&answer.stderr);
+        assert_eq!(answer.status.code(), Some(status), "{question:?}: {error}");
+        assert!(error.contains("cluster far (https://127.0.0.1:9)"), "{question:?}: {error}");
+        assert!(answer.stdout.is_empty(), "{question:?} prints no half answer");
+    }
+    let error = words(&signet(&["install", "--kubeconfig", &kubeconfig]).stderr);
+    assert!(error.contains("--mesh-range"), "{error}");
+    std::fs::remove_file(kubeconfig).unwrap();
+}
+
+#[test]
+fn with_ranges_an_installation_is_printed_without_any_cluster() {
+    let printed = signet(&["install", "--mesh-range", "10.0.0.0/8", "--kubeconfig", "/nonexistent"]);
+    assert!(printed.status.success(), "{}", words(&printed.stderr));
+    assert!(words(&printed.stdout).contains("- 10.0.0.0/8\n"));
+}
+
+#[test]
+fn check_lists_what_it_can_find_and_asks_nobody() {
+    let list = signet(&["check", "--list", "-o", "json", "--kubeconfig", "/nonexistent"]);
+    let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
+    let ids: Vec<&str> = list.as_array().unwrap().iter().map(|known| known["id"].as_str().unwrap()).collect();
+    assert!(ids.is_sorted() && ids.contains(&"SG001"), "{ids:?}");
+}
+
+#[test]
+fn as_a_plugin_of_kubectl_it_is_called_like_one() {
+    let link =
+        std::env::temp_dir().join(format!("signet-plugin-{}", std::process::id())).join("kubectl-signet");
+    std::fs::create_dir_all(link.parent().unwrap()).unwrap();
+    let _ = std::fs::remove_file(&link);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_signet"), &link).unwrap();
+    let help = Command::new(&link).args(["edges", "--help"]).output().unwrap();
+    assert!(words(&help.stdout).contains("Usage: kubectl signet edges"), "{}", words(&help.stdout));
+    std::fs::remove_dir_all(link.parent().unwrap()).unwrap();
 }
 
 #[test]

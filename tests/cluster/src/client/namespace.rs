@@ -43,6 +43,11 @@ impl Namespace {
         Ok(namespace)
     }
 
+    /// One that others make and delete; it need not be there yet.
+    pub fn of_others(cluster: &Cluster, name: &str) -> Self {
+        Self { cluster: cluster.clone(), name: name.into(), deadline: wait::DEADLINE }
+    }
+
     /// The same namespace, with waits that wait so long.
     pub fn within(&self, deadline: Duration) -> Self {
         Self { deadline, ..self.clone() }

@@ -32,7 +32,7 @@ pub(super) enum Source {
     },
 }
 
-pub(super) const PROGRAMS: [Program; 9] = [
+pub(super) const PROGRAMS: [Program; 10] = [
     Program {
         name: "kubernetes",
         directory: "kubernetes",
@@ -108,6 +108,7 @@ pub(super) const PROGRAMS: [Program; 9] = [
         ],
         &["pebble", "pebble-challtestsrv"],
     ),
+    go("helm", &["helm.sh/helm/v4/cmd/helm"], &["helm"]),
     go("echo-basic", &["sigs.k8s.io/gateway-api-conformance-images/echo-basic"], &["echo-basic"]),
 ];
 

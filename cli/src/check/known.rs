@@ -1,0 +1,189 @@
+//! Everything that `signet check` can find. An ID keeps its meaning for ever; tests hold that each has a page and a case that
+//! provokes it.
+
+use serde::{Serialize, Serializer};
+
+use crate::output;
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Severity {
+    /// Works, and is not as it should be
+    Warn,
+    /// Does not work, or is not safe
+    Error,
+}
+
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub(crate) enum Id {
+    OldKubernetes,
+    MissingRight,
+    PodSecurity,
+    PartNotReady,
+    NoCaBundle,
+    WrongCaBundle,
+    NotInjected,
+    OldProxy,
+    CertificateEnds,
+    RootEnds,
+    OutsideRanges,
+}
+
+/// `--list`.
+#[derive(Serialize)]
+pub(crate) struct Known {
+    id: Id,
+    severity: Severity,
+    title: &'static str,
+    why: &'static str,
+    page: String,
+}
+
+impl Id {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::OldKubernetes,
+        Self::MissingRight,
+        Self::PodSecurity,
+        Self::PartNotReady,
+        Self::NoCaBundle,
+        Self::WrongCaBundle,
+        Self::NotInjected,
+        Self::OldProxy,
+        Self::OutsideRanges,
+        Self::CertificateEnds,
+        Self::RootEnds,
+    ];
+
+    pub(crate) fn word(self) -> &'static str {
+        self.row().0
+    }
+
+    pub(super) fn severity(self) -> Severity {
+        self.row().1
+    }
+
+    pub(super) fn why(self) -> &'static str {
+        self.row().3
+    }
+
+    pub(super) fn page(self) -> String {
+        format!("docs/checks/{}.md", self.word())
+    }
+
+    /// ID, severity, what it is, why it matters.
+    fn row(self) -> (&'static str, Severity, &'static str, &'static str) {
+        use Severity::{Error, Warn};
+        match self {
+            Self::OldKubernetes => (
+                "SG001",
+                Error,
+                "Kubernetes is older than 1.33",
+                "The proxy is a restartable init container: an older kubelet starts it too late, or not at all.",
+            ),
+            Self::MissingRight => (
+                "SG002",
+                Error,
+                "Your account may not install Signet",
+                "An installation that stops half-way has a webhook without its injector, or an injector without rights.",
+            ),
+            Self::PodSecurity => (
+                "SG003",
+                Error,
+                "A labelled namespace enforces Pod Security baseline or restricted",
+                "Capture needs NET_ADMIN for a moment, which these levels forbid: new pods of the namespace are refused.",
+            ),
+            Self::PartNotReady => (
+                "SG010",
+                Error,
+                "A part of the control plane has a pod that is not ready, or none",
+                "Traffic that is known goes on; new pods, renewals and changes wait.",
+            ),
+            Self::NoCaBundle => (
+                "SG011",
+                Error,
+                "The webhook is missing or has no caBundle",
+                "The API server cannot reach the injector: new pods of labelled namespaces are refused, or slip out of the mesh.",
+            ),
+            Self::WrongCaBundle => (
+                "SG012",
+                Error,
+                "The webhook's caBundle is not the CA's roots",
+                "The API server does not believe the injector, or will not after the next rotation.",
+            ),
+            Self::NotInjected => (
+                "SG020",
+                Warn,
+                "Pods of a labelled namespace have no proxy",
+                "They talk plaintext, and strict namespaces refuse them.",
+            ),
+            Self::OldProxy => (
+                "SG021",
+                Warn,
+                "Proxies are of another version than the control plane",
+                "Every release speaks with the one before it, and not with older ones.",
+            ),
+            Self::OutsideRanges => (
+                "SG022",
+                Error,
+                "A pod has an address outside of the mesh's ranges",
+                "What is outside of them passes unencrypted when the controller does not answer.",
+            ),
+            Self::CertificateEnds => (
+                "SG030",
+                Error,
+                "A certificate has ended or ends before it should have been renewed",
+                "Without a valid certificate a workload's mesh traffic is closed, in both directions.",
+            ),
+            Self::RootEnds => (
+                "SG031",
+                Warn,
+                "A root ends soon",
+                "A root is replaced at half of its life, so one that is about to end says that rotation does not work.",
+            ),
+        }
+    }
+}
+
+impl Serialize for Id {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.word())
+    }
+}
+
+pub(crate) fn list() -> Vec<Known> {
+    let known = |id: Id| {
+        let (_, severity, title, why) = id.row();
+        Known { id, severity, title, why, page: id.page() }
+    };
+    Id::ALL.into_iter().map(known).collect()
+}
+
+pub(crate) fn table(list: &[Known]) -> String {
+    let rows = list.iter().map(|known| {
+        let severity = if known.severity == Severity::Error { "error" } else { "warning" };
+        [known.id.word().into(), severity.into(), known.title.into(), known.page.clone()]
+    });
+    output::table(["ID", "SEVERITY", "FINDING", "PAGE"], rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{collections::BTreeSet, path::Path};
+
+    #[test]
+    fn every_finding_has_a_number_of_its_own_and_a_page_that_says_what_to_do() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut words = BTreeSet::new();
+        for id in Id::ALL {
+            assert!(words.insert(id.word()), "{} twice", id.word());
+            let page = std::fs::read_to_string(directory.join(id.page())).unwrap_or_default();
+            assert!(page.starts_with(&format!("# {}: {}", id.word(), id.row().2)), "{}", id.page());
+            for section in ["## Why it matters", "## What to do"] {
+                assert!(page.contains(section), "{} has no {section}", id.page());
+            }
+        }
+        let pages = std::fs::read_dir(directory.join("docs/checks")).unwrap().count();
+        assert_eq!(pages, Id::ALL.len(), "a page without a finding");
+    }
+}

@@ -1,0 +1,165 @@
+//! The Helm chart in deploy/helm, made of the same objects: `signet install --helm deploy/helm` writes it, and a test fails when what is
+//! checked in is not what this would write. Placeholders become template expressions that print JSON strings, which are YAML, so
+//! that a value cannot become anything but a value.
+
+use std::{collections::BTreeMap, fs, path::Path};
+
+use anyhow::{Context as _, Result};
+use serde_json::{Value, json};
+use signet_core::VERSION;
+
+use super::{
+    default_image,
+    manifests::{self, File},
+};
+
+/// Writes the chart into `directory`.
+pub(crate) fn write(directory: &Path) -> Result<()> {
+    for (path, text) in chart()? {
+        let path = directory.join(path);
+        let parent = path.parent().context("a path in the chart has a parent")?;
+        fs::create_dir_all(parent).with_context(|| format!("making {}", parent.display()))?;
+        fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    }
+    Ok(())
+}
+
+/// Every file of the chart, by its path.
+pub(crate) fn chart() -> Result<BTreeMap<String, String>> {
+    let fill = |name: &str| {
+        Some(match name {
+            "$TRUST_DOMAIN" => vec![json!(TRUST_DOMAIN)],
+            "$IMAGE" => vec![json!(IMAGE)],
+            "$LEAF_LIFE" => vec![json!(LEAF_LIFE)],
+            "$MESH_RANGES" => vec![json!(MESH_RANGES)],
+            "$REPLICAS" => vec![json!(REPLICAS)],
+            _ => return None,
+        })
+    };
+    let mut chart = BTreeMap::new();
+    for file in manifests::filled(&fill)? {
+        chart.insert(format!("templates/{}", file.name), template(&file)?);
+    }
+    chart.insert("Chart.yaml".into(), manifests::yaml(&about())?);
+    chart.insert("values.yaml".into(), VALUES.replace("IMAGE", &default_image()));
+    chart.insert("values.schema.json".into(), serde_json::to_string_pretty(&schema())? + "\n");
+    Ok(chart)
+}
+
+fn template(file: &File) -> Result<String> {
+    let mut text = format!("# From deploy/{}, by: signet install --helm deploy/helm\n", file.name);
+    for object in &file.objects {
+        let yaml: String = manifests::yaml(object)?.lines().map(expressions).collect();
+        let condition = match object["kind"].as_str() {
+            Some("PodDisruptionBudget") => Some("not .Values.dev"),
+            Some("Namespace") => Some(".Values.createNamespace"),
+            _ => None,
+        };
+        text += &match condition {
+            Some(condition) => format!("{{{{- if {condition} }}}}\n---\n{yaml}{{{{- end }}}}\n"),
+            None => format!("---\n{yaml}"),
+        };
+    }
+    Ok(text)
+}
+
+/// One line, its placeholder replaced; the list of ranges becomes several.
+fn expressions(line: &str) -> String {
+    if let Some(indent) = line.strip_suffix(&format!("- {MESH_RANGES}")) {
+        return format!(
+            "{indent}{{{{- range .Values.meshRanges }}}}\n{indent}- --mesh-range\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
+        );
+    }
+    let string = |value: &str| format!("{{{{ .Values.{value} | toJson }}}}");
+    let line = line
+        .replace(TRUST_DOMAIN, &string("trustDomain"))
+        .replace(IMAGE, &string("image"))
+        .replace(LEAF_LIFE, &string("leafLife"))
+        .replace(REPLICAS, "{{ if .Values.dev }}1{{ else }}2{{ end }}");
+    line + "\n"
+}
+
+fn about() -> Value {
+    json!({
+        "apiVersion": "v2",
+        "name": "signet",
+        "description": "Mutual TLS between the services of a cluster, without changing them",
+        "type": "application",
+        "version": VERSION,
+        "appVersion": VERSION,
+        "kubeVersion": ">=1.33.0-0",
+    })
+}
+
+/// What `signet install` checks of its options, as far as a schema can say it.
+fn schema() -> Value {
+    json!({
+        "$schema": "http://json-schema.org/draft-07/schema#",
+        "type": "object",
+        "additionalProperties": false,
+        "required": ["trustDomain", "image", "leafLife", "dev", "meshRanges", "createNamespace"],
+        "properties": {
+            "trustDomain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[a-z0-9._-]+$" },
+            "image": { "type": "string", "pattern": "^[!-~]+$" },
+            "leafLife": { "type": "string", "pattern": "^([1-9][0-9]*)[smhd]$" },
+            "dev": { "type": "boolean" },
+            "meshRanges": {
+                "type": "array",
+                "minItems": 1,
+                "items": { "type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$" },
+            },
+            "createNamespace": { "type": "boolean" },
+            "global": { "type": "object" }, // Helm's own, in a chart of charts
+        },
+    })
+}
+
+const VALUES: &str = "\
+# First part of every identity; cannot be changed later.
+trustDomain: cluster.local
+# The image of control plane and proxies.
+image: IMAGE
+# Longest life of a workload's certificate, 1h to 24h.
+leafLife: 24h
+# One replica of each part and no disruption budgets: a laptop.
+dev: false
+# Needed: the cluster's pod and Service ranges. Inside them nothing is sent in plaintext unless the controller says so; outside of
+# them everything passes. `signet install | grep -A1 mesh-range` shows what the cluster tells.
+meshRanges: []
+# Whether the chart makes the namespace signet-system, with its Pod Security labels. With false it has to be there:
+# helm install --namespace signet-system --create-namespace
+createNamespace: true
+";
+
+// Words that YAML writes as they are, and that occur nowhere else.
+const TRUST_DOMAIN: &str = "HELM_TRUST_DOMAIN";
+const IMAGE: &str = "HELM_IMAGE";
+const LEAF_LIFE: &str = "HELM_LEAF_LIFE";
+const MESH_RANGES: &str = "HELM_MESH_RANGES";
+const REPLICAS: &str = "HELM_REPLICAS";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_chart_that_is_checked_in_is_current() {
+        let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/helm");
+        for (path, want) in chart().unwrap() {
+            let have = fs::read_to_string(directory.join(&path)).unwrap_or_default();
+            assert_eq!(have, want, "{path} is old; run: signet install --helm deploy/helm");
+        }
+        let templates = fs::read_dir(directory.join("templates")).unwrap().count();
+        assert_eq!(templates, chart().unwrap().keys().filter(|path| path.starts_with("templates/")).count());
+    }
+
+    #[test]
+    fn no_placeholder_is_left_and_nothing_is_printed_unquoted() {
+        for (path, text) in chart().unwrap() {
+            assert!(!text.contains("HELM_"), "{path}");
+            for line in text.lines().filter(|line| path.starts_with("templates/") && line.contains("{{ .")) {
+                assert!(line.contains("| toJson }}"), "{path}: {line}");
+            }
+        }
+    }
+}

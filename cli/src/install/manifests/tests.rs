@@ -1,0 +1,245 @@
+//! What every manifest of ours must be, whoever edits deploy/.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use signet_core::{identity::SYSTEM_NAMESPACE, pod};
+
+use super::*;
+
+fn settings() -> Settings {
+    Settings {
+        trust_domain: "prod.example.com".into(),
+        image: "registry.test/signet:1".into(),
+        leaf_life: "12h".into(),
+        allow_short_leaves: false,
+        mesh_ranges: vec!["10.244.0.0/16".into(), "fd00::/48".into()],
+        dev: false,
+    }
+}
+
+fn all() -> Vec<Value> {
+    render(&settings()).unwrap()
+}
+
+fn name(object: &Value) -> String {
+    format!("{}/{}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+}
+
+fn deployments(objects: &[Value]) -> Vec<Value> {
+    objects.iter().filter(|object| object["kind"] == "Deployment").cloned().collect()
+}
+
+#[test]
+fn what_is_printed_is_what_was_meant_and_the_same_every_time() {
+    let objects = all();
+    let text = print(&objects).unwrap();
+    assert_eq!(serde_saphyr::from_multiple::<Value>(&text).unwrap(), objects);
+    assert_eq!(text, print(&all()).unwrap());
+    assert!(!text.contains('$'), "a placeholder is left");
+}
+
+/// A YAML 1.1 parser (Go's, in kubectl and Helm) must read back what was meant, whatever the words look like.
+#[test]
+fn words_that_yaml_takes_for_something_else_stay_words() {
+    for word in [
+        "on",
+        "1e3",
+        "0x10",
+        "null",
+        "~",
+        "2001:2::/48",
+        "60:30",
+        "- a",
+        "a: b",
+        "#x",
+        "{{ .x }}",
+        "'",
+        "\"",
+        "&a",
+        "*a",
+    ] {
+        let settings = Settings { trust_domain: word.into(), ..settings() };
+        let objects = render(&settings).unwrap();
+        let back: Vec<Value> = serde_saphyr::from_multiple(&print(&objects).unwrap()).unwrap();
+        assert_eq!(back, objects, "{word}");
+    }
+}
+
+#[test]
+fn settings_reach_every_place_that_they_are_meant_for() {
+    let objects = all();
+    let mut ranges = 0;
+    for deployment in deployments(&objects) {
+        let container = &deployment["spec"]["template"]["spec"]["containers"][0];
+        assert_eq!(container["image"], "registry.test/signet:1");
+        let args: Vec<&str> =
+            container["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
+        assert!(args.windows(2).any(|two| two == ["--trust-domain", "prod.example.com"]), "{args:?}");
+        ranges += args.windows(2).filter(|two| two[0] == "--mesh-range").count();
+        assert_eq!(deployment["spec"]["replicas"], 2);
+    }
+    assert_eq!(ranges, 4, "two for the controller, two for the injector");
+    let short = Settings { allow_short_leaves: true, leaf_life: "20s".into(), ..settings() };
+    let text = print(&render(&short).unwrap()).unwrap();
+    assert!(text.contains("- 20s\n") && text.contains("- --allow-short-leaves\n"));
+}
+
+#[test]
+fn dev_is_one_replica_of_each_and_no_budget_and_nothing_else_differs() {
+    let dev = render(&Settings { dev: true, ..settings() }).unwrap();
+    assert!(!dev.iter().any(is_budget));
+    let mut full: Vec<Value> = all().into_iter().filter(|object| !is_budget(object)).collect();
+    for object in full.iter_mut().filter(|object| object["kind"] == "Deployment") {
+        object["spec"]["replicas"] = json!(1);
+    }
+    assert_eq!(dev, full);
+    assert_eq!(all().iter().filter(|object| is_budget(object)).count(), 3);
+}
+
+/// Applying again must overwrite neither the root nor what the CA writes.
+#[test]
+fn nothing_that_the_ca_makes_is_in_the_manifests() {
+    for object in all() {
+        assert!(
+            !["Secret", "ConfigMap", "Lease"].contains(&object["kind"].as_str().unwrap()),
+            "{}",
+            name(&object)
+        );
+        assert!(!object.to_string().contains("caBundle"), "{}", name(&object));
+    }
+}
+
+#[test]
+fn every_object_is_labelled_as_ours_and_namespaced_ones_say_where() {
+    let cluster_wide = ["Namespace", "ClusterRole", "ClusterRoleBinding", "MutatingWebhookConfiguration"];
+    let mut names = BTreeSet::new();
+    for object in all() {
+        let metadata = &object["metadata"];
+        assert_eq!(metadata["labels"]["app.kubernetes.io/part-of"], "signet", "{}", name(&object));
+        let namespaced = !cluster_wide.contains(&object["kind"].as_str().unwrap());
+        assert_eq!(metadata["namespace"] == SYSTEM_NAMESPACE, namespaced, "{}", name(&object));
+        assert!(names.insert(name(&object)), "{} twice", name(&object));
+    }
+}
+
+/// Pod Security Standards 1.37, "restricted"; the API server enforces it too, but only when a pod is made.
+#[test]
+fn every_pod_satisfies_pod_security_restricted_and_more() {
+    for deployment in deployments(&all()) {
+        let pod = &deployment["spec"]["template"]["spec"];
+        let of_pod = &pod["securityContext"];
+        assert_eq!((&of_pod["runAsNonRoot"], &of_pod["runAsUser"]), (&json!(true), &json!(65532)));
+        assert_eq!(of_pod["seccompProfile"], json!({ "type": "RuntimeDefault" }));
+        assert_eq!(pod["priorityClassName"], "system-cluster-critical");
+        for field in ["hostNetwork", "hostPID", "hostIPC", "tolerations"] {
+            assert_eq!(pod[field], Value::Null, "{field}");
+        }
+        let containers = pod["containers"].as_array().unwrap();
+        assert_eq!(containers.len(), 1);
+        let container = &containers[0];
+        let wanted = json!({ "allowPrivilegeEscalation": false, "readOnlyRootFilesystem": true, "capabilities": { "drop": ["ALL"] } });
+        assert_eq!(container["securityContext"], wanted);
+        assert!(container["resources"]["requests"]["memory"].is_string());
+        assert_eq!(container["readinessProbe"]["httpGet"]["path"], "/ready");
+        for volume in pod["volumes"].as_array().unwrap() {
+            assert!(volume["projected"].is_object() || volume["emptyDir"].is_object(), "{volume}");
+        }
+    }
+}
+
+/// The names that pods, webhook and code share (core/pod.rs, core/identity.rs).
+#[test]
+fn the_manifests_use_the_names_of_the_code() {
+    let mut token_of = BTreeMap::new();
+    for deployment in deployments(&all()) {
+        let pod = &deployment["spec"]["template"]["spec"];
+        let part = deployment["metadata"]["name"].as_str().unwrap().to_owned();
+        assert_eq!(pod["serviceAccountName"], part.as_str());
+        token_of.insert(part.clone(), pod["automountServiceAccountToken"] == true);
+        let text = deployment.to_string();
+        assert!(text.contains(&format!(r#""containerPort":{}"#, pod::PAGES_PORT)), "{part}");
+        assert_eq!(text.contains(pod::TOKEN_AUDIENCE), part != "ca", "{part}");
+        if part != "ca" {
+            for shared in [
+                pod::IDENTITY_VOLUME,
+                pod::IDENTITY_DIR,
+                pod::TOKEN_FILE,
+                pod::TRUST_BUNDLE_FILE,
+                pod::TRUST_CONFIG_MAP,
+            ] {
+                assert!(text.contains(shared), "{part}: {shared}");
+            }
+        }
+    }
+    let want = [("ca", true), ("controller", true), ("injector", false)];
+    assert_eq!(token_of, want.map(|(part, token)| (part.to_owned(), token)).into());
+    let webhook = all().pop().unwrap();
+    assert!(webhook.to_string().contains(pod::INJECT));
+    for entry in webhook["webhooks"].as_array().unwrap() {
+        let excluded = &entry["namespaceSelector"]["matchExpressions"][1];
+        assert_eq!(excluded["values"], json!(["kube-system", SYSTEM_NAMESPACE]));
+        assert_eq!((&entry["failurePolicy"], &entry["sideEffects"]), (&json!("Fail"), &json!("None")));
+    }
+}
+
+/// docs/design.md, section 11.
+#[test]
+fn rights_are_exactly_those_of_the_design() {
+    let mut rights = BTreeSet::new();
+    for role in
+        all().iter().filter(|object| ["Role", "ClusterRole"].contains(&object["kind"].as_str().unwrap()))
+    {
+        for rule in role["rules"].as_array().unwrap() {
+            let list = |field: &str| -> Vec<String> {
+                let words = rule[field].as_array().into_iter().flatten();
+                words.map(|word| word.as_str().unwrap().to_owned()).collect()
+            };
+            let names = list("resourceNames").join("|");
+            for resource in list("resources") {
+                rights.insert(format!("{} {resource} {names} {}", name(role), list("verbs").join(",")));
+            }
+        }
+    }
+    let design = include_str!("../../../../docs/design.md");
+    for (right, words) in RIGHTS {
+        assert!(rights.remove(*right), "no role grants: {right}");
+        assert!(design.contains(words), "design 11 does not say: {words}");
+    }
+    assert!(rights.is_empty(), "in no design: {rights:?}");
+    assert!(
+        !all()
+            .iter()
+            .any(|object| object["kind"] == "RoleBinding" && object["metadata"]["name"] == "injector")
+    );
+}
+
+/// A right, and the words of the design that ask for it.
+const RIGHTS: &[(&str, &str)] = &[
+    ("Role/ca secrets signet-ca get,update", "get/create/update its Secret"),
+    ("Role/ca secrets  create", "get/create/update its Secret"),
+    ("Role/ca secrets signet-ca-intermediate get", "get the Secret of an intermediate"),
+    ("Role/ca leases signet-ca get,update", "and its Lease"),
+    ("Role/ca leases  create", "and its Lease"),
+    ("ClusterRole/signet-ca tokenreviews  create", "create tokenreviews"),
+    ("ClusterRole/signet-ca pods  get", "get pods"),
+    ("ClusterRole/signet-ca namespaces  list", "list namespaces"),
+    ("ClusterRole/signet-ca configmaps signet-trust get,update", "get/update those named signet-trust"),
+    ("ClusterRole/signet-ca configmaps  create", "create configmaps"),
+    (
+        "ClusterRole/signet-ca mutatingwebhookconfigurations signet-injector get,patch",
+        "get/patch our one MutatingWebhookConfiguration",
+    ),
+    ("ClusterRole/signet-controller namespaces  list,watch", "list/watch namespaces"),
+    ("ClusterRole/signet-controller serviceaccounts  list,watch", "serviceaccounts"),
+    ("ClusterRole/signet-controller services  list,watch", "services"),
+    ("ClusterRole/signet-controller pods  list,watch", "pods"),
+    ("ClusterRole/signet-controller endpointslices  list,watch", "endpointslices"),
+    ("ClusterRole/signet-controller events  create", "create events"),
+    ("ClusterRole/signet-viewer pods  get,list", "viewer"),
+    ("ClusterRole/signet-viewer namespaces  get,list", "viewer"),
+    ("ClusterRole/signet-viewer nodes  get,list", "viewer"),
+    ("ClusterRole/signet-viewer deployments  get", "get deployments"),
+    ("ClusterRole/signet-viewer mutatingwebhookconfigurations signet-injector get", "viewer"),
+    ("ClusterRole/signet-ask pods  get,list", "pods/portforward"),
+    ("ClusterRole/signet-ask pods/portforward  get,create", "pods/portforward"),
+];

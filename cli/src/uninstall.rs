@@ -1,0 +1,210 @@
+//! `signet uninstall`: everything that an installation made, its manifests' objects and what the CA wrote since, for kubectl delete.
+
+use anyhow::{Context as _, Result};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
+use kube::{
+    Api, ResourceExt as _,
+    api::{ApiResource, DynamicObject, ListParams},
+    core::GroupVersionKind,
+};
+use serde_json::{Value, json};
+use signet_core::{
+    identity::SYSTEM_NAMESPACE,
+    pod::{INJECT, TRUST_CONFIG_MAP},
+};
+
+use crate::{
+    Exit,
+    cluster::{Cluster, Which},
+    identity::has_proxy,
+    install::manifests::{self, Settings},
+    output::{self, Format, Output},
+};
+
+/// Print everything that Signet made in a cluster, for kubectl delete
+///
+/// Its manifests' objects, the trust bundles in namespaces, the Lease, and the Secret with the root: whatever of them is there, in
+/// the order in which to delete it. Refuses while pods with a proxy live, because their proxies would lose CA and controller:
+/// remove the label signet.dev/inject from their namespaces and restart them first.
+///
+/// Changes nothing itself.
+///
+/// Examples:
+///   signet uninstall | kubectl delete -f -
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Exit status: 0 printed, 1 refused (pods with a proxy live), 2 could not ask"
+)]
+pub(crate) struct Args {
+    /// Even while pods with a proxy live: their connections fail once their certificates end
+    #[arg(long)]
+    force: bool,
+    #[command(flatten)]
+    cluster: Which,
+}
+
+pub(crate) async fn run(args: Args) -> Result<Exit> {
+    let cluster = args.cluster.connect().await?;
+    let injected = injected(&cluster).await?;
+    if !injected.is_empty() && !args.force {
+        output::note(&refusal(&injected, &cluster));
+        return Ok(Exit::Fix);
+    }
+    let mut there = Vec::new();
+    for object in in_order_of_deletion(all_of_it(&cluster).await?) {
+        if exists(&cluster, &object).await? {
+            there.push(object);
+        }
+    }
+    if there.is_empty() {
+        output::note(&format!("Nothing of Signet is in {}.", cluster.name));
+        return Ok(Exit::Fine);
+    }
+    Output::to_stdout(Format::Table).print(&manifests::print(&there)?)?;
+    output::note(
+        "With Secret signet-ca the root goes; a later installation has another, and restarted pods take it.",
+    );
+    for namespace in labelled(&cluster).await? {
+        output::note(&format!("Its label stays: kubectl label namespace {namespace} {INJECT}-"));
+    }
+    Ok(Exit::Fine)
+}
+
+/// "namespace/pod" of every pod with a proxy that has not ended.
+async fn injected(cluster: &Cluster) -> Result<Vec<String>> {
+    let running = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
+    let pods = Api::<Pod>::all(cluster.client.clone()).list(&running).await;
+    let pods = pods.map_err(|e| cluster.explain("asking for pods", e))?;
+    let pods = pods.items.iter().filter(|pod| has_proxy(pod));
+    Ok(pods.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect())
+}
+
+fn refusal(injected: &[String], cluster: &Cluster) -> String {
+    let shown = injected.iter().take(SHOWN).map(|pod| format!("  {pod}\n")).collect::<String>();
+    let more = injected.len().saturating_sub(SHOWN);
+    let more = if more > 0 { format!("  and {more} more\n") } else { String::new() };
+    format!(
+        "Pods in {} have a proxy, which needs CA and controller:\n{shown}{more}Remove the label {INJECT} from their namespaces and \
+         restart them, or say --force.",
+        cluster.name
+    )
+}
+
+/// Kind, namespace and name of everything that may be there.
+async fn all_of_it(cluster: &Cluster) -> Result<Vec<Value>> {
+    let any = Settings {
+        trust_domain: String::new(),
+        image: String::new(),
+        leaf_life: String::new(),
+        allow_short_leaves: false,
+        mesh_ranges: Vec::new(),
+        dev: false, // with budgets
+    };
+    let mut objects: Vec<Value> = manifests::render(&any)?.iter().map(reference).collect();
+    let own = |api_version: &str, kind: &str, name: &str| json!({ "apiVersion": api_version, "kind": kind, "metadata": { "namespace": SYSTEM_NAMESPACE, "name": name } });
+    objects.push(own("coordination.k8s.io/v1", "Lease", "signet-ca"));
+    objects.push(own("v1", "Secret", "signet-ca"));
+    let named = ListParams::default().fields(&format!("metadata.name={TRUST_CONFIG_MAP}"));
+    let bundles = Api::<ConfigMap>::all(cluster.client.clone()).list(&named).await;
+    for bundle in bundles.map_err(|e| cluster.explain("asking for ConfigMaps", e))? {
+        let metadata = json!({ "namespace": bundle.namespace(), "name": TRUST_CONFIG_MAP });
+        objects.push(json!({ "apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata }));
+    }
+    Ok(objects)
+}
+
+fn reference(object: &Value) -> Value {
+    let mut metadata = json!({ "name": object["metadata"]["name"] });
+    if let Some(namespace) = object["metadata"]["namespace"].as_str() {
+        metadata["namespace"] = namespace.into();
+    }
+    json!({ "apiVersion": object["apiVersion"], "kind": object["kind"], "metadata": metadata })
+}
+
+/// The webhook first, so that pods start again; then the CA's rights, so that it does not write again what is deleted; what holds
+/// everything last.
+fn in_order_of_deletion(mut objects: Vec<Value>) -> Vec<Value> {
+    objects.sort_by_key(|object| {
+        let kind = object["kind"].as_str().unwrap_or_default();
+        ORDER.iter().position(|known| *known == kind).unwrap_or(ORDER.len() - 2)
+    });
+    objects
+}
+
+async fn exists(cluster: &Cluster, object: &Value) -> Result<bool> {
+    let types =
+        serde_json::from_value::<kube::core::TypeMeta>(object.clone()).context("an object of ours")?;
+    let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(&types)?);
+    let name = object["metadata"]["name"].as_str().unwrap_or_default();
+    let api: Api<DynamicObject> = match object["metadata"]["namespace"].as_str() {
+        Some(namespace) => Api::namespaced_with(cluster.client.clone(), namespace, &resource),
+        None => Api::all_with(cluster.client.clone(), &resource),
+    };
+    let what = format!("asking for {} {name}", types.kind);
+    let found = api.get_metadata_opt(name).await.map_err(|e| cluster.explain(&what, e))?;
+    Ok(found.is_some())
+}
+
+async fn labelled(cluster: &Cluster) -> Result<Vec<String>> {
+    let labelled = ListParams::default().labels(INJECT);
+    let namespaces = Api::<Namespace>::all(cluster.client.clone()).list_metadata(&labelled).await;
+    let namespaces = namespaces.map_err(|e| cluster.explain("asking for namespaces", e))?;
+    Ok(namespaces.items.iter().map(|namespace| namespace.name_any()).collect())
+}
+
+/// Of pods that are in the way.
+const SHOWN: usize = 20;
+
+const ORDER: [&str; 15] = [
+    "MutatingWebhookConfiguration",
+    "ClusterRoleBinding",
+    "RoleBinding",
+    "Deployment",
+    "PodDisruptionBudget",
+    "Service",
+    "ClusterRole",
+    "Role",
+    "ServiceAccount",
+    "ResourceQuota",
+    "Lease",
+    "ConfigMap",
+    "Secret",
+    "", // whatever deploy/ gets one day
+    "Namespace",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_webhook_goes_first_then_rights_and_the_namespace_last_and_nothing_is_of_an_unknown_kind() {
+        let any = Settings {
+            trust_domain: "td".into(),
+            image: "i".into(),
+            leaf_life: "24h".into(),
+            allow_short_leaves: false,
+            mesh_ranges: vec!["10.0.0.0/8".into()],
+            dev: false,
+        };
+        let objects = manifests::render(&any).unwrap();
+        let kinds: Vec<String> = in_order_of_deletion(objects.iter().map(reference).collect())
+            .iter()
+            .map(|object| object["kind"].as_str().unwrap().to_owned())
+            .collect();
+        assert_eq!(kinds.first().unwrap(), "MutatingWebhookConfiguration");
+        assert_eq!(kinds.last().unwrap(), "Namespace");
+        let at = |kind: &str| kinds.iter().position(|one| one == kind).unwrap();
+        assert!(at("ClusterRoleBinding") < at("Deployment"));
+        assert!(kinds.iter().all(|kind| ORDER.contains(&kind.as_str())), "{kinds:?}");
+    }
+
+    #[test]
+    fn a_reference_names_an_object_and_holds_nothing_else_of_it() {
+        let object = json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a", "namespace": "b", "labels": {} }, "data": {} });
+        let want =
+            json!({ "apiVersion": "v1", "kind": "Secret", "metadata": { "name": "a", "namespace": "b" } });
+        assert_eq!(reference(&object), want);
+    }
+}

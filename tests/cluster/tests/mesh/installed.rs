@@ -1,0 +1,158 @@
+//! How a story gets Signet: `signet install --dev | kubectl apply`, and afterwards `signet uninstall | kubectl delete`, with the programs
+//! that users have.
+
+use std::{ffi::OsStr, panic::AssertUnwindSafe, path::PathBuf, process::Stdio, time::Duration};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use futures_util::FutureExt as _;
+use k8s_openapi::api::core::v1::ConfigMap;
+use signet_cluster::{
+    Cluster, Namespace, disturb,
+    images::SIGNET_DEV,
+    network::{PODS, SERVICES},
+    programs::Programs,
+};
+use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
+
+/// Signet in the cluster, and a namespace for the story.
+pub(crate) struct Mesh {
+    pub(crate) namespace: Namespace,
+    pub(crate) system: Namespace,
+}
+
+/// Installs Signet (one replica of each part), runs `story`, uninstalls it. Of a story that fails, the control plane's logs are printed.
+pub(crate) async fn mesh(story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
+    disturb(async |namespace| {
+        let mesh = Mesh::of(namespace);
+        mesh.uninstall().await?; // of a test that was killed
+        let ended = AssertUnwindSafe(Box::pin(async {
+            mesh.install(&["--dev"]).await?;
+            story(&mesh).await
+        }))
+        .catch_unwind()
+        .await;
+        if !matches!(ended, Ok(Ok(()))) {
+            eprintln!("{}", mesh.words().await);
+        }
+        let gone = mesh.uninstall().await;
+        match ended {
+            Ok(ended) => ended.and(gone),
+            Err(panic) => std::panic::resume_unwind(panic),
+        }
+    })
+    .await
+}
+
+impl Mesh {
+    pub(crate) fn of(namespace: &Namespace) -> Self {
+        Self { namespace: namespace.clone(), system: Namespace::of_others(&namespace.cluster, SYSTEM) }
+    }
+
+    /// Applies what `signet install` prints and waits until every part is available.
+    pub(crate) async fn install(&self, options: &[&str]) -> Result<()> {
+        let manifests = self.signet(&[&["install"], &settings()[..], options].concat()).await?;
+        self.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
+        self.available().await
+    }
+
+    pub(crate) async fn available(&self) -> Result<()> {
+        for part in ["ca", "controller", "injector"] {
+            self.system.within(STARTS).wait_deployment_available(part).await?;
+        }
+        Ok(())
+    }
+
+    /// Pods with a proxy are the story's own and go with its namespace.
+    pub(crate) async fn uninstall(&self) -> Result<()> {
+        let objects = self.signet(&["uninstall", "--force"]).await?;
+        if !objects.is_empty() {
+            self.kubectl(&["delete", "--ignore-not-found", "-f", "-"], &objects).await?;
+        }
+        Ok(())
+    }
+
+    /// Labels the story's namespace for the mesh; pods made after this get a proxy and find the trust bundle.
+    pub(crate) async fn label(&self) -> Result<()> {
+        let name = &self.namespace.name;
+        self.kubectl(&["label", "namespace", name, "signet.dev/inject=enabled"], "").await?;
+        self.namespace.wait_for::<ConfigMap>("signet-trust", "to hold the trust bundle", |_| true).await?;
+        Ok(())
+    }
+
+    /// Runs our CLI as a user does; an error, with what it said, unless it ends with 0.
+    pub(crate) async fn signet(&self, arguments: &[&str]) -> Result<String> {
+        run(&self.namespace.cluster, binary("signet")?, arguments, "").await
+    }
+
+    pub(crate) async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String> {
+        run(&self.namespace.cluster, Programs::open()?.path("kubectl")?, arguments, stdin).await
+    }
+
+    pub(crate) async fn helm(&self, arguments: &[&str]) -> Result<String> {
+        run(&self.namespace.cluster, Programs::open()?.path("helm")?, arguments, "").await
+    }
+
+    async fn words(&self) -> String {
+        let asks: [&[&str]; 4] = [
+            &["-n", SYSTEM, "get", "pods", "-o", "wide"],
+            &["-n", SYSTEM, "logs", "deployment/ca", "--tail=50"],
+            &["-n", SYSTEM, "logs", "deployment/controller", "--tail=50"],
+            &["-n", SYSTEM, "logs", "deployment/injector", "--tail=50"],
+        ];
+        let mut words = String::new();
+        for ask in asks {
+            let said = self.kubectl(ask, "").await.unwrap_or_else(|e| format!("{e:#}"));
+            words += &format!("--- kubectl {}\n{said}\n", ask.join(" "));
+        }
+        words
+    }
+}
+
+/// The image under test and the cluster's ranges, which its nodes do not tell.
+pub(crate) fn settings() -> Vec<&'static str> {
+    let ranges = PODS.iter().chain(&SERVICES).flat_map(|range| ["--mesh-range", *range]);
+    ["--image", SIGNET_DEV].into_iter().chain(ranges).collect()
+}
+
+/// Where cargo left it: `$SIGNET_BIN_DIR`, or beside the directory of this test.
+pub(crate) fn binary(name: &str) -> Result<PathBuf> {
+    let directory = match std::env::var_os("SIGNET_BIN_DIR") {
+        Some(directory) => PathBuf::from(directory),
+        None => std::env::current_exe()?.ancestors().nth(2).context("target/debug/deps/mesh")?.to_owned(),
+    };
+    let path = directory.join(name);
+    ensure!(path.is_file(), "{} is not built: cargo build --workspace --all-targets", path.display());
+    Ok(path)
+}
+
+async fn run(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: &str) -> Result<String> {
+    let mut child = Command::new(&program)
+        .args(arguments.iter().map(OsStr::new))
+        .env("KUBECONFIG", &cluster.state.kubeconfig)
+        .env_remove("SIGNET_STATE")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .with_context(|| program.display().to_string())?;
+    let mut input = child.stdin.take().context("it is piped")?;
+    let write = async {
+        let _ = input.write_all(stdin.as_bytes()).await; // one that does not read ends with an error of its own
+        drop(input);
+    };
+    let ended = async { tokio::join!(write, child.wait_with_output()).1 };
+    let words = format!("{} {}", program.display(), arguments.join(" "));
+    let output = timeout(STARTS, ended)
+        .await
+        .with_context(|| format!("`{words}` did not end within {STARTS:?}"))??;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("`{words}`: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(said)
+}
+
+const SYSTEM: &str = "signet-system";
+/// Images are pulled, and the kubelet tries a ConfigMap that is not there yet again after up to a minute.
+const STARTS: Duration = Duration::from_secs(180);

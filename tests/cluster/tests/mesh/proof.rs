@@ -1,0 +1,63 @@
+//! The main promise: label a namespace, and what its pods say to each other is on no wire in plain sight; `signet edges` proves it.
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+
+use crate::{
+    installed::{Mesh, mesh},
+    pods::{nginx, service, toolbox},
+};
+
+#[tokio::test]
+async fn pods_of_a_labelled_namespace_speak_mutual_tls_and_nothing_that_they_say_is_on_the_wire() -> Result<()>
+{
+    mesh(async |mesh| {
+        let namespace = &mesh.namespace;
+        mesh.label().await?;
+        namespace
+            .apply(&(nginx("web", "web", "node2") + &toolbox("client", "node1") + &service("web", "")))
+            .await?;
+        for pod in ["web", "client"] {
+            namespace.wait_ready(pod).await?;
+        }
+        namespace.wait_endpoints("web", 1).await?;
+        let captures = [namespace.capture("client").await?, namespace.capture("web").await?];
+        for family in ["-4", "-6"] {
+            let argv =
+                ["curl", "-sS", "-m", "20", family, "-H", "X-Word: sesame-in-the-clear", "http://web/"];
+            let answer = namespace.exec("client", "toolbox", &argv).await?.ok()?;
+            ensure!(answer.starts_with("nginx on web for "), "{answer}");
+        }
+        for capture in captures {
+            let packets = capture.stop().await?;
+            for word in ["sesame-in-the-clear", "nginx on web for "] {
+                ensure!(!packets.contains(word.as_bytes()), "{word:?} is in plain sight");
+            }
+            // The wiretap was at the right wire: TLS passed there (a handshake record, RFC 8446 5.1).
+            let hellos =
+                packets.streams().into_values().filter(|stream| stream.starts_with(&[22, 3])).count();
+            ensure!(hellos >= 2, "only {hellos} streams begin with a TLS handshake");
+        }
+        namespace.eventually("edges to prove it", async || proven(mesh).await).await
+    })
+    .await
+}
+
+/// An edge from client to web, secured, told by both ends, with both identities.
+async fn proven(mesh: &Mesh) -> Result<()> {
+    let name = &mesh.namespace.name;
+    let edges: Value = serde_json::from_str(&mesh.signet(&["edges", name, "-o", "json"]).await?)?;
+    let edges = edges["edges"].as_array().context("a list")?;
+    let id = format!("spiffe://cluster.local/ns/{name}/sa/default");
+    let is_it = |edge: &&Value| {
+        edge["client"]["pod"] == "client"
+            && edge["server"]["pod"] == "web"
+            && edge["secured"] == true
+            && edge["proof"] == "both"
+            && [&edge["client"]["id"], &edge["server"]["id"]].iter().all(|end| **end == id.as_str())
+    };
+    ensure!(edges.iter().any(|edge| is_it(&edge)), "no proven edge in {edges:#?}");
+    let plaintext = mesh.signet(&["edges", name, "--plaintext"]).await?;
+    ensure!(plaintext.starts_with("No plaintext"), "{plaintext}");
+    Ok(())
+}
