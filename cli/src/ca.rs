@@ -1,5 +1,7 @@
 //! `signet ca`: look at the mesh's CA, rotate its root, distrust one.
 
+use std::path::PathBuf;
+
 use anyhow::{Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -12,9 +14,8 @@ use crate::{
     Asking, Exit,
     ask::{NoAnswer, Place},
     human,
-    output::{self, Output},
+    output::{self, Format, Output},
     shapes::{CaStatus, Phase, RootState},
-    state::StateDir,
 };
 
 /// Look at the CA, rotate its root, take trust away from one
@@ -33,7 +34,7 @@ pub(crate) enum Command {
 #[command(after_help = "Exit status: 0 fine, 1 a certificate of the CA has expired, 2 could not ask")]
 pub(crate) struct Status {
     #[command(flatten)]
-    asking: Asking,
+    at: At,
 }
 
 /// Begin to replace the root; no connection is cut, nothing restarts
@@ -45,7 +46,7 @@ pub(crate) struct Status {
 #[command(after_help = "Exit status: 0 begun, 1 refused (a rotation is under way), 2 could not ask")]
 pub(crate) struct Rotate {
     #[command(flatten)]
-    asking: Asking,
+    at: At,
 }
 
 /// Print the roots that this mesh believes, as PEM
@@ -55,7 +56,7 @@ pub(crate) struct Rotate {
 #[command(after_help = "Exit status: 0 fine, 2 could not ask")]
 pub(crate) struct Bundle {
     #[command(flatten)]
-    asking: Asking,
+    at: At,
 }
 
 /// Stop believing ROOT at once: connections that rest on it are cut
@@ -70,29 +71,59 @@ pub(crate) struct Distrust {
     /// Its id, as signet ca status shows it
     root: String,
     #[command(flatten)]
-    asking: Asking,
+    at: At,
 }
 
-pub(crate) async fn run(command: Command) -> Result<Exit> {
-    match command {
-        Command::Status(args) => status(args.asking).await,
-        Command::Bundle(args) => bundle(args.asking).await,
-        Command::Rotate(args) => {
-            let done = "Rotation has begun. It goes on by itself; watch it with: signet ca status";
-            change(args.asking, "/v1/rotate", json!({}), done).await
+/// Which CA to ask.
+#[derive(Debug, clap::Args)]
+struct At {
+    #[command(flatten)]
+    asking: Asking,
+    /// Admin socket of the CA to ask, as in its pod: /run/signet/admin.sock
+    #[arg(long, value_name = "FILE", conflicts_with = "state")]
+    socket: Option<PathBuf>,
+}
+
+impl At {
+    fn format(&self) -> Format {
+        self.asking.output
+    }
+
+    fn place(&self) -> Result<Place> {
+        match &self.socket {
+            Some(socket) => Ok(Place::socket(socket)),
+            None => Ok(Place::Socket(self.asking.state()?.ca_socket())),
         }
-        Command::Distrust(args) => {
-            let done =
-                format!("{} is no longer believed; what rested on it fetches new certificates.", args.root);
-            change(args.asking, "/v1/distrust", json!({ "root": args.root }), &done).await
+    }
+
+    /// Why there is no answer, and what to do.
+    fn explain(&self, why: NoAnswer) -> anyhow::Error {
+        match (&self.socket, self.asking.state()) {
+            (None, Ok(state)) => state.explain("ca", why),
+            _ => why.into(),
         }
     }
 }
 
-async fn status(asking: Asking) -> Result<Exit> {
-    let state = asking.state()?;
-    let status: CaStatus = ask(&state).get("/v1/status").await.map_err(|e| state.explain("ca", e))?;
-    Output::to_stdout(asking.output).show(&status, status_text)?;
+pub(crate) async fn run(command: Command) -> Result<Exit> {
+    match command {
+        Command::Status(args) => status(args.at).await,
+        Command::Bundle(args) => bundle(args.at).await,
+        Command::Rotate(args) => {
+            let done = "Rotation has begun. It goes on by itself; watch it with: signet ca status";
+            change(args.at, "/v1/rotate", json!({}), done).await
+        }
+        Command::Distrust(args) => {
+            let done =
+                format!("{} is no longer believed; what rested on it fetches new certificates.", args.root);
+            change(args.at, "/v1/distrust", json!({ "root": args.root }), &done).await
+        }
+    }
+}
+
+async fn status(at: At) -> Result<Exit> {
+    let status: CaStatus = at.place()?.get("/v1/status").await.map_err(|e| at.explain(e))?;
+    Output::to_stdout(at.format()).show(&status, status_text)?;
     Ok(if expired(&status).is_empty() { Exit::Fine } else { Exit::Fix })
 }
 
@@ -115,6 +146,14 @@ fn status_text(status: &CaStatus) -> String {
             [root.id.clone(), state_word(root.state).into(), left, root.not_after.clone()]
         }),
     );
+    if let Some(replica) = &status.replica {
+        let leader = if replica.leader.is_empty() { "nobody" } else { &replica.leader };
+        text +=
+            &format!("\nAnswered by {}; {leader} takes the steps of a rotation and publishes", replica.name);
+        for (namespace, why) in &replica.without_bundle {
+            text += &format!("\nNamespace {namespace} has no trust bundle: {why}");
+        }
+    }
     for what in expired(status) {
         text += &format!("\n{what} has expired; see the CA's log, or restart it");
     }
@@ -175,12 +214,11 @@ struct BundleRoot {
     pem: String,
 }
 
-async fn bundle(asking: Asking) -> Result<Exit> {
-    let state = asking.state()?;
-    let pem = ask(&state).get_text("/v1/bundle").await.map_err(|e| state.explain("ca", e))?;
+async fn bundle(at: At) -> Result<Exit> {
+    let pem = at.place()?.get_text("/v1/bundle").await.map_err(|e| at.explain(e))?;
     let bundle = match TrustBundle::from_pem(pem.as_bytes()) {
         Ok(bundle) => bundle,
-        Err(why) => bail!("the CA's bundle {why}; see {}", state.log("ca").display()),
+        Err(why) => bail!("the CA's bundle {why}; see its log"),
     };
     let json = BundleJson {
         sequence: bundle.sequence,
@@ -191,26 +229,21 @@ async fn bundle(asking: Asking) -> Result<Exit> {
             .map(|der| BundleRoot { id: root_id(der), pem: certificate_pem(der) })
             .collect(),
     };
-    Output::to_stdout(asking.output).show(&json, |_| pem)?;
+    Output::to_stdout(at.format()).show(&json, |_| pem)?;
     Ok(Exit::Fine)
 }
 
 /// A question that changes something; the CA's own "no" is exit status 1, not 2.
-async fn change(asking: Asking, path: &str, body: Value, done: &str) -> Result<Exit> {
-    let state = asking.state()?;
-    match ask(&state).post::<Value>(path, &body).await {
+async fn change(at: At, path: &str, body: Value, done: &str) -> Result<Exit> {
+    match at.place()?.post::<Value>(path, &body).await {
         Ok(answer) => {
-            Output::to_stdout(asking.output).show(&answer, |_| done.to_owned())?;
+            Output::to_stdout(at.format()).show(&answer, |_| done.to_owned())?;
             Ok(Exit::Fine)
         }
         Err(NoAnswer::Refused { status, words, .. }) if status.is_client_error() => {
             output::note(&format!("The CA refused: {words}"));
             Ok(Exit::Fix)
         }
-        Err(e) => Err(state.explain("ca", e)),
+        Err(e) => Err(at.explain(e)),
     }
-}
-
-fn ask(state: &StateDir) -> Place {
-    Place::Socket(state.ca_socket())
 }

@@ -43,6 +43,8 @@ pub const PROBES: &str = "SIGNET_PROBES";
 
 /// Labels and annotations that users write; docs/manifests.md describes them.
 pub const INJECT: &str = "signet.dev/inject";
+/// "enabled" on a namespace: it gets [`TRUST_CONFIG_MAP`] although only single pods of it are injected.
+pub const TRUST: &str = "signet.dev/trust";
 pub const MTLS: &str = "signet.dev/mtls";
 pub const PERMISSIVE_PORTS: &str = "signet.dev/permissive-ports";
 pub const UPSTREAMS: &str = "signet.dev/upstreams";
