@@ -23,3 +23,6 @@ pub mod wire {
 pub const ADDRESS: &str = "type.googleapis.com/signet.v1.Address";
 pub const WORKLOAD_SETTINGS: &str = "type.googleapis.com/signet.v1.WorkloadSettings";
 pub const TRUST_BUNDLE: &str = "type.googleapis.com/signet.v1.TrustBundle";
+
+/// The key in `IstioCertificateRequest.metadata` whose text asks for a serving certificate instead of an SVID: the DNS name.
+pub const SERVING_FIELD: &str = "serving";

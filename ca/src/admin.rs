@@ -1,5 +1,8 @@
 //! Questions and orders, over a Unix socket that only our own user can open: `GET /v1/status`, `/v1/bundle`, `/metrics`;
-//! `POST /v1/rotate`, `/v1/distrust`, `/v1/tokens`. An error is `{"error": "words"}`.
+//! `POST /v1/rotate`, `/v1/distrust`, and in directory mode `/v1/tokens`. An error is `{"error": "words"}`.
+//!
+//! In a pod the questions, and no order, are answered on its loopback too, for port-forward; on the pod's network are only
+//! `/metrics` and `/ready`.
 
 use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
@@ -9,6 +12,7 @@ use axum::{
     http::{StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
     routing::{get, post},
+    serve::Listener,
 };
 use serde::{Deserialize, Serialize};
 use signet_core::{
@@ -17,28 +21,42 @@ use signet_core::{
     svid::hex,
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
-use tokio::{net::UnixListener, sync::Notify, task::spawn_blocking};
+use tokio::{
+    net::{TcpListener, UnixListener},
+    sync::Notify,
+    task::spawn_blocking,
+};
 use tracing::{error, info};
 
 use crate::{
     authority::{Authority, CaError},
     callers::grantable,
+    cluster::{lease::Lease, trust::TrustMaps},
+    keeper::OwnCertificate,
     refusal::Refusal,
     tokens::{CannotMint, Tokens},
 };
 
 pub mod status;
-use status::Status;
+use status::{Replica, Status};
 
 /// What the socket gives access to.
 pub(crate) struct Admin {
     pub authority: Arc<Authority>,
-    pub tokens: Arc<Tokens>,
+    /// What the cluster adds to the status, and takes join tokens' place.
+    pub place: Place,
+    pub own: Arc<OwnCertificate>,
     pub metrics: Arc<Metrics>,
     /// Beats the keeper: an order was given.
     pub wake: Arc<Notify>,
     /// Another at each start.
     pub boot_id: String,
+}
+
+/// Where this CA runs.
+pub(crate) enum Place {
+    Directory(Arc<Tokens>),
+    Cluster { lease: Arc<Lease>, maps: Arc<TrustMaps> },
 }
 
 /// Body of `POST /v1/tokens`.
@@ -70,44 +88,88 @@ pub(crate) fn boot_id(random: &dyn rustls::crypto::SecureRandom) -> Option<Strin
     random.fill(&mut bytes).ok().map(|()| hex(&bytes))
 }
 
-/// Serves on `socket` (0600) until `drain` stops. A socket that a dead CA left is replaced: we hold the directory's lock.
-pub(crate) fn serve(socket: &Path, admin: Admin, drain: &Drain) -> io::Result<()> {
+/// Serves on `socket` (0600) until `drain` stops. A socket that a dead CA left is replaced: nobody else uses this directory.
+pub(crate) fn serve(socket: &Path, admin: &Arc<Admin>, drain: &Drain) -> io::Result<()> {
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(socket)?; // in a directory that only we can enter, so there is no moment of 0755
     fs::set_permissions(socket, PermissionsExt::from_mode(PRIVATE))?;
-    let routes = Router::new()
+    let orders = Router::new().route("/v1/rotate", post(rotate)).route("/v1/distrust", post(distrust));
+    let orders = match admin.place {
+        Place::Directory(_) => orders.route("/v1/tokens", post(mint)),
+        Place::Cluster { .. } => orders,
+    };
+    run(listener, questions().merge(orders).layer(DefaultBodyLimit::max(BODY_BYTES)), admin, drain);
+    Ok(())
+}
+
+/// Serves what changes nothing, on the pod's loopback.
+pub(crate) fn serve_questions(listener: TcpListener, admin: &Arc<Admin>, drain: &Drain) {
+    run(listener, questions().route("/ready", get(show_ready)), admin, drain);
+}
+
+/// Serves readiness and metrics, on the pod's network.
+pub(crate) fn serve_pages(listener: TcpListener, admin: &Arc<Admin>, drain: &Drain) {
+    let pages = Router::new().route("/ready", get(show_ready)).route("/metrics", get(show_metrics));
+    run(listener, pages, admin, drain);
+}
+
+fn questions() -> Router<Arc<Admin>> {
+    Router::new()
         .route("/v1/status", get(show_status))
         .route("/v1/bundle", get(show_bundle))
         .route("/metrics", get(show_metrics))
-        .route("/v1/rotate", post(rotate))
-        .route("/v1/distrust", post(distrust))
-        .route("/v1/tokens", post(mint))
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .with_state(Arc::new(admin));
+}
+
+fn run<L>(listener: L, routes: Router<Arc<Admin>>, admin: &Arc<Admin>, drain: &Drain)
+where
+    L: Listener,
+    L::Addr: std::fmt::Debug,
+{
+    let routes = routes.with_state(Arc::clone(admin));
     let stop = drain.clone();
     drain.spawn(async move {
         let stopping = async move { stop.stopping().await };
         if let Err(error) = axum::serve(listener, routes).with_graceful_shutdown(stopping).await {
-            error!(%error, "the admin socket has ended; restart the CA");
+            error!(%error, "a page server has ended; restart the CA");
         }
     });
-    Ok(())
 }
 
 impl Admin {
-    /// Reads under the writer's lock, which is held while files are written: not on an async thread.
-    async fn status(self: Arc<Self>) -> Result<Json<Status>, AdminError> {
-        let status =
-            blocking(move || Ok(Status { boot_id: self.boot_id.clone(), ..self.authority.status() }));
-        status.await.map(Json)
+    fn status(&self) -> Status {
+        let replica = match &self.place {
+            Place::Directory(_) => None,
+            Place::Cluster { lease, maps } => Some(Replica {
+                name: lease.us().to_owned(),
+                leads: lease.is_held(),
+                leader: lease.holder(),
+                without_bundle: maps.skipped(),
+            }),
+        };
+        Status { boot_id: self.boot_id.clone(), replica, ..self.authority.status() }
+    }
+
+    /// Why no certificate can be had here, if that is so.
+    fn unready(&self) -> Option<&'static str> {
+        if !self.authority.is_ready() {
+            return Some("no valid intermediate, or the stored state could not be read for half a minute");
+        }
+        self.own.server().is_none().then_some("no certificate of its own")
     }
 }
 
-async fn show_status(State(admin): State<Arc<Admin>>) -> Result<Json<Status>, AdminError> {
-    admin.status().await
+async fn show_ready(State(admin): State<Arc<Admin>>) -> Response {
+    match admin.unready() {
+        None => "ready\n".into_response(),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response(),
+    }
+}
+
+async fn show_status(State(admin): State<Arc<Admin>>) -> Json<Status> {
+    Json(admin.status())
 }
 
 async fn show_bundle(State(admin): State<Arc<Admin>>) -> Response {
@@ -122,7 +184,7 @@ async fn rotate(State(admin): State<Arc<Admin>>) -> Result<Json<Status>, AdminEr
     let authority = Arc::clone(&admin.authority);
     blocking(move || authority.rotate()).await?;
     info!("rotation of the root begun by order");
-    admin.status().await
+    Ok(Json(admin.status()))
 }
 
 async fn distrust(
@@ -134,7 +196,7 @@ async fn distrust(
     let done = blocking(move || authority.distrust(&order.root)).await;
     admin.wake.notify_one(); // our own certificate may rest on that root; what failed is tried again
     done?;
-    admin.status().await
+    Ok(Json(admin.status()))
 }
 
 async fn mint(
@@ -145,7 +207,8 @@ async fn mint(
     let authority = &admin.authority;
     let id = grantable(&wanted.identity, authority.domain())?;
     let random = authority.provider().secure_random;
-    let token = admin.tokens.mint(id, wanted.life_seconds, authority.now(), random)?;
+    let Place::Directory(tokens) = &admin.place else { return Err(AdminError::Broke) }; // not routed there
+    let token = tokens.mint(id, wanted.life_seconds, authority.now(), random)?;
     Ok(Json(Token { token: token.to_string() }))
 }
 

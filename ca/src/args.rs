@@ -1,6 +1,10 @@
 //! `signet run ca`: its flags, read once and checked against each other.
 
-use std::{net::SocketAddr, path::PathBuf, str::FromStr};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use signet_core::{identity::TrustDomain, telemetry::LogFormat};
 
@@ -8,20 +12,33 @@ use crate::authority::Settings;
 
 /// Run the mesh's CA
 ///
-/// Issues certificates to workloads that bring a join token, or renew; rotates its root by itself.
-/// Orders and questions go to STATE/admin.sock: signet ca status, rotate, distrust.
+/// Issues certificates to workloads that bring a token, or renew; rotates its root by itself.
+/// Orders and questions go to its admin socket: signet ca status, rotate, distrust.
 #[derive(Clone, Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("place").required(true).args(["state", "kubernetes"]))]
 #[command(after_help = "Exit status: 0 stopped by SIGTERM, 1 could not start")]
 pub struct Args {
-    /// Directory of its keys, audit log and admin socket; created with mode 0700
-    #[arg(long, value_name = "DIR")]
-    pub state: PathBuf,
-    /// File that it publishes the trust bundle in
+    /// Keep keys, audit log and admin socket in this directory; created with mode 0700
+    #[arg(long, value_name = "DIR", requires = "trust_bundle")]
+    pub state: Option<PathBuf>,
+    /// Keep the state in Secret signet-system/signet-ca, which all replicas share, as this pod's service account
+    #[arg(long, conflicts_with = "trust_bundle")]
+    pub kubernetes: bool,
+    /// With --state: file that it publishes the trust bundle in
     #[arg(long, value_name = "FILE")]
-    pub trust_bundle: PathBuf,
-    /// Where certificates are asked for
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15012")]
-    pub listen: SocketAddr,
+    pub trust_bundle: Option<PathBuf>,
+    /// Where certificates are asked for [default: 127.0.0.1:15012, in Kubernetes [::]:15012]
+    #[arg(long, value_name = "IP:PORT")]
+    pub listen: Option<SocketAddr>,
+    /// In Kubernetes: where /ready and /metrics are
+    #[arg(long, value_name = "IP:PORT", default_value = "[::]:15020")]
+    pub pages: SocketAddr,
+    /// In Kubernetes: where questions are answered, for port-forward
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15021")]
+    pub admin: SocketAddr,
+    /// In Kubernetes: where orders are taken too, in a directory that only this user can enter
+    #[arg(long, value_name = "FILE", default_value = "/run/signet/admin.sock")]
+    pub admin_socket: PathBuf,
     /// First part of every identity
     #[arg(long, value_name = "NAME", default_value = "cluster.local", value_parser = trust_domain)]
     pub trust_domain: TrustDomain,
@@ -34,7 +51,7 @@ pub struct Args {
     /// Life of a root; it is replaced at half of it. At least ten times --leaf-life
     #[arg(long, value_name = "DURATION", default_value = "10y")]
     pub root_life: Life,
-    /// Audit log, one JSON line per decision; "-" is stdout [default: STATE/audit.log]
+    /// Audit log, one JSON line per decision; "-" is stdout [default: STATE/audit.log, in Kubernetes "-"]
     #[arg(long, value_name = "FILE")]
     pub audit_log: Option<PathBuf>,
     /// Allow a --leaf-life below 1h, for tests
@@ -71,8 +88,16 @@ impl Args {
             root_life: root,
             intermediate_life: intermediate,
             leaf_life: leaf,
-            trust_file: self.trust_bundle.clone(),
         })
+    }
+
+    /// State directory and trust file; `None`: in Kubernetes.
+    pub(crate) fn directory(&self) -> Option<(&Path, &Path)> {
+        self.state.as_deref().zip(self.trust_bundle.as_deref())
+    }
+
+    pub(crate) fn listen_or(&self, default: SocketAddr) -> SocketAddr {
+        self.listen.unwrap_or(default)
     }
 }
 
@@ -151,6 +176,27 @@ mod tests {
         let cli = Cli::try_parse_from(line.split_whitespace()).map_err(|e| e.to_string())?;
         let settings = cli.args.settings().map_err(|e| e.to_string())?;
         Ok((settings.leaf_life, settings.intermediate_life, settings.root_life))
+    }
+
+    #[test]
+    fn the_state_is_in_a_directory_or_in_the_cluster_and_never_in_both() {
+        let parse = |flags: &str| {
+            let line = format!("ca {flags}");
+            Cli::try_parse_from(line.split_whitespace()).map(|cli| cli.args)
+        };
+        assert!(parse("--state s --trust-bundle t").unwrap().directory().is_some());
+        let cluster = parse("--kubernetes").unwrap();
+        assert!(cluster.directory().is_none());
+        assert_eq!(cluster.admin_socket, Path::new("/run/signet/admin.sock"));
+        for flags in [
+            "",
+            "--state s",
+            "--trust-bundle t",
+            "--state s --trust-bundle t --kubernetes",
+            "--kubernetes --trust-bundle t",
+        ] {
+            assert!(parse(flags).is_err(), "{flags:?}");
+        }
     }
 
     #[test]

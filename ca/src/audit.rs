@@ -46,6 +46,14 @@ pub(crate) struct Line<'a> {
     pub source: Option<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub serial: Option<&'a str>,
+    /// "namespace/name" and UID of the pod that the token is bound to.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod_uid: Option<&'a str>,
+    /// The DNS name of a serving certificate.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub serving: Option<&'a str>,
     /// SHA-256 of the SubjectPublicKeyInfo, hex.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_hash: Option<&'a str>,

@@ -3,22 +3,21 @@
 //!
 //! The intermediate's key is made in memory at each start, signed by the active root and recorded before its first use.
 //! A step that fails changes nothing: what is valid stays in use, and the next [`Authority::tick`] tries again.
+//!
+//! Replicas share the stored state. Each reads it every few seconds, and signs and answers by what it read for at most
+//! [`FOLLOWS`]; the one that has the Lease takes the next step of a rotation only when every other has seen the last one or
+//! has fallen silent. What makes a step happen once is not the Lease but the store's compare-and-swap.
 
 use std::{
-    io,
-    path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use rustls::crypto::{CryptoProvider, SecureRandom};
-use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use rustls::crypto::CryptoProvider;
 use signet_core::{
     bundle::TrustBundle,
-    files::{self, PUBLIC},
     identity::{SpiffeId, TrustDomain},
-    schedule,
     trust::Trust,
 };
 use tracing::{info, warn};
@@ -26,33 +25,56 @@ use tracing::{info, warn};
 use crate::{
     admin::status::{self, Status},
     clock::Clock,
-    issue::{CannotIssue, Issuer, PublicKey},
+    issue::{CannotIssue, Issued, Issuer, PublicKey},
     metrics::CaMetrics,
+    publication::{CannotPublish, Publication},
     rotation::{self, Change, OutOfOrder, Phase, Step},
-    state::{Intermediate, Role, Root, Secret, State},
+    serving::ServingName,
+    state::{Role, Root, State},
     store::{Store, StoreError},
 };
 
-/// How long things live, in seconds, and where the trust bundle goes. Checked by `Args`.
+mod make;
+mod shared;
+use make::{bundle_of, first_state, fresh_root, newer_than, sign_intermediate};
+
+/// How long things live, in seconds. Checked by `Args`.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub domain: TrustDomain,
     pub root_life: i64,
     pub intermediate_life: i64,
     pub leaf_life: i64,
-    pub trust_file: PathBuf,
+}
+
+/// What the CA stands on.
+pub(crate) struct Ground {
+    pub store: Box<dyn Store>,
+    pub publication: Box<dyn Publication>,
+    /// `None`: nobody else writes the state (directory mode).
+    pub replicas: Option<Replicas>,
+    pub provider: Arc<CryptoProvider>,
+    /// Our own, for callers that renew: always the bundle that we publish.
+    pub trust: Arc<Trust>,
+    pub clock: Clock,
+    pub metrics: Arc<CaMetrics>,
+}
+
+/// That others write the same state.
+pub(crate) struct Replicas {
+    /// `clock::running`.
+    pub running: Clock,
+    /// Whether the Lease is ours, so that the steps of a rotation are.
+    pub leads: Box<dyn Fn() -> bool + Send + Sync>,
 }
 
 /// The CA of one trust domain.
 pub(crate) struct Authority {
     settings: Settings,
-    store: Store,
-    provider: Arc<CryptoProvider>,
-    /// Our own, for callers that renew: always the bundle that we publish.
-    trust: Arc<Trust>,
-    clock: Clock,
-    metrics: Arc<CaMetrics>,
+    ground: Ground,
     live: ArcSwap<Live>,
+    /// The state as it was last read or written, for the status: the writer's lock is held while the store is slow.
+    shown: ArcSwap<State>,
     writer: Mutex<Writer>,
 }
 
@@ -60,7 +82,11 @@ pub(crate) struct Authority {
 struct Live {
     intermediate: Arc<Intermediary>,
     bundle: Arc<TrustBundle>,
-    bundle_pem: String,
+    bundle_pem: Arc<str>,
+    /// Longest life of leaves, seconds: ours, or the state's where another replica was told a shorter one.
+    leaf_life: i64,
+    /// By the running clock; the last second at which the state may be relied on.
+    good_until: i64,
 }
 
 /// The intermediate in use, with its key.
@@ -74,8 +100,12 @@ struct Intermediary {
 
 struct Writer {
     state: State,
-    /// Whether the trust file is known to hold the bundle of `state`, and since when.
+    /// Whether the bundle of `state` is known to be published, and since when.
     published: Option<i64>,
+    /// By the running clock: when the state was last read or written (began), and since when its phase and bundle are
+    /// known to be stored.
+    followed: i64,
+    stood: i64,
 }
 
 /// A certificate on its way to its owner.
@@ -89,47 +119,61 @@ pub(crate) struct Granted {
 }
 
 impl Authority {
-    /// Opens the CA in `store`: resumes its state, or begins with a new root where there is none.
-    pub(crate) fn open(
-        store: Store,
+    /// Opens the CA: resumes the stored state, or begins with a new root where there is none. Blocks.
+    pub(crate) fn open(ground: Ground, settings: Settings) -> Result<Self, CaError> {
+        let random = ground.provider.secure_random;
+        let running = || ground.replicas.as_ref().map_or(0, |replicas| (replicas.running)());
+        let lag = if ground.replicas.is_some() { FOLLOWS + MARGIN } else { 0 };
+        for _ in 0..TRIES {
+            let now = (ground.clock)();
+            let published = ground.publication.found()?; // before the state: it is never ahead of that, unless a backup was restored
+            let state = match ground.store.load()? {
+                Some(state) if state.trust_domain != settings.domain.as_str() => {
+                    return Err(CaError::TrustDomain { stored: state.trust_domain, wanted: settings.domain });
+                }
+                Some(state) => state.with_leaf_life(settings.leaf_life, now, lag),
+                None => first_state(&settings, random, now)?,
+            };
+            let state = newer_than(state, published, || fresh_root(&settings, random, now), now)?;
+            let (state, intermediate) = sign_intermediate(&state, &settings, random, now)?;
+            let followed = running();
+            let state = match ground.store.replace(&state) {
+                Err(StoreError::Moved { .. }) if ground.replicas.is_some() => continue, // they start together
+                stored => stored?,
+            };
+            return Self::begin(ground, settings, state, intermediate, followed);
+        }
+        Err(CaError::Contended)
+    }
+
+    fn begin(
+        ground: Ground,
         settings: Settings,
-        provider: Arc<CryptoProvider>,
-        trust: Arc<Trust>,
-        clock: Clock,
-        metrics: Arc<CaMetrics>,
+        state: State,
+        intermediate: Intermediary,
+        followed: i64,
     ) -> Result<Self, CaError> {
-        let now = clock();
-        let random = provider.secure_random;
-        let published = TrustBundle::read(&settings.trust_file).ok();
-        let state = match store.load()? {
-            Some(state) if state.trust_domain != settings.domain.as_str() => {
-                return Err(CaError::TrustDomain { stored: state.trust_domain, wanted: settings.domain });
-            }
-            Some(state) => state.with_leaf_life(settings.leaf_life, now),
-            None => first_state(&settings, random, now)?,
-        };
-        let state = newer_than(state, published, || fresh_root(&settings, random, now), now)?;
-        let (state, intermediate) = sign_intermediate(&state, &settings, random, now)?;
-        let state = store.replace(&state)?;
         let bundle = bundle_of(&state)?;
+        ground.trust.offer(bundle.clone());
         let live = Live {
             intermediate: Arc::new(intermediate),
-            bundle_pem: bundle.to_pem(),
+            bundle_pem: bundle.to_pem().into(),
             bundle: Arc::new(bundle),
+            leaf_life: settings.leaf_life.min(state.leaf_life),
+            good_until: ground.replicas.as_ref().map_or(i64::MAX, |_| followed + FOLLOWS),
         };
-        trust.offer(TrustBundle::clone(&live.bundle));
         let authority = Self {
             live: ArcSwap::from_pointee(live),
-            writer: Mutex::new(Writer { state, published: None }),
+            shown: ArcSwap::from_pointee(state.clone()),
+            writer: Mutex::new(Writer { state, published: None, followed, stood: 0 }),
             settings,
-            store,
-            provider,
-            trust,
-            clock,
-            metrics,
+            ground,
         };
         let mut writer = authority.writer();
-        if let Err(error) = authority.publish(&mut writer) {
+        writer.stood = authority.running();
+        if authority.leads()
+            && let Err(error) = authority.publish(&mut writer)
+        {
             warn!(%error, "trust bundle not published; trying again");
         }
         authority.measure(&writer);
@@ -144,49 +188,90 @@ impl Authority {
         key: &PublicKey,
         life: Option<i64>,
     ) -> Result<Granted, CannotIssue> {
+        let random = self.ground.provider.secure_random;
+        self.sign(life, |issuer, life, now| issuer.leaf(id, key, life, now, random))
+    }
+
+    /// A certificate with which one of our own parts serves strangers under `name`; no workload's.
+    pub(crate) fn issue_serving(
+        &self,
+        name: ServingName,
+        key: &PublicKey,
+        life: Option<i64>,
+    ) -> Result<Granted, CannotIssue> {
+        let random = self.ground.provider.secure_random;
+        self.sign(life, |issuer, life, now| issuer.serving(name, key, life, now, random))
+    }
+
+    fn sign(
+        &self,
+        life: Option<i64>,
+        sign: impl FnOnce(&Issuer, i64, i64) -> Result<Issued, CannotIssue>,
+    ) -> Result<Granted, CannotIssue> {
         // The time first: no leaf lives longer than one life from the moment that its issuer was still in use (rotation's law).
-        let now = (self.clock)();
+        let now = (self.ground.clock)();
         let live = self.live.load();
-        let life = life.map_or(self.settings.leaf_life, |life| life.min(self.settings.leaf_life));
+        if self.running() > live.good_until {
+            return Err(CannotIssue::Behind);
+        }
+        let life = life.map_or(live.leaf_life, |life| life.min(live.leaf_life));
         let issuer = &live.intermediate.issuer;
-        let leaf = issuer.leaf(id, key, life, now, self.provider.secure_random)?;
+        let leaf = sign(issuer, life, now)?;
         Ok(Granted {
             serial: leaf.serial,
             not_after: leaf.not_after,
-            chain: [leaf.certificate, issuer.pem.to_string(), live.bundle_pem.clone()],
+            chain: [leaf.certificate, issuer.pem.to_string(), live.bundle_pem.to_string()],
         })
     }
 
-    /// At most one step: a new intermediate, a publication, or a step of the rotation. Writes files: not for async code.
+    /// Whether a certificate could be issued now.
+    pub(crate) fn is_ready(&self) -> bool {
+        let live = self.live.load();
+        self.running() <= live.good_until && (self.ground.clock)() <= live.intermediate.issuer.not_after
+    }
+
+    /// Reads what other replicas wrote; then at most one step: a new intermediate, a publication, or a step of the rotation.
+    /// Blocks on the store: not for async code.
     pub(crate) fn tick(&self) -> Result<(), CaError> {
         let mut writer = self.writer();
-        let result = self.step(&mut writer);
+        let result = match self.step(&mut writer) {
+            Err(CaError::Overtaken) => Ok(()), // the next tick looks at what the other one made of it
+            result => result,
+        };
         self.measure(&writer);
-        result.inspect_err(|_| self.metrics.step_failed())
+        result.inspect_err(|_| self.ground.metrics.step_failed())
     }
 
     fn step(&self, writer: &mut Writer) -> Result<(), CaError> {
-        let now = (self.clock)();
+        self.follow(writer)?;
+        let now = (self.ground.clock)();
         if self.is_intermediate_due(&writer.state, now) {
             return self.renew_intermediate(writer, now);
         }
-        let Some(step) = rotation::next(&writer.state, now) else {
+        if !self.leads() {
+            return Ok(());
+        }
+        let Some(step) = rotation::next(&writer.state, now).filter(|_| self.is_settled(writer)) else {
             return self.keep_published(writer, now);
         };
         match step {
-            Step::MakeRoot => self.start_rotation(writer, now),
-            Step::Publish => {
-                self.publish(writer)?;
-                self.change(writer, Change::Published, (self.clock)()) // dated after the file was read back
+            Step::MakeRoot => {
+                let root = self.fresh_root(now)?;
+                self.take_step(writer, Change::Prepare(root), now)
             }
+            Step::Publish => match self.publish(writer)? {
+                // Dated after it was read back.
+                true => self.take_step(writer, Change::Published, (self.ground.clock)()),
+                false => Ok(()),
+            },
             Step::Activate => {
-                self.change(writer, Change::Activate, now)?;
+                self.take_step(writer, Change::Activate, now)?;
                 self.renew_intermediate(writer, now)
             }
-            Step::Retire => self.change(writer, Change::Activated, (self.clock)()),
+            Step::Retire => self.take_step(writer, Change::Activated, (self.ground.clock)()),
             Step::Drop => {
-                self.change(writer, Change::Drop, now)?;
-                self.publish(writer)
+                self.take_step(writer, Change::Drop, now)?;
+                self.publish(writer).map(drop)
             }
         }
     }
@@ -194,10 +279,15 @@ impl Authority {
     /// Starts a rotation now. Refused while one is under way.
     pub(crate) fn rotate(&self) -> Result<(), CaError> {
         let mut writer = self.writer();
+        self.follow(&mut writer)?;
         if writer.state.rotation.phase != Phase::Steady {
             return Err(OutOfOrder::UnderWay { phase: writer.state.rotation.phase }.into());
         }
-        let result = self.start_rotation(&mut writer, (self.clock)());
+        let now = (self.ground.clock)();
+        let root = self.fresh_root(now)?;
+        let result = self.store(&mut writer, |state| {
+            Ok((rotation::apply(state, Change::Prepare(root.clone()), now)?, ()))
+        });
         self.measure(&writer);
         result
     }
@@ -205,36 +295,36 @@ impl Authority {
     /// The emergency act: nobody believes this root any more, from the moment that they hold the new bundle.
     pub(crate) fn distrust(&self, root: &str) -> Result<(), CaError> {
         let mut writer = self.writer();
-        let now = (self.clock)();
-        let fresh = match writer.state.root(root) {
-            Some(Root { role: Role::Active, .. }) => {
-                Some(fresh_root(&self.settings, self.provider.secure_random, now)?)
-            }
-            _ => None,
-        };
-        self.change(&mut writer, Change::Distrust { id: root.into(), fresh }, now)?;
+        self.follow(&mut writer)?;
+        let now = (self.ground.clock)();
+        self.store(&mut writer, |state| {
+            let fresh = match state.root(root) {
+                Some(Root { role: Role::Active, .. }) => Some(self.fresh_root(now)?),
+                _ => None,
+            };
+            Ok((rotation::apply(state, Change::Distrust { id: root.into(), fresh }, now)?, ()))
+        })?;
         warn!(root, "root distrusted: certificates under it are refused from now on");
         // Both are tried, and tried again by `tick`: the order is in the state already.
         let renewed = match self.is_intermediate_due(&writer.state, now) {
             true => self.renew_intermediate(&mut writer, now),
             false => Ok(()),
         };
-        let published = self.publish(&mut writer);
+        let published = if self.leads() { self.publish(&mut writer).map(drop) } else { Ok(()) };
         self.measure(&writer);
         renewed.and(published)
     }
 
     pub(crate) fn status(&self) -> Status {
-        let writer = self.writer();
         let live = self.live.load();
-        let (issued, refused) = self.metrics.totals();
+        let (issued, refused) = self.ground.metrics.totals();
         let intermediate = status::Intermediate::new(&live.intermediate.issuer, &live.intermediate.issued_by);
-        Status::new(&writer.state, intermediate, self.settings.leaf_life, issued, refused)
+        Status::new(&self.shown.load(), intermediate, live.leaf_life, issued, refused)
     }
 
     /// PEM, as it is published.
     pub(crate) fn bundle_pem(&self) -> String {
-        self.live.load().bundle_pem.clone()
+        self.live.load().bundle_pem.to_string()
     }
 
     /// Id of the root that leaves chain to now.
@@ -243,11 +333,11 @@ impl Authority {
     }
 
     pub(crate) fn trust(&self) -> &Arc<Trust> {
-        &self.trust
+        &self.ground.trust
     }
 
     pub(crate) fn provider(&self) -> &Arc<CryptoProvider> {
-        &self.provider
+        &self.ground.provider
     }
 
     pub(crate) fn domain(&self) -> &TrustDomain {
@@ -255,72 +345,49 @@ impl Authority {
     }
 
     pub(crate) fn now(&self) -> i64 {
-        (self.clock)()
+        (self.ground.clock)()
     }
 
-    /// How often [`Authority::tick`] is called: each state of a rotation can be seen, and a day's leaves cost nothing.
+    /// How often [`Authority::tick`] is called: each state of a rotation can be seen, and a day's leaves cost nothing. A
+    /// replica must hear of the others' steps in time.
     pub(crate) fn pace(&self) -> Duration {
-        (Duration::from_secs(self.settings.leaf_life.unsigned_abs()) / 20).clamp(FASTEST, SLOWEST)
+        let pace = (Duration::from_secs(self.settings.leaf_life.unsigned_abs()) / 20).clamp(FASTEST, SLOWEST);
+        if self.is_alone() { pace } else { pace.min(FOLLOW_EVERY) }
+    }
+
+    /// Whether nobody else writes the state.
+    pub(crate) fn is_alone(&self) -> bool {
+        self.ground.replicas.is_none()
     }
 
     fn writer(&self) -> MutexGuard<'_, Writer> {
         self.writer.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn start_rotation(&self, writer: &mut Writer, now: i64) -> Result<(), CaError> {
-        let root = fresh_root(&self.settings, self.provider.secure_random, now)?;
-        self.change(writer, Change::Prepare(root), now)
+    fn running(&self) -> i64 {
+        self.ground.replicas.as_ref().map_or(0, |replicas| (replicas.running)())
     }
 
-    /// Stores the changed state, then lets it take effect on what issuance answers carry.
-    fn change(&self, writer: &mut Writer, change: Change, now: i64) -> Result<(), CaError> {
-        let state = self.store.replace(&rotation::apply(&writer.state, change, now)?)?;
-        let (before, after) = (writer.state.rotation.phase, state.rotation.phase);
-        if before != after {
-            info!(%before, %after, "rotation of the root");
-        }
-        if writer.state.bundle_sequence != state.bundle_sequence {
-            writer.published = None;
-        }
-        writer.state = state;
-        self.announce(writer)
+    fn leads(&self) -> bool {
+        self.ground.replicas.as_ref().is_none_or(|replicas| (replicas.leads)())
     }
 
-    /// Puts the state's bundle into answers and into our own trust.
-    fn announce(&self, writer: &Writer) -> Result<(), CaError> {
-        let bundle = Arc::new(bundle_of(&writer.state)?);
-        let live = self.live.load();
-        if live.bundle.sequence < bundle.sequence {
-            self.trust.offer(TrustBundle::clone(&bundle));
-            let intermediate = Arc::clone(&live.intermediate);
-            self.live.store(Arc::new(Live { intermediate, bundle_pem: bundle.to_pem(), bundle }));
-        }
-        Ok(())
+    fn fresh_root(&self, now: i64) -> Result<Root, CaError> {
+        fresh_root(&self.settings, self.ground.provider.secure_random, now)
     }
 
-    /// Writes the trust file and reads it back.
-    fn publish(&self, writer: &mut Writer) -> Result<(), CaError> {
-        let path = &self.settings.trust_file;
-        let failed = |source| CaError::Publish { path: path.clone(), source };
-        let bundle = bundle_of(&writer.state)?;
-        path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(failed)?;
-        files::write_atomic(path, bundle.to_pem().as_bytes(), PUBLIC).map_err(failed)?;
-        if !holds(path, &bundle) {
-            return Err(failed(io::Error::other("it does not hold what was written")));
-        }
-        writer.published = Some((self.clock)());
-        Ok(())
+    /// True when the bundle is where it should be.
+    fn publish(&self, writer: &mut Writer) -> Result<bool, CaError> {
+        let done = self.ground.publication.publish(&bundle_of(&writer.state)?)?;
+        writer.published = done.then(|| (self.ground.clock)());
+        Ok(done)
     }
 
-    /// Publishes what is not yet published, and mends a trust file that someone else damaged.
+    /// Publishes what is not yet published, and mends what someone else damaged.
     fn keep_published(&self, writer: &mut Writer, now: i64) -> Result<(), CaError> {
         match writer.published {
-            Some(since) if now - since < CHECK_FILE => Ok(()),
-            Some(_) if holds(&self.settings.trust_file, &bundle_of(&writer.state)?) => {
-                writer.published = Some(now);
-                Ok(())
-            }
-            _ => self.publish(writer),
+            Some(since) if now - since < CHECK_PUBLISHED => Ok(()),
+            _ => self.publish(writer).map(drop),
         }
     }
 
@@ -334,112 +401,30 @@ impl Authority {
     }
 
     fn renew_intermediate(&self, writer: &mut Writer, now: i64) -> Result<(), CaError> {
-        let (state, intermediate) =
-            sign_intermediate(&writer.state, &self.settings, self.provider.secure_random, now)?;
-        writer.state = self.store.replace(&state)?;
+        let random = self.ground.provider.secure_random;
+        let intermediate =
+            self.store(writer, |state| sign_intermediate(state, &self.settings, random, now))?;
         info!(serial = %intermediate.issuer.serial, root = %intermediate.issued_by, "new intermediate");
-        let live = self.live.load();
-        let (bundle, bundle_pem) = (Arc::clone(&live.bundle), live.bundle_pem.clone());
-        self.live.store(Arc::new(Live { intermediate: Arc::new(intermediate), bundle, bundle_pem }));
+        let live = self.live.load_full();
+        self.live.store(Arc::new(Live {
+            intermediate: Arc::new(intermediate),
+            bundle: Arc::clone(&live.bundle),
+            bundle_pem: Arc::clone(&live.bundle_pem),
+            leaf_life: live.leaf_life,
+            good_until: if self.is_alone() { i64::MAX } else { writer.followed + FOLLOWS },
+        }));
         Ok(())
     }
 
     fn measure(&self, writer: &Writer) {
-        let now = (self.clock)();
+        let now = (self.ground.clock)();
         let live = self.live.load();
-        self.metrics.left("intermediate", live.intermediate.issuer.not_after - now);
+        self.ground.metrics.left("intermediate", live.intermediate.issuer.not_after - now);
         if let Some(root) = writer.state.root_as(Role::Active) {
-            self.metrics.left("root", root.not_after - now);
+            self.ground.metrics.left("root", root.not_after - now);
         }
-        self.metrics.phase(writer.state.rotation.phase);
+        self.ground.metrics.phase(writer.state.rotation.phase);
     }
-}
-
-fn fresh_root(settings: &Settings, random: &dyn SecureRandom, now: i64) -> Result<Root, CaError> {
-    let (root, key) = Issuer::new_root(&settings.domain, settings.root_life, now, random)?;
-    info!(root = %root.id(), "new root");
-    Ok(Root {
-        id: root.id(),
-        role: Role::Next, // `rotation::apply` gives it its role
-        made: now,
-        not_after: root.not_after,
-        certificate: Arc::clone(&root.pem),
-        key: Secret::new(key),
-    })
-}
-
-fn first_state(settings: &Settings, random: &dyn SecureRandom, now: i64) -> Result<State, CaError> {
-    let root = fresh_root(settings, random, now)?;
-    Ok(State::new(settings.domain.as_str().to_owned(), root, 1, settings.leaf_life, now))
-}
-
-/// Holders of a bundle ignore older ones. Where the trust file is ahead of the state (restored from a backup, or lost), the
-/// state's bundle gets a sequence beyond it; a root that was distrusted meanwhile stays so.
-fn newer_than(
-    mut state: State,
-    published: Option<TrustBundle>,
-    fresh: impl Fn() -> Result<Root, CaError>,
-    now: i64,
-) -> Result<State, CaError> {
-    let Some(published) = published else { return Ok(state) };
-    for id in &published.distrusted {
-        if let Some(root) = state.root(id) {
-            warn!(root = %id, "the trust file says that this root was distrusted after the state was saved");
-            let fresh = if root.role == Role::Active { Some(fresh()?) } else { None };
-            state = rotation::apply(&state, Change::Distrust { id: Arc::clone(id), fresh }, now)?;
-        }
-    }
-    let ours = bundle_of(&state)?;
-    let behind = published.sequence > ours.sequence;
-    if behind || (published.sequence == ours.sequence && published != ours) {
-        warn!(
-            file = published.sequence,
-            state = ours.sequence,
-            "the trust file is not this state's; publishing a newer one"
-        );
-        state.bundle_sequence = published.sequence.saturating_add(1);
-    }
-    Ok(state)
-}
-
-/// A new intermediate under the active root, and the state in which it is recorded; the caller stores that before use.
-fn sign_intermediate(
-    state: &State,
-    settings: &Settings,
-    random: &dyn SecureRandom,
-    now: i64,
-) -> Result<(State, Intermediary), CaError> {
-    let root = state.root_as(Role::Active).ok_or(CaError::NoRoot)?;
-    let signer = Issuer::load(&root.certificate, root.key.expose())?;
-    let issuer = signer.intermediate(&settings.domain, settings.intermediate_life, now, random)?;
-    let record = Intermediate {
-        serial: Arc::clone(&issuer.serial),
-        issued_by: Arc::clone(&root.id),
-        not_after: issuer.not_after,
-        certificate: Arc::clone(&issuer.pem),
-    };
-    let life = Duration::from_secs((issuer.not_after - now).max(0).unsigned_abs());
-    let after = schedule::renew_after(life, fastrand::f64()).as_secs();
-    let renew_at = now.saturating_add_unsigned(after);
-    let issued_by = Arc::clone(&root.id);
-    Ok((state.with_intermediate(record, now), Intermediary { issuer, issued_by, renew_at }))
-}
-
-/// The bundle that a state stands for, oldest root first: the same sequence is always the same bytes.
-fn bundle_of(state: &State) -> Result<TrustBundle, CaError> {
-    let certificates = state.roots.iter().map(|root| {
-        CertificateDer::from_pem_slice(root.certificate.as_bytes())
-            .map_err(|e| format!("root {}: {e:?}", root.id))
-    });
-    let distrusted = state.distrusted.iter().map(|root| Arc::clone(&root.id)).collect();
-    certificates
-        .collect::<Result<_, _>>()
-        .and_then(|roots| TrustBundle::new(state.bundle_sequence, roots, distrusted))
-        .map_err(CaError::Bundle)
-}
-
-fn holds(path: &Path, bundle: &TrustBundle) -> bool {
-    TrustBundle::read(path).is_ok_and(|read| read == *bundle)
 }
 
 /// What went wrong with a step or an order. What was valid before it still is.
@@ -451,24 +436,53 @@ pub(crate) enum CaError {
     Order(#[from] OutOfOrder),
     #[error(transparent)]
     Issue(#[from] CannotIssue),
-    #[error("the trust bundle cannot be written to {}: {source}", path.display())]
-    Publish { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Publish(#[from] CannotPublish),
     #[error(
-        "the state is of trust domain {stored}, not {wanted}; a trust domain cannot be renamed, use another --state"
+        "the state is of trust domain {stored}, not {wanted}; a trust domain cannot be renamed, use another state"
     )]
     TrustDomain { stored: String, wanted: TrustDomain },
-    #[error("the state's roots make no bundle: {0}; restore the state file from a backup")]
+    #[error("the state's roots make no bundle: {0}; restore the state from a backup")]
     Bundle(String),
-    #[error("the state has no active root; restore the state file from a backup")]
+    #[error("the state has no active root; restore the state from a backup")]
     NoRoot,
+    #[error("the stored state is gone; restore it, or restart every replica to begin with a new root")]
+    Gone,
+    #[error("the stored state is another one (version {found}, ours is {held}); restart every replica")]
+    Replaced { found: u64, held: u64 },
+    /// Of a step; nobody is told.
+    #[error("another replica was faster")]
+    Overtaken,
+    #[error("other replicas wrote the state {TRIES} times while this one tried; try again")]
+    Contended,
+}
+
+impl CaError {
+    /// Whether it may pass by itself, so that a CA that starts tries again.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_passing(),
+            Self::Publish(CannotPublish::Api(_)) | Self::Contended => true,
+            _ => false,
+        }
+    }
 }
 
 /// A test's leaves of seconds: four looks a second are enough for anyone who watches.
 const FASTEST: Duration = Duration::from_millis(250);
 /// A step of a rotation may be a minute late; a day's leaves do not notice.
 const SLOWEST: Duration = Duration::from_secs(60);
-/// Seconds between looks at the trust file: its readers refuse everyone while it is broken.
-const CHECK_FILE: i64 = 60;
+/// Seconds between looks at what is published: its readers refuse everyone while it is broken.
+const CHECK_PUBLISHED: i64 = 60;
+/// How often a replica reads the shared state: one small GET each.
+const FOLLOW_EVERY: Duration = Duration::from_secs(2);
+/// Seconds that a replica signs and answers by the state that it read: several failed reads of 5 s fit. Each step of a rotation
+/// that all must have seen waits for so long. The same in every release: an old replica may run beside a new one.
+pub(crate) const FOLLOWS: i64 = 30;
+/// Seconds beyond that: the clocks tick in whole seconds at both ends, and a certificate is signed in much less.
+const MARGIN: i64 = 3;
+/// Replicas start together and each records an intermediate: as many as there may be, twice over.
+const TRIES: u32 = 10;
 
 #[cfg(test)]
 mod tests;

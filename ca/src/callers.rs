@@ -1,6 +1,6 @@
-//! Who asks: a one-time join token, or the SVID that is to be renewed. The identity comes from here, never from a request.
+//! Who asks: a token (of a service account, or a one-time join token in directory mode), or the SVID that is to be renewed. The identity comes from here, never from a request.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use rustls_pki_types::UnixTime;
 use serde::Serialize;
@@ -10,7 +10,7 @@ use signet_core::{
     verifier::MeshVerifier,
 };
 
-use crate::{refusal::Refusal, tokens::Tokens};
+use crate::{cluster::reviews::Reviews, refusal::Refusal, tokens::Tokens};
 
 /// How a caller proved itself.
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, Serialize)]
@@ -32,36 +32,59 @@ impl Via {
     }
 }
 
+/// The pod that a token is bound to, as the API server says.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct Pod {
+    /// "namespace/name"
+    pub name: String,
+    pub uid: String,
+}
+
+/// What a first certificate is asked for with.
+pub(crate) enum Accepted {
+    /// Directory mode: tokens of ours, each good once.
+    Join(Arc<Tokens>),
+    /// The cluster: tokens of service accounts, which the API server reviews.
+    Reviewed(Box<Reviews>),
+}
+
 /// Authenticates callers of `CreateCertificate`.
 pub(crate) struct Callers {
-    tokens: Arc<Tokens>,
+    accepted: Accepted,
     verifier: Arc<MeshVerifier>,
     /// The CA's own ID: peers pin it, so nobody else is ever named so.
     reserved: SpiffeId,
 }
 
 impl Callers {
-    pub(crate) fn new(tokens: Arc<Tokens>, verifier: Arc<MeshVerifier>, domain: &TrustDomain) -> Self {
-        Self { tokens, verifier, reserved: identity::ca(domain) }
+    pub(crate) fn new(accepted: Accepted, verifier: Arc<MeshVerifier>, domain: &TrustDomain) -> Self {
+        Self { accepted, verifier, reserved: identity::ca(domain) }
     }
 
     /// Who the caller is, by its `authorization` header if it sent one, else by the SVID of its connection.
     /// A bad token is refused even beside a good SVID: it would hide a broken token file.
-    pub(crate) fn authenticate(
+    pub(crate) async fn authenticate(
         &self,
         authorization: Option<&str>,
         peer: Option<&Peer>,
+        source: Option<IpAddr>,
         now: i64,
-    ) -> Result<(SpiffeId, Via), Refusal> {
-        let (id, via) = match (authorization, peer) {
-            (Some(header), _) => (self.tokens.redeem(bearer(header), now)?, Via::Token),
-            (None, Some(peer)) => (self.renewing(peer, now)?, Via::Svid),
-            (None, None) => return Err(Refusal::NoCredentials),
+    ) -> Result<(SpiffeId, Via, Option<Pod>), Refusal> {
+        let (id, via, pod) = match (authorization, peer, &self.accepted) {
+            (Some(header), _, Accepted::Join(tokens)) => {
+                (tokens.redeem(bearer(header), now)?, Via::Token, None)
+            }
+            (Some(header), _, Accepted::Reviewed(reviews)) => {
+                let (id, pod) = reviews.redeem(bearer(header), source, now).await?;
+                (id, Via::Token, Some(pod))
+            }
+            (None, Some(peer), _) => (self.renewing(peer, now)?, Via::Svid, None),
+            (None, None, _) => return Err(Refusal::NoCredentials),
         };
         if id == self.reserved {
             return Err(Refusal::Reserved { id });
         }
-        Ok((id, via))
+        Ok((id, via, pod))
     }
 
     /// The handshake verified this chain, but a connection may outlive its leaf or the trust in its root.

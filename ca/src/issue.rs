@@ -24,6 +24,8 @@ use x509_parser::{
 };
 use zeroize::Zeroizing;
 
+use crate::{authority::FOLLOWS, serving::ServingName};
+
 /// A signing certificate and its key: a root, or the intermediate that leaves are signed with.
 /// The key is wiped when this is dropped.
 pub(crate) struct Issuer {
@@ -95,6 +97,34 @@ impl Issuer {
         now: i64,
         random: &dyn SecureRandom,
     ) -> Result<Issued, CannotIssue> {
+        let san = SanType::URI(id.to_string().try_into()?);
+        let usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.end_entity(san, usages, key, life, now, random)
+    }
+
+    /// A certificate to serve `name` with: one DNS SAN and serverAuth only, so that no mesh peer takes it for a workload's.
+    /// `life` as in [`Issuer::leaf`].
+    pub(crate) fn serving(
+        &self,
+        name: ServingName,
+        key: &PublicKey,
+        life: i64,
+        now: i64,
+        random: &dyn SecureRandom,
+    ) -> Result<Issued, CannotIssue> {
+        let san = SanType::DnsName(name.as_str().try_into()?);
+        self.end_entity(san, vec![ExtendedKeyUsagePurpose::ServerAuth], key, life, now, random)
+    }
+
+    fn end_entity(
+        &self,
+        san: SanType,
+        usages: Vec<ExtendedKeyUsagePurpose>,
+        key: &PublicKey,
+        life: i64,
+        now: i64,
+        random: &dyn SecureRandom,
+    ) -> Result<Issued, CannotIssue> {
         if now > self.not_after {
             return Err(CannotIssue::IssuerExpired);
         }
@@ -105,11 +135,10 @@ impl Issuer {
         params.not_before = at(now - BACKDATED)?;
         params.not_after = at(not_after)?;
         params.distinguished_name = DistinguishedName::new(); // empty: rcgen then marks the SAN critical (RFC 5280 4.1.2.6)
-        params.subject_alt_names = vec![SanType::URI(id.to_string().try_into()?)];
+        params.subject_alt_names = vec![san];
         params.is_ca = IsCa::ExplicitNoCa; // NoCa leaves BasicConstraints out, which verifiers refuse
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-        params.extended_key_usages =
-            vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        params.extended_key_usages = usages;
         params.use_authority_key_identifier_extension = true;
         let certificate = params.signed_by(key, &self.signer)?;
         Ok(Issued { serial: hex(&serial), not_after, certificate: certificate_pem(certificate.der()) })
@@ -218,6 +247,10 @@ pub(crate) enum CannotIssue {
     Time(i64),
     #[error("the intermediate has expired and could not be renewed; see signet ca status")]
     IssuerExpired,
+    #[error(
+        "the shared state could not be read for {FOLLOWS} s, so another root may sign by now; is the API server up?"
+    )]
+    Behind,
     #[error("a stored signing certificate is unusable: {0}; restore the state file from a backup")]
     Stored(String),
 }
@@ -299,6 +332,27 @@ mod tests {
         assert_eq!(*svid.spiffe_id(), id);
         let bundle = spiffe::X509Bundle::parse_from_der(domain, &root.certificate).unwrap();
         assert_eq!(bundle.authorities().len(), 1);
+    }
+
+    #[test]
+    fn a_serving_certificate_has_one_dns_name_and_is_nobody_in_the_mesh() {
+        let Tiers { domain, intermediate, .. } = tiers();
+        let key = PublicKey::of(&KeyPair::generate().unwrap()).unwrap();
+        let name = ServingName::granted("injector.signet-system.svc", &identity::injector(&domain)).unwrap();
+        let issued = intermediate.serving(name, &key, DAY, NOW, random()).unwrap();
+        let der = CertificateDer::from_pem_slice(issued.certificate.as_bytes()).unwrap();
+        let (_, parsed) = X509Certificate::from_der(&der).unwrap();
+        let san = parsed.subject_alternative_name().unwrap().unwrap();
+        assert!(san.critical);
+        assert_eq!(
+            san.value.general_names,
+            [x509_parser::extensions::GeneralName::DNSName("injector.signet-system.svc")]
+        );
+        let usage = parsed.extended_key_usage().unwrap().unwrap().value;
+        assert!(usage.server_auth && !usage.client_auth && usage.other.is_empty());
+        assert!(!parsed.is_ca());
+        assert_eq!(parsed.validity().not_after.timestamp(), NOW + DAY);
+        svid::Leaf::parse(&der).unwrap_err();
     }
 
     #[test]

@@ -1,7 +1,12 @@
 //! The CA's heartbeat: one task that takes the next step of the authority, renews the CA's own server certificate, and
 //! accounts for what was suppressed or left over.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use rcgen::KeyPair;
 use rustls::ServerConfig;
@@ -101,6 +106,23 @@ pub(crate) struct Keeper {
     pub metrics: Arc<CaMetrics>,
     /// Beats at once: an order was given.
     pub wake: Arc<Notify>,
+    pub told: Told,
+}
+
+/// Failures that were logged lately: in a cluster each is tried again every two seconds.
+#[derive(Default)]
+pub(crate) struct Told(Mutex<HashMap<String, i64>>);
+
+impl Told {
+    fn is_news(&self, why: &dyn fmt::Display, now: i64) -> bool {
+        let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        told.retain(|_, at| now - *at < SAY_AGAIN);
+        let is_new = !told.contains_key(&why.to_string());
+        if is_new {
+            told.insert(why.to_string(), now);
+        }
+        is_new
+    }
 }
 
 impl Keeper {
@@ -122,6 +144,8 @@ impl Keeper {
         loop {
             let pause = match failures {
                 0 => self.authority.pace(),
+                // What others write must be read again soon, whatever else fails.
+                _ if !self.authority.is_alone() => self.authority.pace(),
                 _ => schedule::retry_after(failures, LONG, fastrand::f64()),
             };
             let _ = timeout(pause, self.wake.notified()).await;
@@ -135,7 +159,9 @@ impl Keeper {
         let stepped = match spawn_blocking(move || authority.tick()).await {
             Ok(Ok(())) => true,
             Ok(Err(why)) => {
-                warn!(error = %why, "a step of the CA failed; what is valid stays in use, trying again");
+                if self.told.is_news(&why, self.authority.now()) {
+                    warn!(error = %why, "a step of the CA failed; what is valid stays in use, trying again");
+                }
                 false
             }
             Err(why) => {
@@ -154,7 +180,11 @@ impl Keeper {
         let renewed = if due { self.own.renew(&self.authority, &self.ledger).await } else { Ok(()) };
         self.metrics.left("own", self.own.left(self.authority.now()));
         renewed
-            .inspect_err(|why| warn!(error = %why, "the CA's own certificate was not renewed; trying again"))
+            .inspect_err(|why| {
+                if self.told.is_news(why, self.authority.now()) {
+                    warn!(error = %why, "the CA's own certificate was not renewed; trying again");
+                }
+            })
             .is_ok()
     }
 }
@@ -174,3 +204,5 @@ enum NoCertificate {
 
 /// As life left for the back-off, so that it is 1 s, doubling to 60 s: everything of ours is renewed at half of its life.
 const LONG: Duration = Duration::from_secs(3600);
+/// Seconds between log lines of the same failure.
+const SAY_AGAIN: i64 = 60;

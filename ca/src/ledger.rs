@@ -14,11 +14,12 @@ use tracing::debug;
 use crate::{
     audit::{Audit, CannotAudit, Line},
     authority::Granted,
-    callers::Via,
+    callers::{Pod, Via},
     clock::Clock,
     csr::Ignored,
     metrics::CaMetrics,
     refusal::Refusal,
+    serving::ServingName,
 };
 
 /// Shared by everyone who decides.
@@ -35,6 +36,8 @@ pub(crate) struct About {
     pub source: Option<SocketAddr>,
     pub id: Option<SpiffeId>,
     pub via: Option<Via>,
+    pub pod: Option<Pod>,
+    pub serving: Option<ServingName>,
     pub key_hash: Option<String>,
     pub ignored: Vec<Ignored>,
 }
@@ -104,6 +107,9 @@ impl Ledger {
             id: about.id.as_ref().map(ToString::to_string),
             via: about.via,
             source: about.source,
+            pod: about.pod.as_ref().map(|pod| &*pod.name),
+            pod_uid: about.pod.as_ref().map(|pod| &*pod.uid),
+            serving: about.serving.map(ServingName::as_str),
             key_hash: about.key_hash.as_deref(),
             ignored: &about.ignored,
             ..Line::default()

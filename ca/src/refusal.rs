@@ -8,7 +8,9 @@ use tonic::{
     metadata::{MetadataMap, MetadataValue},
 };
 
-use crate::{audit::CannotAudit, csr::BadCsr, issue::CannotIssue, tokens::BadToken};
+use crate::{
+    audit::CannotAudit, cluster::reviews::Unreviewed, csr::BadCsr, issue::CannotIssue, tokens::BadToken,
+};
 
 /// Display is for the audit log and says all; callers get [`Refusal::status`].
 #[derive(Debug, thiserror::Error)]
@@ -17,6 +19,8 @@ pub(crate) enum Refusal {
     NoCredentials,
     #[error(transparent)]
     Token(#[from] BadToken),
+    #[error(transparent)]
+    Review(#[from] Unreviewed),
     #[error("the certificate of {id} is no longer believed: {source}")]
     Svid { id: SpiffeId, source: rustls::Error },
     #[error("{id} is the CA itself; nobody else is named so")]
@@ -29,6 +33,8 @@ pub(crate) enum Refusal {
     Csr(#[from] BadCsr),
     #[error("a life of {0} seconds was asked for")]
     Life(i64),
+    #[error("{name:?} is a serving name that {id} does not get")]
+    Serving { id: SpiffeId, name: String },
     #[error("too many requests at once, {limit}")]
     Busy { limit: &'static str },
     #[error("the request was not there within {0:?}")]
@@ -49,6 +55,7 @@ impl Refusal {
             Self::NoCredentials => "no_credentials",
             Self::Token(BadToken::Unknown) => "token_unknown",
             Self::Token(BadToken::Expired(_)) => "token_expired",
+            Self::Review(why) => why.reason(),
             Self::Svid { .. } => "svid_untrusted",
             Self::Reserved { .. } => "name_reserved",
             Self::Foreign { .. } => "name_foreign",
@@ -58,10 +65,12 @@ impl Refusal {
             Self::Csr(BadCsr::Key) => "csr_key",
             Self::Csr(BadCsr::Signature) => "csr_signature",
             Self::Life(_) => "life_invalid",
+            Self::Serving { .. } => "serving_denied",
             Self::Busy { .. } => "busy",
             Self::Slow(_) => "slow",
             Self::Protocol { reason, .. } => reason,
             Self::Audit(_) => "audit_unavailable",
+            Self::Issue(CannotIssue::Behind) => "state_behind",
             Self::Issue(_) => "signing_failed",
         }
     }
@@ -78,10 +87,11 @@ impl Refusal {
                 Code::Unauthenticated,
                 "the token is unknown, used or expired; read the token file again".into(),
             ),
+            Self::Review(why) => why.words(),
             Self::Svid { .. } => {
                 (Code::Unauthenticated, "the certificate is no longer believed; send a join token".into())
             }
-            Self::Reserved { .. } | Self::Foreign { .. } => {
+            Self::Reserved { .. } | Self::Foreign { .. } | Self::Serving { .. } => {
                 (Code::PermissionDenied, "this name is not issued to you".into())
             }
             Self::Name(_) | Self::Csr(_) => (Code::InvalidArgument, self.to_string()),
@@ -100,7 +110,7 @@ impl Refusal {
             }
         };
         let mut status = Status::with_metadata(code, words, MetadataMap::new());
-        if let Self::Busy { .. } = self {
+        if code == Code::ResourceExhausted {
             // gRFC A6: the server's word on when to try again, milliseconds.
             status.metadata_mut().insert("grpc-retry-pushback-ms", MetadataValue::from_static(RETRY_HINT));
         }

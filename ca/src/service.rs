@@ -3,10 +3,14 @@
 
 use std::sync::Arc;
 
+use prost_types::value::Kind;
 use rustls::crypto::WebPkiSupportedAlgorithms;
-use signet_api::istio::{
-    IstioCertificateRequest, IstioCertificateResponse,
-    istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
+use signet_api::{
+    SERVING_FIELD,
+    istio::{
+        IstioCertificateRequest, IstioCertificateResponse,
+        istio_certificate_service_server::{IstioCertificateService, IstioCertificateServiceServer},
+    },
 };
 use signet_core::{drain::Drain, tls::Peer};
 use signet_link::server::{self, Caller};
@@ -22,6 +26,7 @@ use crate::{
     ledger::{About, Ledger},
     limits::{self, Admission, Judged},
     refusal::Refusal,
+    serving::ServingName,
 };
 
 /// Decides over requests for certificates.
@@ -43,6 +48,8 @@ pub(crate) struct Asked<'a> {
     pub csr: &'a [u8],
     /// Wished life in seconds; 0: ours.
     pub life: i64,
+    /// A DNS name to serve with, instead of an SVID; what is no text is "".
+    pub serving: Option<&'a str>,
 }
 
 impl FrontDoor {
@@ -61,17 +68,32 @@ impl FrontDoor {
     }
 
     async fn grant(&self, about: &mut About, asked: Asked<'_>) -> Result<Granted, Refusal> {
-        let (id, via) = self.callers.authenticate(asked.authorization, asked.peer, self.authority.now())?;
-        (about.id, about.via) = (Some(id.clone()), Some(via));
+        let now = self.authority.now();
+        let source = about.source.map(|source| source.ip());
+        let (id, via, pod) = self.callers.authenticate(asked.authorization, asked.peer, source, now).await?;
+        (about.id, about.via, about.pod) = (Some(id.clone()), Some(via), pod);
+        about.serving = match asked.serving {
+            None => None,
+            Some(name) => Some(ServingName::granted(name, &id).ok_or_else(|| Refusal::Serving {
+                id: id.clone(),
+                name: name.chars().take(SHOWN).collect(),
+            })?),
+        };
         let request = csr::parse(asked.csr)?.verify(&self.algorithms)?;
         about.key_hash = Some(request.key.hash());
-        about.ignored = request.asks.ignored(&id.to_string());
+        about.ignored = match about.serving {
+            None => request.asks.ignored(&id.to_string()),
+            Some(name) => request.asks.ignored(name.as_str()), // no URI: every SAN is a wish beside it
+        };
         let life = match asked.life {
             0 => None,
             life if life > 0 => Some(life),
             life => return Err(Refusal::Life(life)),
         };
-        let granted = self.authority.issue(&id, &request.key, life)?;
+        let granted = match about.serving {
+            None => self.authority.issue(&id, &request.key, life)?,
+            Some(name) => self.authority.issue_serving(name, &request.key, life)?,
+        };
         self.ledger.issued(about, &granted).await?;
         Ok(granted)
     }
@@ -96,11 +118,21 @@ impl IstioCertificateService for FrontDoor {
             peer,
             csr: message.csr.as_bytes(),
             life: message.validity_duration,
+            serving: serving(message),
         };
         match self.decide(about, asked).await {
             Ok(granted) => Ok(Response::new(IstioCertificateResponse { cert_chain: granted.chain.into() })),
             Err(refusal) => Err(refusal.status()),
         }
+    }
+}
+
+/// `metadata.fields["serving"]` (api/proto/istio/ca.proto).
+fn serving(message: &IstioCertificateRequest) -> Option<&str> {
+    let value = message.metadata.as_ref()?.fields.get(SERVING_FIELD)?;
+    match &value.kind {
+        Some(Kind::StringValue(name)) => Some(name),
+        _ => Some(""), // something is asked for, and it is no name of ours
     }
 }
 
@@ -132,3 +164,6 @@ pub(crate) fn serve(listener: TcpListener, door: Arc<FrontDoor>, own: Arc<OwnCer
         }
     });
 }
+
+/// Characters of a refused name in the log.
+const SHOWN: usize = 256;

@@ -123,13 +123,14 @@ impl State {
         next
     }
 
-    /// Takes a new setting of the longest leaf life; leaves issued under the old one keep theirs.
+    /// Takes a new setting of the longest leaf life; leaves issued under the old one keep theirs. Other replicas may go on
+    /// with the old one for `lag` seconds.
     #[must_use]
-    pub(crate) fn with_leaf_life(&self, life: i64, now: i64) -> Self {
+    pub(crate) fn with_leaf_life(&self, life: i64, now: i64, lag: i64) -> Self {
         if life == self.leaf_life {
             return self.clone();
         }
-        let earlier_leaves_until = self.earlier_leaves_until.max(now + self.leaf_life);
+        let earlier_leaves_until = self.earlier_leaves_until.max(now + self.leaf_life + lag);
         Self { leaf_life: life, earlier_leaves_until, ..self.clone() }
     }
 

@@ -51,7 +51,7 @@ pub const POD_UPSTREAMS: &str = "SIGNET_UPSTREAMS";
 
 /// Labels and annotations that users write; docs/manifests.md describes them.
 pub const INJECT: &str = "signet.dev/inject";
-/// Namespace label, "enabled": the CA keeps [`TRUST_CONFIG_MAP`] there although the namespace is not injected.
+/// "enabled" on a namespace: it gets [`TRUST_CONFIG_MAP`] although only single pods of it are injected.
 pub const TRUST: &str = "signet.dev/trust";
 pub const MTLS: &str = "signet.dev/mtls";
 pub const PERMISSIVE_PORTS: &str = "signet.dev/permissive-ports";

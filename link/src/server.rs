@@ -83,7 +83,8 @@ where
                 biased;
                 () = work.stopping() => return,
                 accepted = listener.accept() => match accepted {
-                    Ok(accepted) => accepted,
+                    // On [::] a peer's 10.0.0.1 is ::ffff:10.0.0.1: one address, one spelling.
+                    Ok((tcp, from)) => (tcp, SocketAddr::new(from.ip().to_canonical(), from.port())),
                     Err(error) => {
                         warn!(%error, "accept failed; trying again in {ACCEPT_PAUSE:?}");
                         sleep(ACCEPT_PAUSE).await;

@@ -1,5 +1,7 @@
 //! The shape of `GET /v1/status`; `signet ca status` reads the same types.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -25,6 +27,22 @@ pub struct Status {
     /// Leaves since the start, the CA's own not counted.
     pub issued: u64,
     pub refused: u64,
+    /// In a cluster only: which replica says this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replica: Option<Replica>,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Replica {
+    /// The pod's.
+    pub name: String,
+    /// Whether it takes the steps of a rotation and publishes.
+    pub leads: bool,
+    /// Who does, as it last saw; "": nobody.
+    pub leader: String,
+    /// Labelled namespaces that do not let the leader write the trust bundle, and why. Empty where this is not the leader.
+    pub without_bundle: BTreeMap<String, String>,
 }
 
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -99,6 +117,7 @@ impl Status {
             },
             issued,
             refused,
+            replica: None, // `admin` knows it
         }
     }
 }

@@ -2,11 +2,13 @@
 
 use super::*;
 use crate::admin::status::RootState;
+use crate::{publication::TrustFile, store::directory::Directory};
 use rcgen::KeyPair;
-use rustls_pki_types::UnixTime;
+use rustls_pki_types::{CertificateDer, UnixTime, pem::PemObject as _};
 use signet_core::{bundle::root_id, identity, telemetry::Metrics, tls, verifier::MeshVerifier};
 use std::{
     fs,
+    path::PathBuf,
     sync::atomic::{AtomicI64, Ordering},
 };
 
@@ -36,7 +38,6 @@ impl World {
             root_life: 100_000,
             intermediate_life: 4_000,
             leaf_life: self.leaf_life,
-            trust_file: self.trust_file(),
         }
     }
 
@@ -46,14 +47,17 @@ impl World {
 
     fn try_start(&mut self) -> Result<(), CaError> {
         self.ca = None;
-        let store = Store::open(&self.directory.join("ca"))?;
+        let store = Directory::open(&self.directory.join("ca"))?;
         let settings = self.settings();
         let trust = Trust::new(settings.domain.clone());
         let now = Arc::clone(&self.now);
         let clock: Clock = Arc::new(move || now.load(Ordering::SeqCst));
         let metrics = Arc::new(CaMetrics::new(&mut Metrics::new()));
         let provider = tls::mesh_provider(tls::default_provider());
-        self.ca = Some(Authority::open(store, settings, provider, trust, clock, metrics)?);
+        let publication = Box::new(TrustFile(self.trust_file()));
+        let ground =
+            Ground { store: Box::new(store), publication, replicas: None, provider, trust, clock, metrics };
+        self.ca = Some(Authority::open(ground, settings)?);
         Ok(())
     }
 
