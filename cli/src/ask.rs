@@ -32,7 +32,7 @@ pub enum Place {
     Socket(PathBuf),
     Tcp(SocketAddr),
     /// A port on the loopback of a pod, reached by a port-forward: Kubernetes' RBAC guards it.
-    Pod(PodPort),
+    Pod(Box<PodPort>),
 }
 
 /// `port` of pod `namespace`/`name`, in the cluster behind `client`.

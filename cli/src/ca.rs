@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
 use serde_json::{Value, json};
 use signet_core::{
@@ -17,6 +17,7 @@ use crate::{
     human,
     output::{self, Format, Output},
     shapes::{CaStatus, Intermediate, Phase, RootState},
+    state::StateDir,
     whom::{Asking, Whom},
 };
 
@@ -36,7 +37,7 @@ pub(crate) enum Command {
 #[command(after_help = "Exit status: 0 fine, 1 a certificate of the CA has expired, 2 could not ask")]
 pub(crate) struct Status {
     #[command(flatten)]
-    asking: Asking,
+    at: At,
 }
 
 /// Begin to replace the root; no connection is cut, nothing restarts
@@ -48,7 +49,7 @@ pub(crate) struct Status {
 #[command(after_help = "Exit status: 0 begun, 1 refused (a rotation is under way), 2 could not ask")]
 pub(crate) struct Rotate {
     #[command(flatten)]
-    changing: Changing,
+    at: At,
 }
 
 /// Print the roots that this mesh believes, as PEM
@@ -58,7 +59,7 @@ pub(crate) struct Rotate {
 #[command(after_help = "Exit status: 0 fine, 2 could not ask")]
 pub(crate) struct Bundle {
     #[command(flatten)]
-    asking: Asking,
+    at: At,
 }
 
 /// Stop believing ROOT at once: connections that rest on it are cut
@@ -73,31 +74,59 @@ pub(crate) struct Distrust {
     /// Its id, as signet ca status shows it
     root: String,
     #[command(flatten)]
-    changing: Changing,
+    at: At,
 }
 
+/// Which CA.
 #[derive(Debug, clap::Args)]
-struct Changing {
+struct At {
     #[command(flatten)]
     asking: Asking,
-    /// The CA's own socket: what the same command runs in a pod of the CA
-    #[arg(long, value_name = "FILE", hide = true)]
+    /// Admin socket of the CA to ask, as in its pod: /run/signet/admin.sock
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["state", "kubeconfig", "context"])]
     socket: Option<PathBuf>,
+}
+
+/// [`At`], found.
+enum Found {
+    /// A socket of this machine, in this state directory unless the user named the socket itself.
+    Here(Place, Option<StateDir>),
+    Cluster(Cluster),
+}
+
+impl At {
+    async fn find(&self) -> Result<Found> {
+        if let Some(socket) = &self.socket {
+            return Ok(Found::Here(Place::socket(socket), None));
+        }
+        Ok(match self.asking.whom().await? {
+            Whom::Local(state) => Found::Here(Place::Socket(state.ca_socket()), Some(state)),
+            Whom::Cluster(cluster) => Found::Cluster(cluster),
+        })
+    }
+}
+
+/// Why a socket gave no answer, and what to do.
+fn unanswered(state: Option<&StateDir>, why: NoAnswer) -> anyhow::Error {
+    match state {
+        Some(state) => state.explain("ca", why),
+        None => why.into(),
+    }
 }
 
 pub(crate) async fn run(command: Command) -> Result<Exit> {
     match command {
-        Command::Status(args) => status(args.asking).await,
-        Command::Bundle(args) => bundle(args.asking).await,
+        Command::Status(args) => status(args.at).await,
+        Command::Bundle(args) => bundle(args.at).await,
         Command::Rotate(args) => {
             let done = "Rotation has begun. It goes on by itself; watch it with: signet ca status";
-            change(args.changing, &["rotate"], "/v1/rotate", json!({}), done).await
+            change(args.at, &["rotate"], "/v1/rotate", json!({}), done).await
         }
         Command::Distrust(args) => {
             let done =
                 format!("{} is no longer believed; what rested on it fetches new certificates.", args.root);
             let body = json!({ "root": args.root });
-            change(args.changing, &["distrust", &args.root], "/v1/distrust", body, &done).await
+            change(args.at, &["distrust", &args.root], "/v1/distrust", body, &done).await
         }
     }
 }
@@ -160,16 +189,15 @@ pub(crate) async fn ask_cluster(cluster: &Cluster) -> Result<Answer> {
     Ok(Answer { status, replicas, missing: answers.missing })
 }
 
-async fn status(asking: Asking) -> Result<Exit> {
-    let answer = match asking.whom().await? {
-        Whom::Local(state) => {
-            let asked = Place::Socket(state.ca_socket()).get("/v1/status").await;
-            let status = asked.map_err(|e| state.explain("ca", e))?;
+async fn status(at: At) -> Result<Exit> {
+    let answer = match at.find().await? {
+        Found::Here(place, state) => {
+            let status = place.get("/v1/status").await.map_err(|e| unanswered(state.as_ref(), e))?;
             Answer { status, replicas: Vec::new(), missing: Vec::new() }
         }
-        Whom::Cluster(cluster) => ask_cluster(&cluster).await?,
+        Found::Cluster(cluster) => ask_cluster(&cluster).await?,
     };
-    Output::to_stdout(asking.output).show(&answer, status_text)?;
+    Output::to_stdout(at.asking.output).show(&answer, status_text)?;
     for missing in &answer.missing {
         output::note(&format!("Not all of it: {missing}"));
     }
@@ -268,20 +296,16 @@ struct BundleRoot {
     pem: String,
 }
 
-async fn bundle(asking: Asking) -> Result<Exit> {
-    let (pem, log) = match asking.whom().await? {
-        Whom::Local(state) => {
-            let asked = Place::Socket(state.ca_socket()).get_text("/v1/bundle").await;
-            (asked.map_err(|e| state.explain("ca", e))?, state.log("ca").display().to_string())
-        }
-        Whom::Cluster(cluster) => {
-            let log = "kubectl -n signet-system logs deployment/ca".to_owned();
-            (cluster.ask_any_text(Part::Ca, "/v1/bundle").await?, log)
+async fn bundle(at: At) -> Result<Exit> {
+    let pem = match at.find().await? {
+        Found::Cluster(cluster) => cluster.ask_any_text(Part::Ca, "/v1/bundle").await?,
+        Found::Here(place, state) => {
+            place.get_text("/v1/bundle").await.map_err(|e| unanswered(state.as_ref(), e))?
         }
     };
     let bundle = match TrustBundle::from_pem(pem.as_bytes()) {
         Ok(bundle) => bundle,
-        Err(why) => bail!("the CA's bundle {why}; see {log}"),
+        Err(why) => bail!("the CA's bundle {why}; see its log"),
     };
     let json = BundleJson {
         sequence: bundle.sequence,
@@ -292,35 +316,27 @@ async fn bundle(asking: Asking) -> Result<Exit> {
             .map(|der| BundleRoot { id: root_id(der), pem: certificate_pem(der) })
             .collect(),
     };
-    Output::to_stdout(asking.output).show(&json, |_| pem)?;
+    Output::to_stdout(at.asking.output).show(&json, |_| pem)?;
     Ok(Exit::Fine)
 }
 
 /// A question that changes something; the CA's own "no" is exit status 1, not 2.
-async fn change(changing: Changing, words: &[&str], path: &str, body: Value, done: &str) -> Result<Exit> {
-    let (asking, socket) = (changing.asking, changing.socket);
-    let (place, state) = match socket {
-        Some(socket) => (Place::Socket(socket), None),
-        None => match asking.whom().await? {
-            Whom::Local(state) => (Place::Socket(state.ca_socket()), Some(state)),
-            Whom::Cluster(cluster) => {
-                return change_in_cluster(&cluster, words, asking.output, done).await;
-            }
-        },
+async fn change(at: At, words: &[&str], path: &str, body: Value, done: &str) -> Result<Exit> {
+    let format = at.asking.output;
+    let (place, state) = match at.find().await? {
+        Found::Here(place, state) => (place, state),
+        Found::Cluster(cluster) => return change_in_cluster(&cluster, words, format, done).await,
     };
     match place.post::<Value>(path, &body).await {
         Ok(answer) => {
-            Output::to_stdout(asking.output).show(&answer, |_| done.to_owned())?;
+            Output::to_stdout(format).show(&answer, |_| done.to_owned())?;
             Ok(Exit::Fine)
         }
         Err(NoAnswer::Refused { status, words, .. }) if status.is_client_error() => {
             output::note(&format!("The CA refused: {words}"));
             Ok(Exit::Fix)
         }
-        Err(e) => Err(match state {
-            Some(state) => state.explain("ca", e),
-            None => anyhow!(e),
-        }),
+        Err(e) => Err(unanswered(state.as_ref(), e)),
     }
 }
 

@@ -91,7 +91,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         return Ok(Exit::Fine);
     }
     let cluster = args.cluster.connect().await?;
-    let facts = Facts::ask(&cluster, args.pre).await?;
+    let facts = Box::pin(Facts::ask(&cluster, args.pre)).await?;
     let findings = judge::findings(&facts, args.expiry_within.0);
     let report = Report { cluster: cluster.name, findings, unchecked: facts.unchecked };
     out.show(&report, |report| text(out, report, args.pre))?;

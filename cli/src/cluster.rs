@@ -141,12 +141,12 @@ impl Cluster {
 
     /// The loopback pages of a pod.
     pub(crate) fn pages(&self, namespace: &str, pod: &str) -> Place {
-        Place::Pod(PodPort {
+        Place::Pod(Box::new(PodPort {
             client: self.client.clone(),
             namespace: namespace.into(),
             name: pod.into(),
             port: ADMIN_PORT,
-        })
+        }))
     }
 
     /// Asks every running pod of a part, all at once. An error: there is none, or the cluster cannot be asked.

@@ -87,6 +87,7 @@ fn parts_not_ready(facts: &Facts) -> Vec<Finding> {
         let of_part = |pod: &&Pod| {
             let labels = pod.labels();
             pod.namespace().as_deref() == Some(SYSTEM_NAMESPACE)
+                && pod.metadata.deletion_timestamp.is_none() // of a rolling update: on its way out
                 && labels.get("app.kubernetes.io/part-of").is_some_and(|of| of == "signet")
                 && labels.get("app.kubernetes.io/name").is_some_and(|name| *name == part.to_string())
         };

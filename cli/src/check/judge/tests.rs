@@ -233,7 +233,7 @@ fn each_finding_is_provoked_by_what_it_is_about_and_by_nothing_else() {
 }
 
 #[test]
-fn pods_that_no_restart_would_give_a_proxy_are_not_found() {
+fn pods_that_no_restart_would_give_a_proxy_and_those_that_leave_are_not_found() {
     let mut facts = well();
     let mut host = pod("shop/host", false, "10.1.1.5");
     host.spec.as_mut().unwrap().host_network = Some(true);
@@ -241,7 +241,9 @@ fn pods_that_no_restart_would_give_a_proxy_are_not_found() {
     out.metadata.labels = Some([(INJECT.to_owned(), "disabled".to_owned())].into());
     let mut system = pod("kube-system/dns", false, "10.1.1.7");
     system.metadata.labels = Some([(INJECT.to_owned(), "enabled".to_owned())].into());
-    facts.pods.extend([host, out, system]);
+    let mut leaving: Pod = part("ca", "False");
+    leaving.metadata.deletion_timestamp = parse(json!("2001-09-09T01:46:40Z"));
+    facts.pods.extend([host, out, system, leaving]);
     assert_eq!(findings(&facts, MONTH), []);
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use crate::{
     installed::{Mesh, mesh},
-    pods::{nginx, service, toolbox},
+    pods::{addresses, nginx, service, toolbox, url},
 };
 
 #[tokio::test]
@@ -22,11 +22,14 @@ async fn pods_of_a_labelled_namespace_speak_mutual_tls_and_nothing_that_they_say
         }
         namespace.wait_endpoints("web", 1).await?;
         let captures = [namespace.capture("client").await?, namespace.capture("web").await?];
-        for family in ["-4", "-6"] {
-            let argv =
-                ["curl", "-sS", "-m", "20", family, "-H", "X-Word: sesame-in-the-clear", "http://web/"];
+        let word = ["curl", "-sS", "-m", "20", "-H", "X-Word: sesame-in-the-clear"];
+        let by_name = ["-4", "-6"].map(|family| vec![family.to_owned(), "http://web/".to_owned()]);
+        let by_address =
+            addresses(&namespace.wait_ready("web").await?)?.into_iter().map(|ip| vec![url(ip, 8080)]);
+        for way in by_name.into_iter().chain(by_address) {
+            let argv: Vec<&str> = word.into_iter().chain(way.iter().map(String::as_str)).collect();
             let answer = namespace.exec("client", "toolbox", &argv).await?.ok()?;
-            ensure!(answer.starts_with("nginx on web for "), "{answer}");
+            ensure!(answer.starts_with("nginx on web for "), "{way:?}: {answer}");
         }
         for capture in captures {
             let packets = capture.stop().await?;
