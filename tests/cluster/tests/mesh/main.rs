@@ -1,5 +1,6 @@
 //! Signet on the real cluster, as its users install and meet it. There is one signet-system, so each story has the cluster to itself.
 
+mod everyday;
 mod helm;
 mod installed;
 #[path = "../kubernetes/pods.rs"]
