@@ -129,6 +129,8 @@ impl Truth {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))] // each builds up to 60 indexes
+
     /// With duplicates, late events and lists in between: after every event the store is what the API server has.
     #[test]
     fn a_store_is_what_the_api_server_has_whatever_comes_twice_or_late(story in prop::collection::vec(happens(), 1..60)) {
