@@ -79,7 +79,7 @@ fn resident() -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-#[ignore = "takes half a minute; design 12 has its numbers"]
+#[ignore = "takes half a minute in an optimized build"]
 async fn measure_a_thousand_pods_and_ten_changes_a_second() {
     let api = Double::default();
     api.set(namespace("shop"));
