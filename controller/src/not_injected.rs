@@ -5,7 +5,11 @@
 //! API server refuses the second. It forgets events after an hour; so that a controller that starts then does not tell again
 //! what is old, it begins with the Pods that are younger. Of the older ones `signet explain` and `signet status` speak.
 
-use std::{collections::HashSet, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use k8s_openapi::{
     api::core::v1::{Event, EventSource, ObjectReference},
@@ -93,7 +97,7 @@ struct Told {
     /// UIDs; of Pods that exist.
     done: HashSet<String>,
     /// UIDs, and since when they are seen without a proxy.
-    seen: std::collections::HashMap<String, Instant>,
+    seen: HashMap<String, Instant>,
 }
 
 enum Next<'a> {
@@ -105,7 +109,7 @@ enum Next<'a> {
 impl Told {
     /// Counts as told: every Pod whose event may have been forgotten.
     fn begin(&mut self, index: &Index, now: i64) {
-        let old = |pod: &&Arc<Pod>| now - seconds(pod.created) >= EVENT_LIFE;
+        let old = |pod: &&Arc<Pod>| now - seconds(pod.created) >= EVENT_LIFE && index.obstacle(pod).is_some();
         self.done = index.pods.values().filter(old).map(|pod| pod.uid.clone()).collect();
     }
 
@@ -118,7 +122,7 @@ impl Told {
     fn next<'a>(&mut self, index: &'a Index, now: Instant) -> Next<'a> {
         let there: HashSet<&str> = index.pods.values().map(|pod| pod.uid.as_str()).collect();
         self.done.retain(|uid| there.contains(uid.as_str()));
-        let mut waiting = std::collections::HashMap::new();
+        let mut waiting = HashMap::new();
         let (mut next, mut until) = (None, None::<Instant>);
         for pod in index.pods.values().filter(|pod| !pod.ended && !pod.terminating && !pod.uid.is_empty()) {
             let Some(obstacle) = index.obstacle(pod).filter(|_| !self.done.contains(&pod.uid)) else {
@@ -148,7 +152,7 @@ async fn write(client: &Client, pod: &Pod, obstacle: &Obstacle) -> Result<bool, 
         Ok(Ok(_)) => Ok(true),
         // There already; or the namespace is gone (404), or terminating (403 and a cause that says so); or the object is one
         // that it will never take.
-        Ok(Err(kube::Error::Api(status))) if [404, 409, 422].contains(&status.code) => Ok(false),
+        Ok(Err(kube::Error::Api(status))) if [400, 404, 409, 422].contains(&status.code) => Ok(false),
         Ok(Err(kube::Error::Api(status)))
             if status.code == 403 && status.message.contains("being terminated") =>
         {

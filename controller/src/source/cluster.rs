@@ -259,7 +259,7 @@ impl Watch {
             None => {
                 let (all, version) = list(api, trim).await?;
                 self.metrics.listed(kind.word());
-                self.tell(kind, Event::List(all)).await;
+                self.tell(kind, Event::List(all, version.parse().ok())).await;
                 at.insert(version).clone()
             }
         };

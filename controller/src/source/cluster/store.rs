@@ -21,8 +21,8 @@ pub(super) struct Seen {
 /// What a watch says.
 #[derive(Clone, Debug)]
 pub(super) enum Event {
-    /// All there is, and nothing else.
-    List(Vec<Seen>),
+    /// All there is, and nothing else, as of a version.
+    List(Vec<Seen>, Option<u64>),
     /// New, or changed.
     Set(Seen),
     Deleted(Seen),
@@ -34,6 +34,8 @@ pub(super) struct Store {
     known: BTreeMap<Name, Seen>,
     /// The versions at which objects were deleted since the last list, so that a late event raises none of them.
     gone: BTreeMap<Name, u64>,
+    /// The last list's version: whatever is older is in it.
+    listed: Option<u64>,
     synced: bool,
 }
 
@@ -41,7 +43,7 @@ impl Store {
     /// Takes one event in; true when what is known has changed.
     pub(super) fn take(&mut self, event: Event) -> bool {
         match event {
-            Event::List(all) => self.replace(all),
+            Event::List(all, version) => self.replace(all, version),
             Event::Set(seen) => self.set(seen),
             Event::Deleted(seen) => self.delete(&seen),
         }
@@ -61,7 +63,7 @@ impl Store {
     }
 
     /// The new list is true even where it is older: the API server may have been restored from a backup.
-    fn replace(&mut self, all: Vec<Seen>) -> bool {
+    fn replace(&mut self, all: Vec<Seen>, version: Option<u64>) -> bool {
         let mut new: BTreeMap<Name, Seen> = all.into_iter().map(|seen| (seen.name.clone(), seen)).collect();
         let mut changed = !self.synced || new.len() != self.known.len();
         for (name, seen) in &mut new {
@@ -71,14 +73,17 @@ impl Store {
             }
         }
         self.gone.clear();
-        self.known = new;
+        (self.known, self.listed) = (new, version);
         self.synced = true;
         changed
     }
 
     fn set(&mut self, seen: Seen) -> bool {
         let known = self.known.get(&seen.name);
-        let newest = known.and_then(|known| known.version).or_else(|| self.gone.get(&seen.name).copied());
+        let newest = known
+            .and_then(|known| known.version)
+            .or_else(|| self.gone.get(&seen.name).copied())
+            .max(self.listed);
         if let (Some(version), Some(newest)) = (seen.version, newest)
             && version <= newest
         {
@@ -91,6 +96,9 @@ impl Store {
     }
 
     fn delete(&mut self, seen: &Seen) -> bool {
+        if seen.version.is_some() && seen.version <= self.listed {
+            return false;
+        }
         if let Some(known) = self.known.get(&seen.name) {
             let is_late = matches!((seen.version, known.version), (Some(seen), Some(known)) if seen < known);
             if is_late && known.uid != seen.uid {

@@ -245,3 +245,48 @@ async fn the_watches_end_with_the_controller() {
     let test = Test::with([namespace("shop")]).await;
     assert_eq!(test.drain.run(Duration::from_secs(1)).await, 0);
 }
+
+/// `KUBECONFIG=.. cargo test --workspace --lib -- --ignored --nocapture a_real_api_server`, on a cluster with pods, with the rights
+/// of docs/controller.md.
+#[tokio::test]
+#[ignore = "needs a cluster: KUBECONFIG"]
+async fn a_real_api_server_is_followed_with_the_rights_that_we_say_we_need() {
+    let _ = signet_core::tls::default_provider().install_default();
+    let (drain, mut registry) = (Drain::new(), telemetry::Metrics::new());
+    let (client, metrics) = (Client::try_default().await.unwrap(), Arc::new(Metrics::new(&mut registry)));
+    let began = Instant::now();
+    let cluster = Cluster::watch(&client, &metrics, &drain);
+    let health = cluster.health();
+    let builder = crate::follow::Builder {
+        mesh: Mesh { membership: Membership::Injected, ..mesh() },
+        trust: signet_core::trust::Trust::new(mesh().trust_domain),
+        reports: Arc::default(),
+        metrics: Arc::clone(&metrics),
+    };
+    let mut followed = crate::follow::cluster(cluster, builder, &drain).await;
+    let snapshot = Arc::clone(&followed.snapshots.borrow_and_update());
+    let index = &snapshot.index;
+    println!("{} objects after {:?}", index.objects, began.elapsed());
+    for pod in index.pods.values() {
+        let (obstacle, address) = (index.obstacle(pod), pod.addresses.first());
+        println!(
+            "{}/{} {address:?} {:?} {:?}",
+            pod.namespace,
+            pod.name,
+            pod.transport,
+            obstacle.map(|o| o.word())
+        );
+    }
+    assert!(health.faults().is_empty(), "{:?}", health.faults());
+    assert!(index.pods.values().any(|pod| !pod.addresses.is_empty() && pod.node.is_some()));
+    assert!(index.service("default", "kubernetes").is_some_and(|service| !service.cluster_ips.is_empty()));
+    crate::not_injected::start(client, followed.snapshots.clone(), Arc::clone(&metrics), &drain);
+    let seconds = std::env::var("FOLLOW_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(3);
+    let end = Instant::now() + Duration::from_secs(seconds);
+    while let Ok(Ok(())) = timeout_at(end, followed.snapshots.changed()).await {
+        let index = Arc::clone(&followed.snapshots.borrow_and_update().index);
+        println!("{:?}: {} objects, {} pods", began.elapsed(), index.objects, index.pods.len());
+    }
+    println!("{} events written, faults {:?}", metrics.events.get(), health.faults());
+    drain.run(Duration::ZERO).await;
+}

@@ -84,7 +84,9 @@ impl Truth {
                 let n = self.said.len().checked_sub(n + 1)?;
                 return Some(self.said[n].clone());
             }
-            Happens::List => return Some(Event::List(self.there.values().cloned().collect())),
+            Happens::List => {
+                return Some(Event::List(self.there.values().cloned().collect(), Some(self.version)));
+            }
         };
         self.said.push(event.clone());
         Some(event)
@@ -127,11 +129,13 @@ impl Truth {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))] // each builds up to 60 indexes
+
     /// With duplicates, late events and lists in between: after every event the store is what the API server has.
     #[test]
     fn a_store_is_what_the_api_server_has_whatever_comes_twice_or_late(story in prop::collection::vec(happens(), 1..60)) {
         let (mut truth, mut store) = (Truth::default(), Store::default());
-        store.take(Event::List(Vec::new()));
+        store.take(Event::List(Vec::new(), Some(0)));
         for what in &story {
             let before: Vec<Arc<Object>> = store.objects().cloned().collect();
             if let Some(event) = truth.happen(what) {
@@ -150,7 +154,7 @@ proptest! {
         order in prop::collection::vec(any::<prop::sample::Index>(), 40),
     ) {
         let (mut truth, mut store) = (Truth::default(), Store::default());
-        store.take(Event::List(Vec::new()));
+        store.take(Event::List(Vec::new(), Some(0)));
         let told = story.iter().filter(|what| !matches!(what, Happens::List));
         let mut events: Vec<Event> = told.filter_map(|what| truth.happen(what)).collect();
         for index in order.iter().cycle() {
@@ -167,7 +171,7 @@ proptest! {
 #[test]
 fn what_is_remembered_of_deleted_objects_is_bounded_and_the_newest_stay() {
     let mut store = Store::default();
-    store.take(Event::List(Vec::new()));
+    store.take(Event::List(Vec::new(), Some(0)));
     let object = pod("web").objects().remove(0);
     let seen = |n: u64| Seen {
         name: ("shop".into(), format!("web-{n}")),
@@ -176,7 +180,7 @@ fn what_is_remembered_of_deleted_objects_is_bounded_and_the_newest_stay() {
         object: Arc::clone(&object),
     };
     let all = 3 * MAX_GONE as u64;
-    for n in 0..all {
+    for n in 1..all {
         store.take(Event::Set(seen(n)));
         store.take(Event::Deleted(seen(n)));
     }
