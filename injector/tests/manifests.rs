@@ -34,6 +34,15 @@ fn a_deployment_as_people_write_it_is_injected_as_the_golden_file_says() {
     assert_eq!(injected(&after), after, "once more changes nothing");
 }
 
+/// The golden pod as an API server (1.37, `kubectl create --dry-run=server -o json`) gave it back: defaults everywhere, and its own
+/// token in every container but ours.
+#[test]
+fn a_pod_that_the_api_server_has_defaulted_needs_no_patch_when_the_webhook_is_asked_again() {
+    let pod = std::fs::read_to_string(file("defaulted-pod.json")).unwrap();
+    let pod: serde_json::Value = serde_json::from_str(&pod).unwrap();
+    assert_eq!(inject(&pod, None, &settings()), Outcome::Patch { ops: vec![], warnings: vec![] });
+}
+
 #[test]
 fn uninject_is_the_way_back() {
     let before = std::fs::read_to_string(file("shop.yaml")).unwrap();
@@ -57,10 +66,7 @@ fn numbers_and_words_keep_their_meaning() {
     let text = "apiVersion: v1\nkind: Pod\nspec:\n  containers:\n  - name: a\n    args: [\"0644\", \"yes\", 'on', \"1e3\", \"null\", \"2024-01-01\", \"a: b\", \"1.0\"]\n  - name: b\n    args:\n    - |\n      two\n        lines\n    - >-\n      folded and rather long, so that it would be folded again by a writer that likes lines of eighty characters\n  volumes:\n  - name: v\n    secret: {secretName: s, defaultMode: 0644}\n";
     let out: serde_json::Value = serde_saphyr::from_str(&injected(text)).unwrap();
     let args = &out["spec"]["containers"][0]["args"];
-    assert_eq!(
-        *args,
-        serde_json::json!(["0644", "yes", "on", "1e3", "null", "2024-01-01", "a: b", "1.0"])
-    );
+    assert_eq!(*args, serde_json::json!(["0644", "yes", "on", "1e3", "null", "2024-01-01", "a: b", "1.0"]));
     assert_eq!(out["spec"]["containers"][1]["args"][0], "two\n  lines\n");
     assert_eq!(out["spec"]["volumes"][0]["secret"]["defaultMode"], 420, "octal, as kubectl reads it");
 }
