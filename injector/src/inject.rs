@@ -74,7 +74,7 @@ fn injected(
     let mut after = bare(pod)?;
     let view = View::read(&after)?;
     let mut wishes = judge(&view, namespace)?;
-    let rewritten = probes::rewrite(&mut after, &view);
+    let rewritten = probes::rewrite(&mut after, &view, pod);
     wishes.warnings.extend(rewritten.warnings);
     let resources = resources::resources(resources::class(&view), &wishes);
     let added = Added {
@@ -129,7 +129,10 @@ fn add(pod: &mut Value, added: Added, found: &Value) -> Option<()> {
     mark.fill(spec, "initContainers", Value::Array(Vec::new()))?
         .as_array_mut()?
         .splice(0..0, [capture, proxy]);
-    mark.fill(spec, "volumes", Value::Array(Vec::new()))?.as_array_mut()?.push(volume);
+    let volumes = mark.fill(spec, "volumes", Value::Array(Vec::new()))?.as_array_mut()?;
+    let stood = found.pointer("/spec/volumes").and_then(Value::as_array);
+    let stood = stood.and_then(|list| list.iter().position(|item| name(item) == Some(IDENTITY_VOLUME)));
+    volumes.insert(stood.unwrap_or(volumes.len()).min(volumes.len()), volume); // their order means nothing: keep it
     let metadata = mark.fill(pod, "metadata", Value::Object(Map::new()))?.as_object_mut()?;
     let annotations = mark.fill(metadata, "annotations", Value::Object(Map::new()))?.as_object_mut()?;
     if let Some(first) = added.first {
@@ -137,6 +140,13 @@ fn add(pod: &mut Value, added: Added, found: &Value) -> Option<()> {
     }
     if !added.originals.is_empty() {
         annotations.insert(ORIGINAL_PROBES.into(), json_text(&added.originals));
+    }
+    // What others have filled meanwhile was absent all the same, and goes when theirs goes.
+    let before: Mark = mark_of(found).and_then(|mark| serde_json::from_str(mark).ok()).unwrap_or_default();
+    for (now, before) in [(&mut mark.absent, before.absent), (&mut mark.null, before.null)] {
+        now.extend(before);
+        now.sort();
+        now.dedup();
     }
     annotations.insert(INJECTED.into(), json_text(&mark));
     Some(())

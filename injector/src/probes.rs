@@ -10,7 +10,7 @@ use k8s_openapi::{
 use serde_json::{Map, Value, json};
 use signet_core::pod::{Ask, HttpAsk, PAGES_PORT, Probe, ProbeKind};
 
-use crate::{judge::View, verdict::Refusal};
+use crate::{judge::View, ours, verdict::Refusal};
 
 /// The originals, `{"<container>": {"livenessProbe": {..}, "preStop": {..}}}`: annotation [`signet_core::pod::ORIGINAL_PROBES`].
 pub(crate) type Originals = BTreeMap<String, BTreeMap<String, Value>>;
@@ -23,8 +23,9 @@ pub(crate) struct Rewritten {
     pub warnings: Vec<String>,
 }
 
-/// Rewrites the probes and hooks of `pod`, whose typed twin is `view`. What runs in the container (exec, sleep) stays.
-pub(crate) fn rewrite(pod: &mut Value, view: &View) -> Rewritten {
+/// Rewrites the probes and hooks of `pod`, whose typed twin is `view`. What runs in the container (exec, sleep) stays. A
+/// rewritten one that stands in `found`, the pod as it came, with the API server's defaults in it, is as good as a new one.
+pub(crate) fn rewrite(pod: &mut Value, view: &View, found: &Value) -> Rewritten {
     let mut done = Rewritten::default();
     let grace = view.spec.termination_grace_period_seconds.unwrap_or(GRACE);
     let restartable = |container: &Container| container.restart_policy.as_deref() == Some("Always");
@@ -40,7 +41,8 @@ pub(crate) fn rewrite(pod: &mut Value, view: &View) -> Rewritten {
             let raw = pod.pointer_mut(&format!("/spec/{list}/{n}")).and_then(Value::as_object_mut);
             let Some(raw) = raw else { continue };
             for kind in KINDS {
-                one(raw, container, kind, grace, &mut done);
+                let before = standing(found, list, &container.name, kind);
+                one(raw, container, kind, grace, before, &mut done);
             }
         }
     }
@@ -52,6 +54,7 @@ fn one(
     container: &Container,
     kind: ProbeKind,
     grace: i64,
+    before: Option<&Value>,
     done: &mut Rewritten,
 ) {
     let (ask, timeout) = match asked(container, kind, grace) {
@@ -79,6 +82,9 @@ fn one(
             .map(|(key, value)| (key.clone(), value.clone())),
     ));
     rewritten["httpGet"] = json!({ "path": probe.path(), "port": PAGES_PORT, "scheme": "HTTP" });
+    if let Some(before) = before.filter(|before| ours::covers(before, &rewritten)) {
+        rewritten = before.clone();
+    }
     let original = std::mem::replace(at, rewritten);
     done.originals.entry(container.name.clone()).or_default().insert(field(kind).to_owned(), original);
     done.probes.push(probe);
@@ -173,6 +179,17 @@ fn port(container: &Container, port: &IntOrString) -> Result<u16, String> {
         IntOrString::String(name) => name.chars().take(63).collect(),
     };
     number.filter(|number| *number != 0).ok_or_else(shown)
+}
+
+/// The same probe or hook of another copy of the pod.
+fn standing<'a>(pod: &'a Value, list: &str, container: &str, kind: ProbeKind) -> Option<&'a Value> {
+    let containers = pod.get("spec")?.get(list)?.as_array()?;
+    let container =
+        containers.iter().find(|item| item.get("name").and_then(Value::as_str) == Some(container))?;
+    match kind {
+        ProbeKind::PostStart | ProbeKind::PreStop => container.get("lifecycle")?.get(field(kind)),
+        _ => container.get(field(kind)),
+    }
 }
 
 /// Where a probe or hook stands in its container.

@@ -34,6 +34,15 @@ fn a_deployment_as_people_write_it_is_injected_as_the_golden_file_says() {
     assert_eq!(injected(&after), after, "once more changes nothing");
 }
 
+/// The golden pod as an API server (1.37, `kubectl create --dry-run=server -o json`) gave it back: defaults everywhere, and its own
+/// token in every container but ours.
+#[test]
+fn a_pod_that_the_api_server_has_defaulted_needs_no_patch_when_the_webhook_is_asked_again() {
+    let pod = std::fs::read_to_string(file("defaulted-pod.json")).unwrap();
+    let pod: serde_json::Value = serde_json::from_str(&pod).unwrap();
+    assert_eq!(inject(&pod, None, &settings()), Outcome::Patch { ops: vec![], warnings: vec![] });
+}
+
 #[test]
 fn uninject_is_the_way_back() {
     let before = std::fs::read_to_string(file("shop.yaml")).unwrap();

@@ -10,7 +10,8 @@ use std::{
     time::Duration,
 };
 
-use rcgen::CertificateSigningRequestParams;
+use prost_types::value::Kind;
+use rcgen::{CertificateSigningRequestParams, ExtendedKeyUsagePurpose, SanType};
 use rustls_pki_types::CertificateDer;
 use signet_api::istio::{
     IstioCertificateRequest, IstioCertificateResponse,
@@ -19,6 +20,7 @@ use signet_api::istio::{
 use signet_core::{
     drain::Drain,
     identity::{self, SpiffeId, TrustDomain},
+    pod::SERVING,
     tls::{self, Generation},
     trust::Trust,
 };
@@ -26,9 +28,9 @@ use signet_link::server::{self, Caller, Limits};
 use tokio::net::TcpListener;
 use tonic::{Request, Response, Status};
 
-use crate::pki::{Authority, leaf_params};
+use crate::pki::{Authority, bare_leaf_params, leaf_params};
 
-/// What it answers. Who asks is known from the SVID, or else is whoever the token says: a token is a SPIFFE ID in words.
+/// What it answers; to who asks for a serving certificate, always that. Who asks is known from the SVID, or else is whoever the token says: a token is a SPIFFE ID in words.
 #[derive(Clone, Debug)]
 pub enum Answers {
     /// A leaf for who asks.
@@ -109,6 +111,14 @@ impl IstioCertificateService for Service {
         let asks = caller(&request)?;
         let csr = CertificateSigningRequestParams::from_pem(&request.get_ref().csr)
             .map_err(|e| Status::invalid_argument(e.to_string()))?;
+        let serving = request.get_ref().metadata.as_ref().and_then(|metadata| metadata.fields.get(SERVING));
+        if let Some(Kind::StringValue(name)) = serving.and_then(|name| name.kind.clone()) {
+            let mut params = bare_leaf_params(Duration::from_secs(3600));
+            let name = name.try_into().map_err(|_| Status::invalid_argument("no DNS name"))?;
+            params.subject_alt_names = vec![SanType::DnsName(name)];
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            return Ok(self.response(&self.authority.chain(&params, &csr.public_key)));
+        }
         let leaf =
             |id: &SpiffeId, life| self.authority.chain(&leaf_params(&id.to_string(), life), &csr.public_key);
         let answers = self.answers.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -119,9 +129,15 @@ impl IstioCertificateService for Service {
             Answers::Refuse(why) => return Err(Status::permission_denied(why)),
             Answers::Never => std::future::pending().await,
         };
+        Ok(self.response(&chain))
+    }
+}
+
+impl Service {
+    fn response(&self, chain: &[CertificateDer<'_>]) -> Response<IstioCertificateResponse> {
         let mut cert_chain: Vec<String> = chain.iter().map(|der| pem(der)).collect();
         cert_chain.push(self.authority.bundle(1).to_pem());
-        Ok(Response::new(IstioCertificateResponse { cert_chain }))
+        Response::new(IstioCertificateResponse { cert_chain })
     }
 }
 

@@ -9,6 +9,7 @@ mod admission;
 mod demo;
 mod hostile;
 mod identity;
+mod injector;
 mod outage;
 mod policy;
 mod programs;
