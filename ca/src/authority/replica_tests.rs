@@ -153,13 +153,16 @@ fn a_rotation_goes_on_past_a_replica_that_is_cut_off_and_no_step_is_dated_while_
         let world = World::new("partition");
         let old = world.replicas[0].signing_root();
         world.replicas[1].rotate().unwrap(); // an order may go to any of them
-        let (mut phases, mut last_of_old) = (vec![], 0);
-        for _ in 0..500 {
+        let (mut phases, mut last_of_old, mut since) = (vec![], 0, None);
+        for second in 0..600 {
             let phase = world.phase();
             if phases.last() != Some(&phase) {
                 phases.push(phase);
             }
-            world.cut(1, phase == cut_in);
+            if phase == cut_in {
+                since = since.or(Some(second));
+            }
+            world.cut(1, since.is_some_and(|since| second - since < 3 * FOLLOWS));
             world.beat();
             for index in 0..2 {
                 if let Ok(leaf) = world.leaf(index)
