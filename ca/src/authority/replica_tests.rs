@@ -93,8 +93,9 @@ impl World {
         self.now.fetch_add(seconds, Ordering::SeqCst);
     }
 
+    /// The last one first: what the first one then stores, the others have not seen.
     fn beat(&self) {
-        for replica in &self.replicas {
+        for replica in self.replicas.iter().rev() {
             let _ = replica.tick();
         }
     }
