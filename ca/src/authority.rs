@@ -249,6 +249,7 @@ impl Authority {
             return self.renew_intermediate(writer, now);
         }
         if !self.leads() {
+            writer.published = None; // once we lead again, we look
             return Ok(());
         }
         let Some(step) = rotation::next(&writer.state, now).filter(|_| self.is_settled(writer)) else {
@@ -484,5 +485,7 @@ const MARGIN: i64 = 3;
 /// Replicas start together and each records an intermediate: as many as there may be, twice over.
 const TRIES: u32 = 10;
 
+#[cfg(test)]
+mod replica_tests;
 #[cfg(test)]
 mod tests;

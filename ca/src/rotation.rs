@@ -3,14 +3,17 @@
 //! | phase    | is over when                                             | then                                          |
 //! |----------|----------------------------------------------------------|-----------------------------------------------|
 //! | steady   | half of the root's life is gone, or someone says so      | a new root is made and joins the bundle       |
-//! | prepare  | the bundle is in the trust file, written and read back   | its publication is dated                      |
+//! | prepare  | the bundle is published, written and read back           | its publication is dated                      |
 //! | converge | every leaf issued before that date has expired           | the new root signs; the old one retires       |
 //! | activate | the intermediate in use is one of the new root           | that is dated                                 |
 //! | retire   | every leaf issued before that date has expired           | the old root leaves the bundle                |
 //!
 //! **The law**: whoever holds any bundle that was current within the last leaf life can verify every valid leaf. A holder of
 //! an older one has no valid leaf of its own, since each issuance brings the bundle. (`tests`: the law holds with
-//! crashes at every point.)
+//! crashes at every point, and with a replica that is cut off.)
+//!
+//! Where replicas share the state, `prepare` and `activate` are not over before all of them have seen the phase, or have
+//! fallen silent; `authority` knows when.
 //!
 //! Here are decisions only. `authority` stores each new state before it takes effect, so a restart resumes.
 
@@ -54,7 +57,7 @@ pub(crate) enum Step {
 pub(crate) enum Change {
     /// Starts a rotation with this new root.
     Prepare(Root),
-    /// The bundle with the next root is in the trust file.
+    /// The bundle with the next root is published.
     Published,
     Activate,
     /// Leaves are signed under the new root.

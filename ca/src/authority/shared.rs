@@ -65,7 +65,8 @@ impl Authority {
             true => {
                 let bundle = bundle_of(&state)?;
                 self.ground.trust.offer(bundle.clone());
-                (Arc::new(bundle.clone()), bundle.to_pem().into())
+                let pem = bundle.to_pem().into();
+                (Arc::new(bundle), pem)
             }
             false => (Arc::clone(&live.bundle), Arc::clone(&live.bundle_pem)),
         };

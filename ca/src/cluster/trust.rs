@@ -75,6 +75,11 @@ impl TrustMaps {
             let bundle = wanted.borrow_and_update().clone();
             let Some(bundle) = bundle.filter(|_| self.lease.is_held()) else {
                 known.clear();
+                // Once the Lease is ours again, what we wanted is old: the authority says anew.
+                self.wanted.send_if_modified(|wanted| {
+                    *wanted = None;
+                    false
+                });
                 continue;
             };
             match self.pass(&bundle, &mut known).await {
@@ -98,6 +103,12 @@ impl TrustMaps {
     /// Once over everything that should hold `bundle`. The first error, after all were tried.
     async fn pass(&self, bundle: &TrustBundle, known: &mut Known) -> Result<(), NoAnswer> {
         let now = (self.running)();
+        // Never over what a later leader wrote, however long we were held up.
+        if self.published().await?.is_some_and(|published| published.sequence > bundle.sequence) {
+            return Err(NoAnswer::of(
+                "ConfigMap signet-system/signet-trust holds a newer bundle than the state's",
+            ));
+        }
         let namespaces = self.namespaces().await?;
         known.retain(|namespace, _| namespaces.contains(namespace));
         let is_due = |namespace: &String| {
@@ -130,6 +141,14 @@ impl TrustMaps {
             .retain(|name, _| namespaces.contains(name));
         self.write_webhook(bundle).await?;
         first_error.map_or(Ok(()), Err)
+    }
+
+    /// What stands in our own namespace, if that is whole.
+    async fn published(&self) -> Result<Option<TrustBundle>, NoAnswer> {
+        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
+        let map = call(api.get_opt(TRUST_CONFIG_MAP)).await?;
+        let pem = map.and_then(|map| map.data).and_then(|mut data| data.remove(TRUST_BUNDLE_KEY));
+        Ok(pem.and_then(|pem| TrustBundle::from_pem(pem.as_bytes()).ok()))
     }
 
     /// Ours, and every labelled one that is not on its way out: new objects are refused there.
@@ -213,11 +232,7 @@ impl TrustMaps {
 
 impl Publication for Arc<TrustMaps> {
     fn found(&self) -> Result<Option<TrustBundle>, CannotPublish> {
-        let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), SYSTEM_NAMESPACE);
-        let map = self.runtime.block_on(call(api.get_opt(TRUST_CONFIG_MAP)));
-        let map = map.map_err(|why| CannotPublish::Api(why.to_string()))?;
-        let pem = map.and_then(|map| map.data).and_then(|mut data| data.remove(TRUST_BUNDLE_KEY));
-        Ok(pem.and_then(|pem| TrustBundle::from_pem(pem.as_bytes()).ok()))
+        self.runtime.block_on(self.published()).map_err(|why| CannotPublish::Api(why.to_string()))
     }
 
     /// Tells the task; true once it has written and read back everywhere.

@@ -156,6 +156,18 @@ async fn who_does_not_hold_the_lease_writes_nothing() {
     assert!(world.published("signet-system").is_none());
 }
 
+#[tokio::test]
+async fn a_leader_of_before_never_writes_over_what_a_later_one_published() {
+    let mut world = World::new().await;
+    world.bundle.sequence = 2;
+    world.pass().await.unwrap();
+    let published = world.published("signet-system");
+    world.bundle.sequence = 1;
+    world.known.clear();
+    world.pass().await.unwrap_err();
+    assert_eq!(world.published("signet-system"), published);
+}
+
 #[tokio::test(start_paused = true)]
 async fn published_is_said_only_after_every_namespace_holds_it() {
     let world = World::new().await;
