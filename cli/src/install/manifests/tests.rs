@@ -215,11 +215,10 @@ fn rights_are_exactly_those_of_the_design() {
 
 /// A right, and the words of the design that ask for it.
 const RIGHTS: &[(&str, &str)] = &[
-    ("Role/ca secrets signet-ca get,update", "get/create/update its Secret"),
-    ("Role/ca secrets  create", "get/create/update its Secret"),
-    ("Role/ca secrets signet-ca-intermediate get", "get the Secret of an intermediate"),
-    ("Role/ca leases signet-ca get,update", "and its Lease"),
-    ("Role/ca leases  create", "and its Lease"),
+    ("Role/ca secrets signet-ca get,update", "get/update those named signet-ca"),
+    ("Role/ca secrets  create", "create secrets and leases"),
+    ("Role/ca leases signet-ca get,update", "get/update those named signet-ca"),
+    ("Role/ca leases  create", "create secrets and leases"),
     ("ClusterRole/signet-ca tokenreviews  create", "create tokenreviews"),
     ("ClusterRole/signet-ca pods  get", "get pods"),
     ("ClusterRole/signet-ca namespaces  list", "list namespaces"),

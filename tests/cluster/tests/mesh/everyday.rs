@@ -89,7 +89,7 @@ async fn run(team: &Namespace) -> Result<()> {
     let team = team.within(STARTS);
     team.wait_endpoints("blog", 2).await?;
     team.wait_endpoints("store", 2).await?;
-    for pod in ["early", "self", "guaranteed", "client"] {
+    for pod in ["early", "mirror", "guaranteed", "client"] {
         team.wait_ready(pod).await?;
     }
     let client = async |argv: &[&str]| ask(&team, "client", "toolbox", argv).await;
@@ -109,8 +109,8 @@ async fn run(team: &Namespace) -> Result<()> {
         let answer = client(&["curl", "-sS", "-m", "20", &url]).await?;
         ensure!(answer.starts_with(&format!("nginx on {store} ")), "{answer}");
     }
-    let own = ask(&team, "self", "toolbox", &["curl", "-sS", "-m", "20", "http://self/"]).await?;
-    ensure!(own.starts_with("nginx on self "), "{own}");
+    let own = ask(&team, "mirror", "toolbox", &["curl", "-sS", "-m", "20", "http://self/"]).await?;
+    ensure!(own.starts_with("nginx on mirror "), "{own}");
     let guaranteed = team.api::<Pod>().get("guaranteed").await?;
     let class = guaranteed.status.and_then(|status| status.qos_class);
     ensure!(class.as_deref() == Some("Guaranteed"), "its class is {class:?}");
@@ -168,7 +168,8 @@ async fn proven(mesh: &Mesh, office: &Namespace) -> Result<()> {
         };
         ensure!(edges.iter().any(|edge| is_it(&edge)), "no proven edge to {app} in {edges:#?}");
     }
-    let plain: Vec<&Value> = edges.iter().filter(|edge| edge["secured"] != true).collect();
+    let plain = edges.iter().filter(|edge| edge["secured"] != true && edge["refused"] != true);
+    let plain: Vec<&Value> = plain.collect();
     ensure!(!plain.is_empty(), "the outside client is not shown");
     for edge in plain {
         ensure!(edge["client"]["namespace"] == office.name.as_str(), "not of the outside client: {edge:#}");
