@@ -50,7 +50,10 @@ async fn a_teams_unchanged_apps_all_work_in_the_mesh_and_no_wire_holds_a_word_of
         for marker in MARKERS {
             ensure!(!holds(&packets, marker), "{marker} is in plain sight");
         }
-        ensure!(holds(&packets, OUTSIDE), "the outside client's words are not there: is this the right wire?");
+        ensure!(
+            holds(&packets, OUTSIDE),
+            "the outside client's words are not there: is this the right wire?"
+        );
         for (app, port) in SERVERS {
             for address in addresses(team, app).await? {
                 let server = SocketAddr::new(address, port);
@@ -116,9 +119,8 @@ async fn run(team: &Namespace) -> Result<()> {
     ensure!(class.as_deref() == Some("Guaranteed"), "its class is {class:?}");
     let completed = |job: &Job| job.status.as_ref().is_some_and(|status| status.succeeded == Some(1));
     team.wait_for::<Job>("report", "to complete", completed).await?;
-    let of_the_cron_job = |jobs: &[&Job]| {
-        jobs.iter().find(|job| is_of_nightly(job) && completed(job)).map(|_| ())
-    };
+    let of_the_cron_job =
+        |jobs: &[&Job]| jobs.iter().find(|job| is_of_nightly(job) && completed(job)).map(|_| ());
     team.wait_among::<Job, ()>("", "a Job of the CronJob to complete", of_the_cron_job).await
 }
 
@@ -145,7 +147,8 @@ async fn ask_from(office: &Namespace, team: &Namespace) -> Result<()> {
 async fn is_injected(team: &Namespace) -> Result<()> {
     for pod in team.api::<Pod>().list(&ListParams::default()).await? {
         let spec = pod.spec.context("a pod has a spec")?;
-        let first: Vec<&str> = spec.init_containers.iter().flatten().map(|c| c.name.as_str()).take(2).collect();
+        let first: Vec<&str> =
+            spec.init_containers.iter().flatten().map(|c| c.name.as_str()).take(2).collect();
         ensure!(first == ["signet-capture", "signet-proxy"], "{:?} begins with {first:?}", pod.metadata.name);
     }
     Ok(())
