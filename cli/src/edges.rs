@@ -95,8 +95,9 @@ async fn ask(whom: &Whom) -> Result<Edges> {
     }
 }
 
+/// What a pod says to itself is on no wire.
 pub(crate) fn is_plaintext(edge: &Edge) -> bool {
-    !edge.secured && !edge.refused
+    !edge.secured && !edge.refused && edge.reason.as_deref() != Some("own_pod")
 }
 
 /// IDs last: they are long, and a narrow terminal wraps only them.

@@ -47,7 +47,8 @@ impl Namespace {
 }
 
 impl Node {
-    /// Records every packet between this node and the rest of the world: of its pods too, as far as they leave it.
+    /// Records every packet between this node and the rest of the world: of its pods too, as far as they leave it. Not the
+    /// images that it pulls.
     pub async fn capture(&self) -> Result<Capture> {
         let begun = Box::pin(begin(self.clone(), LINK, network::FABRIC_V4.into()));
         begun.await.with_context(|| format!("capture the packets of {}", self.name()))
@@ -81,8 +82,9 @@ impl Capture {
 async fn begin(node: Node, interface: &str, address: IpAddr) -> Result<Capture> {
     let mut tcpdump = Command::new("nsenter")
         .args([&network_of(&node), "setpriv", "--pdeathsig", "KILL", "tcpdump", "-i", interface])
-        // Unfiltered, unbuffered, unresolved. As root: a change of user would undo the death signal.
-        .args(["-U", "-n", "--immediate-mode", "-Z", "root", "-s", "0", "-w", "-"])
+        // Unbuffered, unresolved. As root: a change of user would undo the death signal.
+        .args(["-U", "-n", "--immediate-mode", "-Z", "root", "-s", "0", "-B", BUFFER, "-w", "-"])
+        .arg(format!("not port {}", network::REGISTRY_PORT))
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -167,6 +169,8 @@ fn hex(bytes: &[u8]) -> String {
 
 /// A node's way to the others.
 const LINK: &str = "eth0";
+/// KiB, for what comes while this machine compiles.
+const BUFFER: &str = "32768";
 /// discard (RFC 863): whether anybody listens there does not matter.
 const MARK_PORT: u16 = 9;
 /// A test looks for words in a few requests.
