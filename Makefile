@@ -36,7 +36,7 @@ lint: ## Format, clippy, the walls of the house, dependencies
 	scripts/stage.sh clippy cargo clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: cluster
-cluster: cluster-build ## A real Kubernetes on this machine, left running (NODES=1 for a smaller one); prints its KUBECONFIG
+cluster: cluster-build ## A real Kubernetes on this machine, left running (NODES=1 for a smaller one); prints its KUBECONFIG, and the PATH to kubectl and signet
 	"$(BIN)/signet-cluster" up $(if $(NODES),--nodes $(NODES))
 
 .PHONY: cluster-down

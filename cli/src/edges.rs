@@ -8,6 +8,7 @@ use crate::{
     ask::Place,
     cluster::Part,
     human,
+    named::Scope,
     output::{self, Mark, Output},
     replicas,
     shapes::{Edge, EdgeList, End},
@@ -33,8 +34,8 @@ use crate::{
     after_help = "Exit status: 0 fine, 1 with --plaintext: there are such edges, 2 could not ask"
 )]
 pub(crate) struct Args {
-    /// Only those with an end in this namespace
-    namespace: Option<String>,
+    #[command(flatten)]
+    scope: Scope,
     /// Only connections that carried plaintext
     #[arg(long)]
     plaintext: bool,
@@ -53,7 +54,7 @@ struct Edges {
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     let mut edges = ask(&args.asking.whom().await?).await?;
-    if let Some(namespace) = &args.namespace {
+    if let Some(namespace) = args.scope.namespace() {
         let ends = |edge: &Edge| [edge.client.namespace.clone(), edge.server.namespace.clone()];
         edges.edges.retain(|edge| ends(edge).iter().flatten().any(|of| of == namespace));
     }
@@ -68,7 +69,10 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     out.show(&edges, |edges| match (found, args.plaintext) {
         (true, _) => edges_table(out, &edges.edges),
         (false, true) => "No plaintext was seen.".into(),
-        (false, false) => "Nobody has talked to anybody yet.".into(),
+        (false, false) => match args.scope.namespace() {
+            Some(namespace) => format!("Nobody has talked to or from namespace {namespace} yet."),
+            None => "Nobody has talked to anybody yet.".into(),
+        },
     })?;
     for missing in &edges.missing {
         output::note(&format!("Not all of it: {missing}"));

@@ -13,6 +13,7 @@ use crate::{
     ask::{NoAnswer, Place},
     cluster::Part,
     edges::edges_table,
+    named::{InNamespace, Kind, is_name},
     output::{self, Output},
     replicas,
     shapes::{Edge, WorkloadStatus},
@@ -28,7 +29,7 @@ use crate::{
 ///
 /// Examples:
 ///   signet explain shop/web-0
-///   signet explain shop/api
+///   signet explain -n shop service/api
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,
@@ -37,6 +38,8 @@ use crate::{
 pub(crate) struct Args {
     /// "namespace/pod" or "namespace/service"
     name: String,
+    #[command(flatten)]
+    namespace: InNamespace,
     #[command(flatten)]
     asking: Asking,
 }
@@ -50,7 +53,7 @@ pub(crate) struct Args {
 ///
 /// Examples:
 ///   signet endpoints --from shop/web-0
-///   signet endpoints api.shop --from shop/web-0
+///   signet endpoints api.shop --from web-0 -n shop
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = "Exit status: 0 shown, 2 could not ask")]
 pub(crate) struct EndpointsArgs {
@@ -60,21 +63,30 @@ pub(crate) struct EndpointsArgs {
     #[arg(long, value_name = "POD")]
     from: String,
     #[command(flatten)]
+    namespace: InNamespace,
+    #[command(flatten)]
     asking: Asking,
 }
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
-    let Some((namespace, name)) = args.name.split_once('/').filter(|(ns, name)| is_name(ns) && is_name(name))
-    else {
-        bail!("{:?} is not namespace/pod or namespace/service", args.name);
-    };
+    let named = args.namespace.read(&args.name)?;
+    let (namespace, name) = named.in_full()?;
     let whom = args.asking.whom().await?;
-    let pod = ask(&whom, &format!("/v1/explain?namespace={namespace}&pod={name}")).await?;
-    let service = ask(&whom, &format!("/v1/explain?namespace={namespace}&service={name}")).await?;
+    let (mut pod, mut service) = (Vec::new(), Vec::new());
+    if named.may_be(Kind::Pod) {
+        pod = ask(&whom, &format!("/v1/explain?namespace={namespace}&pod={name}")).await?;
+    }
+    if named.may_be(Kind::Service) {
+        service = ask(&whom, &format!("/v1/explain?namespace={namespace}&service={name}")).await?;
+    }
     let pod = best(pod, |pod| pod["workload"]["proxy"]["connected"] == true)?;
     let service = best(service, |_| false)?;
     if pod.is_none() && service.is_none() {
-        bail!("there is no Pod and no Service {}", args.name);
+        match named.kind {
+            Some(Kind::Pod) => bail!("there is no Pod {namespace}/{name}"),
+            Some(Kind::Service) => bail!("there is no Service {namespace}/{name}"),
+            None => bail!("there is no Pod and no Service {namespace}/{name}"),
+        }
     }
     let out = Output::to_stdout(args.asking.output);
     let wanting = pod.as_ref().is_some_and(|pod| pod["wanted"] == true && pod["injected"] != true);
@@ -91,10 +103,11 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
 }
 
 pub(crate) async fn endpoints(args: EndpointsArgs) -> Result<Exit> {
-    let from = args.from.split_once('/').filter(|(ns, name)| is_name(ns) && is_name(name));
-    let (Some((namespace, pod)), true) = (from, args.host.as_deref().is_none_or(is_host)) else {
+    let from = args.namespace.read(&args.from)?;
+    let (namespace, pod) = from.in_full()?;
+    if !from.may_be(Kind::Pod) || !args.host.as_deref().is_none_or(is_host) {
         bail!("write it like: signet endpoints api.shop --from shop/web-0");
-    };
+    }
     let host = args.host.iter().map(|host| format!("&host={host}")).collect::<String>();
     let answers =
         ask(&args.asking.whom().await?, &format!("/v1/endpoints?from={namespace}/{pod}{host}")).await?;
@@ -316,12 +329,6 @@ fn endpoint_row(endpoint: &EndpointView) -> [String; 5] {
 
 fn plaintext_text(out: Output, edges: &[Edge]) -> String {
     if edges.is_empty() { String::new() } else { format!("\nNot encrypted:\n{}", edges_table(out, edges)) }
-}
-
-/// A DNS-1123 name: nothing in it has a meaning in a URL.
-fn is_name(text: &str) -> bool {
-    !text.is_empty()
-        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b"-.".contains(&b))
 }
 
 /// A name or an address.

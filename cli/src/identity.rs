@@ -10,6 +10,7 @@ use crate::{
     ask::Place,
     cluster::Cluster,
     human,
+    named::{InNamespace, Kind as Of, Named},
     output::Output,
     shapes::ProxyIdentity,
     state::{Kind, Running, RunningChild, StateDir},
@@ -24,6 +25,7 @@ use crate::{
 ///
 /// Examples:
 ///   signet identity shop/api-0
+///   signet identity -n shop api-0
 ///   signet identity api-0 -o json | jq -r .chain | openssl x509 -noout -text
 #[derive(Debug, clap::Args)]
 #[command(
@@ -34,20 +36,26 @@ pub(crate) struct Args {
     /// "namespace/pod", or "pod" where only one has that name
     workload: String,
     #[command(flatten)]
+    namespace: InNamespace,
+    #[command(flatten)]
     asking: Asking,
 }
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
+    let workload = args.namespace.read(&args.workload)?;
+    if !workload.may_be(Of::Pod) {
+        bail!("a Service has no certificate, its pods have; signet explain shows them");
+    }
     let (name, identity) = match args.asking.whom().await? {
-        Whom::Local(state) => local(&state, &args.workload).await?,
-        Whom::Cluster(cluster) => in_cluster(&cluster, &args.workload).await?,
+        Whom::Local(state) => local(&state, &workload).await?,
+        Whom::Cluster(cluster) => in_cluster(&cluster, &workload).await?,
     };
     Output::to_stdout(args.asking.output).show(&identity, |identity| text(&name, identity))?;
     let well = identity.left_seconds.is_some_and(|left| left > 0) && identity.trust_fault.is_none();
     Ok(if well { Exit::Fine } else { Exit::Fix })
 }
 
-async fn local(state: &StateDir, workload: &str) -> Result<(String, ProxyIdentity)> {
+async fn local(state: &StateDir, workload: &Named) -> Result<(String, ProxyIdentity)> {
     let running = state.read_running()?;
     let child = find(&running, workload)?;
     let admin = child
@@ -57,7 +65,7 @@ async fn local(state: &StateDir, workload: &str) -> Result<(String, ProxyIdentit
     Ok((child.name.clone(), asked.map_err(|e| state.explain(&child.name, e))?))
 }
 
-async fn in_cluster(cluster: &Cluster, workload: &str) -> Result<(String, ProxyIdentity)> {
+async fn in_cluster(cluster: &Cluster, workload: &Named) -> Result<(String, ProxyIdentity)> {
     let pod = find_pod(cluster, workload).await?;
     let (namespace, name) = (pod.namespace().unwrap_or_default(), pod.name_any());
     if !has_proxy(&pod) {
@@ -73,12 +81,13 @@ async fn in_cluster(cluster: &Cluster, workload: &str) -> Result<(String, ProxyI
     Ok((format!("{namespace}/{name}"), identity))
 }
 
-/// "namespace/pod", or "pod" where only one has that name.
-pub(crate) async fn find_pod(cluster: &Cluster, workload: &str) -> Result<Pod> {
+/// The pod, named in full, or by a name that only one has.
+async fn find_pod(cluster: &Cluster, workload: &Named) -> Result<Pod> {
+    let Named { namespace, name: workload, .. } = workload;
     let what = format!("asking for pod {workload}");
-    if let Some((namespace, name)) = workload.split_once('/') {
-        let pod = cluster.pods(namespace).get_opt(name).await.map_err(|e| cluster.explain(&what, e))?;
-        return pod.with_context(|| format!("there is no pod {workload} in {}", cluster.name));
+    if let Some(namespace) = namespace {
+        let pod = cluster.pods(namespace).get_opt(workload).await.map_err(|e| cluster.explain(&what, e))?;
+        return pod.with_context(|| format!("there is no pod {namespace}/{workload} in {}", cluster.name));
     }
     let named = ListParams::default().fields(&format!("metadata.name={workload}"));
     let pods = Api::<Pod>::all(cluster.client.clone()).list(&named).await;
@@ -99,10 +108,14 @@ pub(crate) fn has_proxy(pod: &Pod) -> bool {
     containers.into_iter().any(|container| container.name == PROXY_CONTAINER)
 }
 
-fn find<'a>(running: &'a Running, workload: &str) -> Result<&'a RunningChild> {
+fn find<'a>(running: &'a Running, workload: &Named) -> Result<&'a RunningChild> {
+    let workload = &match &workload.namespace {
+        Some(namespace) => format!("{namespace}/{}", workload.name),
+        None => workload.name.clone(),
+    };
     let proxies = || running.children.iter().filter(|child| child.kind == Kind::Proxy);
     let fits = |child: &&RunningChild| {
-        child.name == workload || child.name.rsplit_once('/').is_some_and(|(_, pod)| pod == workload)
+        child.name == *workload || child.name.rsplit_once('/').is_some_and(|(_, pod)| pod == workload)
     };
     let names =
         |found: Vec<&RunningChild>| found.iter().map(|c| c.name.clone()).collect::<Vec<_>>().join(", ");
@@ -166,10 +179,11 @@ mod tests {
             ("ca", Err("no proxy runs")),
             ("-0", Err("there are shop/api-0")),
         ] {
-            match (find(&running, asked), want) {
+            let asked = InNamespace::default().read(asked).unwrap();
+            match (find(&running, &asked), want) {
                 (Ok(child), Ok(name)) => assert_eq!(child.name, name),
-                (Err(e), Err(words)) => assert!(e.to_string().contains(words), "{asked}: {e}"),
-                (found, _) => panic!("{asked}: {found:?}"),
+                (Err(e), Err(words)) => assert!(e.to_string().contains(words), "{asked:?}: {e}"),
+                (found, _) => panic!("{asked:?}: {found:?}"),
             }
         }
     }

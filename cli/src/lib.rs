@@ -18,6 +18,7 @@ mod identity;
 mod inject;
 mod install;
 pub mod local;
+mod named;
 pub mod output;
 mod proc;
 mod replicas;

@@ -97,9 +97,10 @@ struct Sides {
 
 impl Key {
     fn of(edge: &Edge) -> Self {
-        let end = |end: &End| {
-            (end.namespace.clone(), end.pod.clone(), end.address.clone(), end.id.clone(), end.port)
-        };
+        // A proxy tells the address alone until it knows the pod; the controller adds the pod then, and it is one end all the same.
+        let address = |end: &End| end.address.clone().filter(|_| end.pod.is_none());
+        let end =
+            |end: &End| (end.namespace.clone(), end.pod.clone(), address(end), end.id.clone(), end.port);
         Self {
             client: end(&edge.client),
             server: end(&edge.server),
@@ -197,6 +198,14 @@ mod tests {
             ..edge("web", "server", 1)
         };
         assert_eq!(totals(&[vec![edge("web", "client", 1)], vec![plain, liar]]).len(), 3);
+    }
+
+    #[test]
+    fn a_pod_that_was_first_told_by_its_address_alone_is_one_end() {
+        let mut early = edge("web", "server", 4);
+        early.client.address = Some("10.0.0.1".into());
+        let merged = totals(&[vec![edge("web", "server", 20), early]]);
+        assert_eq!(merged, [("web".into(), "server".into(), 24, 240)]);
     }
 
     fn answer(workloads: &[(&str, Option<bool>)]) -> ControllerStatus {

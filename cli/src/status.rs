@@ -10,6 +10,7 @@ use crate::{
     ca,
     cluster::{Cluster, ClusterName, Part},
     human,
+    named::Scope,
     output::{self, Mark, Output},
     replicas,
     shapes::{CaStatus, ControllerStatus, RootState, WorkloadStatus},
@@ -31,8 +32,8 @@ use crate::{
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = "Exit status: 0 all well, 1 something to fix, 2 could not ask")]
 pub(crate) struct Args {
-    /// Only pods of this namespace
-    namespace: Option<String>,
+    #[command(flatten)]
+    scope: Scope,
     #[command(flatten)]
     asking: Asking,
 }
@@ -58,12 +59,12 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         Whom::Local(state) => local(&state).await?,
         Whom::Cluster(cluster) => in_cluster(&cluster).await?,
     };
-    if let (Some(namespace), Some(controller)) = (&args.namespace, &mut status.controller) {
-        controller.workloads.retain(|workload| workload.namespace == *namespace);
+    if let (Some(namespace), Some(controller)) = (args.scope.namespace(), &mut status.controller) {
+        controller.workloads.retain(|workload| workload.namespace == namespace);
     }
     status.problems.extend(status.controller.iter().flat_map(controller_problems));
     let out = Output::to_stdout(args.asking.output);
-    out.show(&status, |status| text(out, status))?;
+    out.show(&status, |status| text(out, status, args.scope.namespace()))?;
     Ok(if status.problems.is_empty() { Exit::Fine } else { Exit::Fix })
 }
 
@@ -128,7 +129,7 @@ fn controller_problems(status: &ControllerStatus) -> Vec<String> {
     problems
 }
 
-fn text(out: Output, status: &Status) -> String {
+fn text(out: Output, status: &Status, namespace: Option<&str>) -> String {
     let mut text = match (&status.running, &status.cluster) {
         (Some(running), _) => {
             format!("Mesh of {}, trust domain {}\n", running.directory.display(), running.trust_domain)
@@ -158,15 +159,18 @@ fn text(out: Output, status: &Status) -> String {
     if let Some(controller) = &status.controller {
         let header = ["WORKLOAD", "MESHED", "MODE", "PROXY", "CERT LEFT", "ADDRESS", "IDENTITY"];
         text += "\n";
+        if let (true, Some(namespace)) = (controller.workloads.is_empty(), namespace) {
+            text += &format!("There are no pods in namespace {namespace}.\n");
+            return text + &problems_text(&status.problems);
+        }
         text += &output::table(header, controller.workloads.iter().map(|workload| row(out, workload)));
     }
-    if !status.problems.is_empty() {
-        text += "\nTo fix:\n";
-        for problem in &status.problems {
-            text += &format!("  {problem}\n");
-        }
-    }
-    text
+    text + &problems_text(&status.problems)
+}
+
+fn problems_text(problems: &[String]) -> String {
+    let lines: String = problems.iter().map(|problem| format!("  {problem}\n")).collect();
+    if lines.is_empty() { lines } else { format!("\nTo fix:\n{lines}") }
 }
 
 fn ca_line(ca: &ca::Answer) -> String {

@@ -71,13 +71,17 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// "namespace/pod" of every pod with a proxy that has not ended.
+/// "namespace/pod" of every pod with a proxy that has not ended and is not on its way out: that one goes on with what it knows.
 async fn injected(cluster: &Cluster) -> Result<Vec<String>> {
     let running = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
     let pods = Api::<Pod>::all(cluster.client.clone()).list(&running).await;
     let pods = pods.map_err(|e| cluster.explain("asking for pods", e))?;
-    let pods = pods.items.iter().filter(|pod| has_proxy(pod));
+    let pods = pods.items.iter().filter(|pod| stays(pod));
     Ok(pods.map(|pod| format!("{}/{}", pod.namespace().unwrap_or_default(), pod.name_any())).collect())
+}
+
+fn stays(pod: &Pod) -> bool {
+    has_proxy(pod) && pod.metadata.deletion_timestamp.is_none()
 }
 
 fn refusal(injected: &[String], cluster: &Cluster) -> String {
@@ -198,6 +202,18 @@ mod tests {
         let at = |kind: &str| kinds.iter().position(|one| one == kind).unwrap();
         assert!(at("ClusterRoleBinding") < at("Deployment"));
         assert!(kinds.iter().all(|kind| ORDER.contains(&kind.as_str())), "{kinds:?}");
+    }
+
+    #[test]
+    fn a_pod_that_a_restart_has_replaced_is_not_waited_for() {
+        let pod = |deleted: Value, container: &str| -> Pod {
+            let metadata = json!({ "name": "web-0", "deletionTimestamp": deleted });
+            let spec = json!({ "containers": [], "initContainers": [{ "name": container }] });
+            serde_json::from_value(json!({ "metadata": metadata, "spec": spec })).unwrap()
+        };
+        assert!(stays(&pod(Value::Null, "signet-proxy")));
+        assert!(!stays(&pod("2026-11-24T00:00:00Z".into(), "signet-proxy")));
+        assert!(!stays(&pod(Value::Null, "migrate")));
     }
 
     #[test]

@@ -11,8 +11,6 @@ mod explain;
 mod follow;
 pub mod index;
 pub mod local;
-#[cfg(test)]
-mod measure;
 mod metrics;
 mod not_injected;
 mod report;

@@ -111,6 +111,7 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         Command::Up { nodes } => {
             let state = start::up(&Plan { name, nodes })?;
             println!("export KUBECONFIG={}", state.kubeconfig.display());
+            println!("export PATH={}:$PATH", programs_of_users()?);
         }
         Command::Hold { abandon, nodes } => hold(&Plan { name, nodes }, abandon)?,
         Command::Down => harness::stop(&name)?,
@@ -132,6 +133,13 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
         }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Where signet and kubectl are.
+fn programs_of_users() -> Result<String> {
+    let (own, kubectl) = (std::env::current_exe()?, Programs::open()?.path("kubectl")?);
+    let directories = [own, kubectl].map(|program| program.parent().map(|path| path.display().to_string()));
+    Ok(directories.into_iter().flatten().collect::<Vec<_>>().join(":"))
 }
 
 const NOT_RUNNING: &str = "no cluster is running; start one with: make cluster";

@@ -6,6 +6,12 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Node;
+use kube::{
+    Api,
+    api::{Patch, PatchParams},
+};
+use serde_json::json;
 
 use crate::{Cluster, harness::Steps, network, programs::Programs, state::State};
 
@@ -17,9 +23,24 @@ pub(crate) async fn wait(state: &State, programs: &Programs, steps: &Steps) -> R
     for node in cluster.nodes() {
         cluster.wait_node_ready(node.name()).await?;
     }
+    for (number, node) in (1..).zip(cluster.nodes()) {
+        tell_pod_ranges(&cluster, number, node.name()).await?;
+    }
     steps.say("nodes Ready");
     cluster.wait_dns_ready().await?;
     steps.say("first pod (CoreDNS) Ready");
+    Ok(())
+}
+
+/// As the controller-manager does where it hands ranges out to nodes; here they are in the settings of the network plugin.
+async fn tell_pod_ranges(cluster: &Cluster, number: u8, node: &str) -> Result<()> {
+    let ranges = network::node_pods(number);
+    let patch = Patch::Merge(json!({ "spec": { "podCIDR": ranges[0], "podCIDRs": ranges } }));
+    let nodes = Api::<Node>::all(cluster.client.clone());
+    nodes
+        .patch(node, &PatchParams::default(), &patch)
+        .await
+        .with_context(|| format!("tell {node}'s pod ranges"))?;
     Ok(())
 }
 

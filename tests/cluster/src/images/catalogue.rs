@@ -69,7 +69,7 @@ pub(super) fn recipes(programs: &Programs) -> Result<Vec<Recipe>> {
 
 fn toolbox() -> Recipe {
     Recipe {
-        names: words(&[TOOLBOX]),
+        names: words(&[TOOLBOX, EXAMPLES_CURL]),
         config: Config {
             // Not an entrypoint, so that a pod's `args` are a command of their own. A shell's child, because process 1
             // is deaf to SIGTERM unless it says otherwise.
@@ -85,7 +85,7 @@ fn toolbox() -> Recipe {
 
 fn nginx() -> Recipe {
     Recipe {
-        names: words(&[NGINX]),
+        names: words(&[NGINX, EXAMPLES_NGINX]),
         config: Config {
             stop_signal: "SIGQUIT", // lets requests finish
             // stderr: its own log file is opened before the configuration is read
@@ -157,6 +157,11 @@ fn runs_as(user: &str, entrypoint: &[&str]) -> Config {
 pub(super) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
+
+/// What examples/ ask for. Ours stand in for them, because nothing is pulled from outside: they listen where those do, and have their
+/// programs.
+const EXAMPLES_NGINX: &str = "docker.io/nginxinc/nginx-unprivileged:1.27";
+const EXAMPLES_CURL: &str = "docker.io/curlimages/curl:8.11.1";
 
 /// What the manifests of Gateway API's conformance suite ask for (v1.7.0).
 const CONFORMANCE_ECHO_BASIC: [&str; 2] = [

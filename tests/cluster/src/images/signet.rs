@@ -24,15 +24,16 @@ pub const CLUSTER_DEV: &str = "signet.test/cluster:dev";
 /// The images for the cluster's own tests. `binaries` is the directory that cargo left everything in.
 pub fn build_dev(binaries: &Path, progress: &dyn Fn(&str)) -> Result<()> {
     let binaries = [(host_architecture(), binaries)];
-    image(SIGNET_DEV, &["signet", "signet-proxy"], &binaries, progress)?;
-    image(CLUSTER_DEV, &["signet-cluster"], &binaries, progress).map(drop)
+    let installed = format!("signet.dev/signet:{}", signet_core::VERSION); // what `signet install` names
+    image(&[SIGNET_DEV, &installed], &["signet", "signet-proxy"], &binaries, progress)?;
+    image(&[CLUSTER_DEV], &["signet-cluster"], &binaries, progress).map(drop)
 }
 
 /// The image that ships, also as an OCI archive; `binaries` has one directory for each architecture (amd64, arm64).
 /// One architecture is an image, several are one index over an image each.
 pub fn build_signet_release(binaries: &[(&str, &Path)], progress: &dyn Fn(&str)) -> Result<(Image, PathBuf)> {
     let name = format!("signet.test/signet:{}", signet_core::VERSION);
-    let built = image(&name, &["signet", "signet-proxy"], binaries, progress)?;
+    let built = image(&[&name], &["signet", "signet-proxy"], binaries, progress)?;
     let architectures: Vec<&str> = binaries.iter().map(|(architecture, _)| *architecture).collect();
     let archive = format!("signet-{}-{}.tar", signet_core::VERSION, architectures.join("-"));
     let archive = paths::images()?.join(archive);
@@ -42,7 +43,7 @@ pub fn build_signet_release(binaries: &[(&str, &Path)], progress: &dyn Fn(&str))
 
 /// Nothing but `programs`, each at the root under its own name; the first is the entrypoint.
 fn image(
-    name: &str,
+    names: &[&str],
     programs: &[&str],
     binaries: &[(&str, &Path)],
     progress: &dyn Fn(&str),
@@ -51,7 +52,7 @@ fn image(
     let mut recipes = Vec::new();
     for (architecture, directory) in binaries {
         let mut recipe = Recipe {
-            names: words(&[name]),
+            names: words(names),
             config: Config {
                 user: NONROOT.to_owned(),
                 entrypoint: entrypoint.iter().cloned().collect(),

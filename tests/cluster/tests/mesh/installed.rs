@@ -108,7 +108,7 @@ impl Mesh {
     }
 }
 
-/// The image under test and the cluster's ranges, which its nodes do not tell.
+/// The image under test and the cluster's ranges.
 pub(crate) fn settings() -> Vec<&'static str> {
     let ranges = PODS.iter().chain(&SERVICES).flat_map(|range| ["--mesh-range", *range]);
     ["--image", SIGNET_DEV].into_iter().chain(ranges).collect()

@@ -6,3 +6,4 @@ mod installed;
 #[path = "../kubernetes/pods.rs"]
 mod pods;
 mod proof;
+mod readme;

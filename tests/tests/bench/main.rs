@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail their test")]
 
+mod controller;
+
 use std::process::{Command, Output};
 
 use serde_json::{Value, json};
