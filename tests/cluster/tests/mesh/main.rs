@@ -6,3 +6,6 @@ mod installed;
 #[path = "../kubernetes/pods.rs"]
 mod pods;
 mod proof;
+mod ready;
+mod strict;
+mod thief;
