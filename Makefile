@@ -4,6 +4,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 
 export CARGO_TARGET_DIR ?= $(HOME)/.cache/signet/target
+export SIGNET_MUTANT_PROXY ?= $(CARGO_TARGET_DIR)/mutant/signet-proxy
 export SIGNET_TOOLS ?= $(HOME)/.cache/signet/tools
 export SIGNET_TEST_RESULTS ?= $(HOME)/.cache/signet/test-results.txt
 # .cargo/config.toml names a target, so cargo builds below its name. Asked only by the targets that use it.

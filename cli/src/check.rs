@@ -1,13 +1,16 @@
 //! `signet check`: what is wrong with an installation, or would be. `facts` asks the cluster and our parts, `judge` finds (pure),
-//! `known` is the list of everything that can be found; each has a page in docs/checks/.
+//! `strict` does both for a namespace that shall go strict, `known` is the list of everything that can be found; each has a page in
+//! docs/checks/.
 
 mod facts;
 mod judge;
 mod known;
+mod strict;
 
 use anyhow::{Result, bail};
 use serde::Serialize;
 use signet_ca::Life;
+use signet_core::pod::MTLS;
 
 use crate::{
     Exit,
@@ -29,6 +32,7 @@ use crate::{
 /// Examples:
 ///   signet check --pre                       # before signet install
 ///   signet check
+///   signet check --strict-ready shop         # before its label signet.dev/mtls=strict
 ///   signet check --fail-on warn -o json      # in CI
 ///   signet check --list                      # everything that it knows
 #[derive(Debug, clap::Args)]
@@ -40,6 +44,9 @@ pub(crate) struct Args {
     /// Only what must be true before the installation
     #[arg(long)]
     pre: bool,
+    /// Only what would break, or stay open, once this namespace takes no plaintext
+    #[arg(long, value_name = "NAMESPACE", conflicts_with = "pre")]
+    strict_ready: Option<String>,
     /// From which severity on the exit status is 1
     #[arg(long, value_enum, value_name = "SEVERITY", default_value_t = Severity::Error)]
     fail_on: Severity,
@@ -47,7 +54,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "DURATION", default_value = "30d")]
     expiry_within: Life,
     /// Print every finding that there can be, and ask nobody
-    #[arg(long, conflicts_with = "pre")]
+    #[arg(long, conflicts_with_all = ["pre", "strict_ready"])]
     list: bool,
     #[command(flatten)]
     cluster: Which,
@@ -91,10 +98,18 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         return Ok(Exit::Fine);
     }
     let cluster = args.cluster.connect().await?;
-    let facts = Box::pin(Facts::ask(&cluster, args.pre)).await?;
-    let findings = judge::findings(&facts, args.expiry_within.0);
-    let report = Report { cluster: cluster.name, findings, unchecked: facts.unchecked };
-    out.show(&report, |report| text(out, report, args.pre))?;
+    let (findings, unchecked) = match &args.strict_ready {
+        Some(namespace) => {
+            let facts = Box::pin(strict::Facts::ask(&cluster, namespace)).await?;
+            (strict::findings(&facts), facts.unchecked)
+        }
+        None => {
+            let facts = Box::pin(Facts::ask(&cluster, args.pre)).await?;
+            (judge::findings(&facts, args.expiry_within.0), facts.unchecked)
+        }
+    };
+    let report = Report { cluster: cluster.name, findings, unchecked };
+    out.show(&report, |report| text(out, report, &args))?;
     if report.findings.iter().any(|finding| finding.severity >= args.fail_on) {
         return Ok(Exit::Fix);
     }
@@ -104,7 +119,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-fn text(out: Output, report: &Report, pre: bool) -> String {
+fn text(out: Output, report: &Report, args: &Args) -> String {
     let mut text = String::new();
     for finding in &report.findings {
         let mark = match finding.severity {
@@ -124,8 +139,29 @@ fn text(out: Output, report: &Report, pre: bool) -> String {
         text += &format!("{} not looked at: {unchecked}\n", out.mark(Mark::Bad));
     }
     if report.findings.is_empty() && report.unchecked.is_empty() {
-        let next = if pre { "; next: signet install | kubectl apply --server-side -f -" } else { "" };
-        text += &format!("{} {} is fine{next}\n", out.mark(Mark::Good), report.cluster);
+        let fine = match &args.strict_ready {
+            Some(namespace) => format!(
+                "nobody seen in the last 15 minutes would break in {namespace}; next: kubectl label --overwrite namespace \
+                 {namespace} {MTLS}=strict"
+            ),
+            None if args.pre => {
+                format!("{} is fine; next: signet install | kubectl apply --server-side -f -", report.cluster)
+            }
+            None => format!("{} is fine", report.cluster),
+        };
+        text += &format!("{} {fine}\n", out.mark(Mark::Good));
     }
     text
 }
+
+/// "a, b, c and 7 more".
+fn some(names: &[String]) -> String {
+    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
+    }
+}
+
+/// Names in one finding.
+const SHOWN: usize = 5;

@@ -11,7 +11,7 @@ use kube::ResourceExt as _;
 use signet_core::{bundle::TrustBundle, identity::SYSTEM_NAMESPACE, pod::INJECT};
 
 use crate::{
-    check::{Finding, facts::Facts, known::Id},
+    check::{Finding, facts::Facts, known::Id, some},
     cluster::{Part, is_ready},
     human,
     identity::has_proxy,
@@ -284,20 +284,9 @@ fn wants(label: Option<&String>) -> bool {
     label.is_some_and(|value| value == "enabled")
 }
 
-/// "a, b, c and 7 more".
-fn some(names: &[String]) -> String {
-    let shown = names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-    match names.len().saturating_sub(SHOWN) {
-        0 => shown,
-        more => format!("{shown} and {more} more"),
-    }
-}
-
 /// Native sidecars are stable since then, and it is what k8s-openapi is built for.
 const OLDEST_MINOR: u32 = 33;
 const DAY: i64 = 86_400;
-/// Names in one finding.
-const SHOWN: usize = 5;
 
 #[cfg(test)]
 mod tests;

@@ -27,6 +27,14 @@ pub(crate) enum Id {
     CertificateEnds,
     RootEnds,
     OutsideRanges,
+    PlaintextCaller,
+    NodeCaller,
+    OnHostNetwork,
+    OutsideStrict,
+    ApiServerCall,
+    HiddenControlPlane,
+    NotTcp,
+    ExcludedPorts,
 }
 
 /// `--list`.
@@ -40,7 +48,7 @@ pub(crate) struct Known {
 }
 
 impl Id {
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::OldKubernetes,
         Self::MissingRight,
         Self::PodSecurity,
@@ -52,6 +60,14 @@ impl Id {
         Self::OutsideRanges,
         Self::CertificateEnds,
         Self::RootEnds,
+        Self::PlaintextCaller,
+        Self::NodeCaller,
+        Self::OnHostNetwork,
+        Self::OutsideStrict,
+        Self::ApiServerCall,
+        Self::HiddenControlPlane,
+        Self::NotTcp,
+        Self::ExcludedPorts,
     ];
 
     pub(crate) fn word(self) -> &'static str {
@@ -139,6 +155,54 @@ impl Id {
                 Warn,
                 "A root ends soon",
                 "A root is replaced at half of its life, so one that is about to end says that rotation does not work.",
+            ),
+            Self::PlaintextCaller => (
+                "SG040",
+                Error,
+                "Somebody calls the namespace in plaintext",
+                "Strict refuses plaintext: this caller would be cut off.",
+            ),
+            Self::NodeCaller => (
+                "SG041",
+                Error,
+                "A node, or a pod on its network, calls the namespace in plaintext",
+                "A node's address is shared and never an identity of the mesh: strict would refuse this caller, and no label helps it.",
+            ),
+            Self::OnHostNetwork => (
+                "SG042",
+                Warn,
+                "Pods of the namespace use the host's network",
+                "They are never in the mesh: strict pods refuse what they send, and nothing guards what they serve.",
+            ),
+            Self::OutsideStrict => (
+                "SG043",
+                Error,
+                "Pods of the namespace have no proxy",
+                "Strict does not guard them, and its pods would refuse what they send.",
+            ),
+            Self::ApiServerCall => (
+                "SG044",
+                Error,
+                "The API server calls a Service of the namespace",
+                "It is no client of the mesh: strict would refuse it, and with a webhook what it guards can no longer be changed.",
+            ),
+            Self::HiddenControlPlane => (
+                "SG045",
+                Error,
+                "A NetworkPolicy keeps proxies from CA or controller",
+                "They get no certificate and no settings: in a strict namespace nothing reaches their pods.",
+            ),
+            Self::NotTcp => (
+                "SG046",
+                Warn,
+                "A Service has a port that is not TCP",
+                "Strict covers TCP: UDP and SCTP pass the proxy unencrypted, whoever sends it.",
+            ),
+            Self::ExcludedPorts => (
+                "SG047",
+                Warn,
+                "Ports are excluded from the proxy",
+                "Strict does not guard an excluded inbound port: everybody reaches it in plaintext, unseen.",
             ),
         }
     }

@@ -27,9 +27,11 @@ pub fn image(binaries: &[String], progress: &dyn Fn(&str)) -> Result<()> {
     Ok(())
 }
 
-/// The images for the cluster's own tests, from the binaries that cargo left in a directory.
-pub fn image_dev(binaries: &Path, progress: &dyn Fn(&str)) -> Result<()> {
-    images::build_dev(binaries, progress)
+/// The images for the cluster's own tests, from the binaries that cargo left in a directory; one of the mutant proxy too, when it is
+/// there.
+pub fn image_dev(binaries: &Path, mutant: Option<&Path>, progress: &dyn Fn(&str)) -> Result<()> {
+    let mutant = mutant.filter(|proxy| proxy.is_file()).and_then(Path::parent);
+    images::build_dev(binaries, mutant, progress)
 }
 
 /// The Gateway API conformance suite; returns the test binary.

@@ -11,4 +11,4 @@ mod signet;
 
 pub use build::{Image, build_all, open};
 pub use catalogue::{COREDNS, ECHO_BASIC, NGINX, PAUSE, PEBBLE, POSTGRES, REDIS, TOOLBOX};
-pub use signet::{CLUSTER_DEV, SIGNET_DEV, build_dev, build_signet_release};
+pub use signet::{CLUSTER_DEV, SIGNET_DEV, SIGNET_MUTANT, build_dev, build_signet_release};

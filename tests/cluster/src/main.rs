@@ -48,6 +48,9 @@ enum Command {
     ImageDev {
         /// Where cargo left signet, signet-proxy and signet-cluster
         binaries: PathBuf,
+        /// The mutant proxy, for signet.test/signet:mutant; none is built where there is no such file
+        #[arg(long, env = "SIGNET_MUTANT_PROXY")]
+        mutant: Option<PathBuf>,
     },
     /// Build the conformance suite of the Gateway API and print where it is
     ConformanceBuild,
@@ -106,7 +109,9 @@ fn run(arguments: Arguments) -> Result<ExitCode> {
     match arguments.command {
         Command::Build => commands::build(&progress)?,
         Command::Image { binaries } => commands::image(&binaries, &progress)?,
-        Command::ImageDev { binaries } => commands::image_dev(&binaries, &progress)?,
+        Command::ImageDev { binaries, mutant } => {
+            commands::image_dev(&binaries, mutant.as_deref(), &progress)?;
+        }
         Command::ConformanceBuild => println!("{}", commands::conformance_build(&progress)?.display()),
         Command::Up { nodes } => {
             let state = start::up(&Plan { name, nodes })?;

@@ -239,6 +239,12 @@ const RIGHTS: &[(&str, &str)] = &[
     ("ClusterRole/signet-viewer nodes  get,list", "viewer"),
     ("ClusterRole/signet-viewer deployments  get", "get deployments"),
     ("ClusterRole/signet-viewer mutatingwebhookconfigurations signet-injector get", "viewer"),
+    ("ClusterRole/signet-viewer services  list", "list services, networkpolicies"),
+    ("ClusterRole/signet-viewer networkpolicies  list", "list services, networkpolicies"),
+    ("ClusterRole/signet-viewer mutatingwebhookconfigurations  list", "webhook configurations"),
+    ("ClusterRole/signet-viewer validatingwebhookconfigurations  list", "webhook configurations"),
+    ("ClusterRole/signet-viewer apiservices  list", "apiservices"),
+    ("ClusterRole/signet-viewer customresourcedefinitions  list", "customresourcedefinitions"),
     ("ClusterRole/signet-ask pods  get,list", "pods/portforward"),
     ("ClusterRole/signet-ask pods/portforward  get,create", "pods/portforward"),
 ];

@@ -18,14 +18,20 @@ use crate::paths;
 
 /// From the binaries that the tests build anyway.
 pub const SIGNET_DEV: &str = "signet.test/signet:dev";
+/// A proxy that believes everybody to be who is expected (`scripts/build-tests.sh`): a test passes with it that must fail.
+pub const SIGNET_MUTANT: &str = "signet.test/signet:mutant";
 /// The counterparts of [`crate::fixtures`], for pods.
 pub const CLUSTER_DEV: &str = "signet.test/cluster:dev";
 
-/// The images for the cluster's own tests. `binaries` is the directory that cargo left everything in.
-pub fn build_dev(binaries: &Path, progress: &dyn Fn(&str)) -> Result<()> {
+/// The images for the cluster's own tests. `binaries` is the directory that cargo left everything in, `mutant` the one of the proxy
+/// without the check of identities, where it was built.
+pub fn build_dev(binaries: &Path, mutant: Option<&Path>, progress: &dyn Fn(&str)) -> Result<()> {
     let binaries = [(host_architecture(), binaries)];
     let installed = format!("signet.dev/signet:{}", signet_core::VERSION); // what `signet install` names
     image(&[SIGNET_DEV, &installed], &["signet", "signet-proxy"], &binaries, progress)?;
+    if let Some(mutant) = mutant {
+        image(&[SIGNET_MUTANT], &["signet-proxy"], &[(host_architecture(), mutant)], progress)?;
+    }
     image(&[CLUSTER_DEV], &["signet-cluster"], &binaries, progress).map(drop)
 }
 

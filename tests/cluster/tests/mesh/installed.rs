@@ -1,7 +1,13 @@
 //! How a story gets Signet: `signet install --dev | kubectl apply`, and afterwards `signet uninstall | kubectl delete`, with the programs
 //! that users have.
 
-use std::{ffi::OsStr, panic::AssertUnwindSafe, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::OsStr,
+    panic::AssertUnwindSafe,
+    path::PathBuf,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::FutureExt as _;
@@ -84,6 +90,13 @@ impl Mesh {
         run(&self.namespace.cluster, binary("signet")?, arguments, "").await
     }
 
+    /// [`Mesh::signet`] with something to read, and with its exit status: what it printed, on which it may have found something.
+    pub(crate) async fn signet_said(&self, arguments: &[&str], stdin: &str) -> Result<(i32, String)> {
+        let output = end_of(&self.namespace.cluster, binary("signet")?, arguments, stdin).await?;
+        let status = output.status.code().context("it was killed")?;
+        Ok((status, String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
     pub(crate) async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String> {
         run(&self.namespace.cluster, Programs::open()?.path("kubectl")?, arguments, stdin).await
     }
@@ -126,6 +139,16 @@ pub(crate) fn binary(name: &str) -> Result<PathBuf> {
 }
 
 async fn run(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: &str) -> Result<String> {
+    let words = format!("{} {}", program.display(), arguments.join(" "));
+    let output = end_of(cluster, program, arguments, stdin).await?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("`{words}`: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(said)
+}
+
+async fn end_of(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: &str) -> Result<Output> {
     let mut child = Command::new(&program)
         .args(arguments.iter().map(OsStr::new))
         .env("KUBECONFIG", &cluster.state.kubeconfig)
@@ -143,14 +166,10 @@ async fn run(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: &st
     };
     let ended = async { tokio::join!(write, child.wait_with_output()).1 };
     let words = format!("{} {}", program.display(), arguments.join(" "));
-    let output = timeout(STARTS, ended)
+    timeout(STARTS, ended)
         .await
-        .with_context(|| format!("`{words}` did not end within {STARTS:?}"))??;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!("`{words}`: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(said)
+        .with_context(|| format!("`{words}` did not end within {STARTS:?}"))?
+        .context(words)
 }
 
 const SYSTEM: &str = "signet-system";

@@ -7,3 +7,6 @@ mod installed;
 mod pods;
 mod proof;
 mod readme;
+mod ready;
+mod strict;
+mod thief;
