@@ -19,7 +19,8 @@ pub struct Record {
 impl Record {
     /// `kind`: "soak" or "bench". `line`: as in docs/acceptance.md, e.g. "3.2f".
     pub fn begin(kind: &str, line: &str) -> io::Result<Self> {
-        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let root = PathBuf::from(git(here, &["rev-parse", "--show-toplevel"])?);
         let directory = root.join("docs").join(kind);
         fs::create_dir_all(&directory)?;
         let facts = json!({

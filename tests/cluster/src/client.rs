@@ -19,6 +19,7 @@ mod namespace;
 mod node;
 mod output;
 mod packets;
+mod process;
 mod test;
 mod wait;
 
@@ -27,7 +28,7 @@ pub use cluster::Cluster;
 pub use kinds::{
     PodCertificateRequest, PodCertificateRequestSpec, PodCertificateRequestStatus, pod_certificate_requests,
 };
-pub use namespace::Namespace;
+pub use namespace::{Namespace, is_ready};
 pub use node::{Disturbance, Node};
 pub use output::Output;
 pub use packets::{Frame, Packets, Transport};

@@ -181,7 +181,8 @@ impl fmt::Display for Namespace {
     }
 }
 
-pub(super) fn is_ready(pod: &v1::Pod) -> bool {
+/// Ready, and not on its way out.
+pub fn is_ready(pod: &v1::Pod) -> bool {
     let conditions = pod.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready =
         conditions.is_some_and(|all| all.iter().any(|one| one.type_ == "Ready" && one.status == "True"));

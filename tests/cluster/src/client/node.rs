@@ -140,11 +140,15 @@ async fn ask(socket: PathBuf, request: Request) -> Result<Reply> {
 
 /// A process of the pod with this UID, as seen from this machine.
 pub(super) fn process_of_pod(uid: &str) -> Result<u32> {
-    let marker = format!("pod{uid}");
+    process_in_cgroup(&format!("pod{uid}"))
+}
+
+/// A process with `marker` in the path of its cgroup: a pod's UID, or a container's id.
+pub(super) fn process_in_cgroup(marker: &str) -> Result<u32> {
     for entry in fs::read_dir("/proc")? {
         let path = entry?.path();
         let Some(pid) = path.file_name().and_then(|name| name.to_str()?.parse().ok()) else { continue };
-        if in_cgroup(&path, &marker) {
+        if in_cgroup(&path, marker) {
             return Ok(pid);
         }
     }

@@ -47,7 +47,10 @@ pub(super) async fn until<K: Watched, T>(
         let mut listed = BTreeMap::new();
         loop {
             match events.next().await {
-                Some(Ok(Event::Init)) => listed.clear(),
+                Some(Ok(Event::Init)) => {
+                    listed.clear();
+                    continue; // "there is none" holds of a list, not of what was not asked yet
+                }
                 Some(Ok(Event::InitApply(object))) => {
                     listed.insert(object.name_any(), object);
                     continue; // the list is incomplete until InitDone

@@ -28,11 +28,16 @@ pub(crate) struct Mesh {
 
 /// Installs Signet (one replica of each part), runs `story`, uninstalls it. Of a story that fails, the control plane's logs are printed.
 pub(crate) async fn mesh(story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
+    mesh_with(&["--dev"], story).await
+}
+
+/// [`mesh`], installed with these options: none is what a user of a real cluster has, two replicas of each part.
+pub(crate) async fn mesh_with(options: &[&str], story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
     disturb(async |namespace| {
         let mesh = Mesh::of(namespace);
         mesh.uninstall().await?; // of a test that was killed
         let ended = AssertUnwindSafe(Box::pin(async {
-            mesh.install(&["--dev"]).await?;
+            mesh.install(options).await?;
             story(&mesh).await
         }))
         .catch_unwind()
@@ -106,11 +111,12 @@ impl Mesh {
     }
 
     async fn words(&self) -> String {
+        let logs_of = |part| ["-n", SYSTEM, "logs", "--prefix", "--tail=50", "-l", part];
         let asks: [&[&str]; 4] = [
             &["-n", SYSTEM, "get", "pods", "-o", "wide"],
-            &["-n", SYSTEM, "logs", "deployment/ca", "--tail=50"],
-            &["-n", SYSTEM, "logs", "deployment/controller", "--tail=50"],
-            &["-n", SYSTEM, "logs", "deployment/injector", "--tail=50"],
+            &logs_of("app.kubernetes.io/name=ca"),
+            &logs_of("app.kubernetes.io/name=controller"),
+            &logs_of("app.kubernetes.io/name=injector"),
         ];
         let mut words = String::new();
         for ask in asks {

@@ -3,6 +3,7 @@
 mod everyday;
 mod helm;
 mod installed;
+mod outage;
 #[path = "../kubernetes/pods.rs"]
 mod pods;
 mod proof;
@@ -10,3 +11,13 @@ mod readme;
 mod ready;
 mod strict;
 mod thief;
+#[path = "../../../src/record.rs"]
+#[expect(
+    unreachable_pub,
+    reason = "it is a module of signet-tests; depending on all of that for it would build the product into this test"
+)]
+mod record;
+mod restarts;
+mod rotation;
+mod traffic;
+mod webhook;

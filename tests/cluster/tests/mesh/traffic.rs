@@ -1,0 +1,183 @@
+//! A service of two replicas and a client that asks it 200 times a second whatever becomes of the earlier requests, both in the
+//! mesh: what has to go on while something else is stopped, restarted or replaced.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::Pod;
+use kube::{ResourceExt as _, api::ListParams};
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use signet_cluster::{
+    Namespace,
+    fixtures::load::{self, Outcome},
+};
+
+use crate::installed::Mesh;
+
+/// As a team states it that wants no request lost: two replicas, a readiness probe, and a pause before SIGTERM, in which those
+/// who still call it hear that it goes.
+const APP: &str = "
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: web}
+---
+apiVersion: v1
+kind: ServiceAccount
+metadata: {name: reader}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web}
+spec:
+  replicas: 2
+  strategy: {rollingUpdate: {maxSurge: 1, maxUnavailable: 0}}
+  selector: {matchLabels: {app: web}}
+  template:
+    metadata: {labels: {app: web}}
+    spec:
+      serviceAccountName: web
+      topologySpreadConstraints:
+      - {topologyKey: kubernetes.io/hostname, maxSkew: 1, whenUnsatisfiable: ScheduleAnyway, labelSelector: {matchLabels: {app: web}}}
+      containers:
+      - name: nginx
+        image: signet.test/nginx:1
+        imagePullPolicy: IfNotPresent
+        ports: [{name: web, containerPort: 8080}]
+        readinessProbe: {httpGet: {path: /, port: web}, periodSeconds: 1}
+        lifecycle: {preStop: {sleep: {seconds: 5}}}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: web}
+spec:
+  ipFamilyPolicy: RequireDualStack
+  selector: {app: web}
+  ports: [{name: http, port: 80, targetPort: web}]
+";
+
+const LOAD: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: load}
+spec:
+  nodeName: node1
+  restartPolicy: Never
+  serviceAccountName: reader
+  containers:
+  - name: load
+    image: signet.test/cluster:dev
+    imagePullPolicy: Always
+    args: [fixture, load, --to, "web:80", --rate, "200", --seconds, "3600", --expect, "nginx on web-"]
+"#;
+
+/// Puts the service into the mesh.
+pub(crate) async fn serve(mesh: &Mesh) -> Result<()> {
+    mesh.label().await?;
+    let namespace = mesh.namespace.within(STARTS);
+    namespace.apply(APP).await?;
+    namespace.wait_deployment_available("web").await?;
+    namespace.wait_endpoints("web", 2).await
+}
+
+/// Runs `story` while the client asks; an error unless every request had its whole answer. Returns what became of them.
+pub(crate) async fn under_load(mesh: &Mesh, story: impl AsyncFnOnce() -> Result<()>) -> Result<Outcome> {
+    let namespace = mesh.namespace.within(STARTS);
+    namespace.apply(LOAD).await?;
+    namespace.wait_ready("load").await?;
+    let begun = Instant::now();
+    let ended = Box::pin(story()).await;
+    let lasted = begun.elapsed();
+    let outcome = end(&namespace).await;
+    eprintln!("under load for {lasted:.0?}: {outcome:?}");
+    ended?;
+    let outcome = outcome?;
+    ensure!(outcome.bad.is_empty(), "requests failed: {outcome:?}");
+    let least = lasted.as_secs() * RATE * 95 / 100;
+    ensure!(outcome.sent >= least, "only {} requests in {lasted:?}: not an open loop", outcome.sent);
+    Ok(outcome)
+}
+
+async fn end(namespace: &Namespace) -> Result<Outcome> {
+    namespace.signal("load", "load", Signal::SIGTERM).await?;
+    let ended = |pod: &Pod| {
+        let containers = pod.status.as_ref().and_then(|status| status.container_statuses.as_ref());
+        let state = containers.and_then(|all| all.first()?.state.as_ref());
+        state.is_some_and(|state| state.terminated.is_some())
+    };
+    namespace.wait_for::<Pod>("load", "to end", ended).await?;
+    load::outcome(&namespace.logs("load", "load").await?)
+}
+
+/// Whoever the client spoke with has proven to be the service's account and nobody else, and the pods that serve now say so too.
+pub(crate) async fn only_the_service_was_reached(mesh: &Mesh) -> Result<()> {
+    mesh.namespace.eventually("edges to prove who was asked", async || proven(mesh).await).await
+}
+
+async fn proven(mesh: &Mesh) -> Result<()> {
+    let name = &mesh.namespace.name;
+    let edges: Value = serde_json::from_str(&mesh.signet(&["edges", name, "-o", "json"]).await?)?;
+    let edges = edges["edges"].as_array().context("a list")?;
+    let of_the_client = edges.iter().filter(|edge| edge["client"]["pod"] == "load");
+    let id = |account: &str| format!("spiffe://cluster.local/ns/{name}/sa/{account}");
+    let mut proven = Vec::new();
+    for edge in of_the_client {
+        ensure!(edge["client"]["id"] == id("reader").as_str(), "not the client: {edge:#}");
+        if edge["refused"] == true {
+            continue; // tried again elsewhere, or the request would have failed
+        }
+        ensure!(edge["secured"] == true, "in plaintext: {edge:#}");
+        ensure!(edge["server"]["id"] == id("web").as_str(), "somebody else: {edge:#}");
+        if edge["proof"] == "both" {
+            proven.extend(edge["server"]["pod"].as_str());
+        }
+    }
+    let pods = mesh.namespace.api::<Pod>().list(&ListParams::default().labels("app=web")).await?;
+    for pod in pods.iter().map(kube::ResourceExt::name_any) {
+        ensure!(proven.contains(&pod.as_str()), "nothing proves that {pod} was asked: {edges:#?}");
+    }
+    Ok(())
+}
+
+/// Each pod by its UID, with how often its containers were started again.
+pub(crate) async fn restarts(namespace: &Namespace) -> Result<BTreeMap<String, i32>> {
+    let pods = namespace.api::<Pod>().list(&ListParams::default()).await?.into_iter();
+    let count = |pod: &Pod| {
+        let status = pod.status.clone().unwrap_or_default();
+        let containers = status.container_statuses.into_iter().chain(status.init_container_statuses);
+        containers.flatten().map(|container| container.restart_count).sum()
+    };
+    Ok(pods
+        .map(|pod| (format!("{} {}", pod.name_any(), pod.uid().unwrap_or_default()), count(&pod)))
+        .collect())
+}
+
+/// A Deployment of one pod that a mesh has to let in: Ready needs capture, certificate and settings.
+pub(crate) fn late(name: &str) -> String {
+    format!(
+        "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {{name: {name}}}
+spec:
+  selector: {{matchLabels: {{app: {name}}}}}
+  template:
+    metadata: {{labels: {{app: {name}}}}}
+    spec:
+      terminationGracePeriodSeconds: 0
+      containers:
+      - name: nginx
+        image: signet.test/nginx:1
+        imagePullPolicy: IfNotPresent
+        readinessProbe: {{tcpSocket: {{port: 8080}}, periodSeconds: 1}}
+"
+    )
+}
+
+/// What `load` is told.
+const RATE: u64 = 200;
+/// Images are pulled.
+pub(crate) const STARTS: Duration = Duration::from_secs(180);
