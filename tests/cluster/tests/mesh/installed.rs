@@ -1,7 +1,13 @@
 //! How a story gets Signet: `signet install --dev | kubectl apply`, and afterwards `signet uninstall | kubectl delete`, with the programs
 //! that users have.
 
-use std::{ffi::OsStr, panic::AssertUnwindSafe, path::PathBuf, process::Stdio, time::Duration};
+use std::{
+    ffi::OsStr,
+    panic::AssertUnwindSafe,
+    path::PathBuf,
+    process::{Output, Stdio},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::FutureExt as _;
@@ -22,11 +28,16 @@ pub(crate) struct Mesh {
 
 /// Installs Signet (one replica of each part), runs `story`, uninstalls it. Of a story that fails, the control plane's logs are printed.
 pub(crate) async fn mesh(story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
+    mesh_with(&["--dev"], story).await
+}
+
+/// [`mesh`], installed with these options: none is what a user of a real cluster has, two replicas of each part.
+pub(crate) async fn mesh_with(options: &[&str], story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
     disturb(async |namespace| {
         let mesh = Mesh::of(namespace);
         mesh.uninstall().await?; // of a test that was killed
         let ended = AssertUnwindSafe(Box::pin(async {
-            mesh.install(&["--dev"]).await?;
+            mesh.install(options).await?;
             story(&mesh).await
         }))
         .catch_unwind()
@@ -84,6 +95,13 @@ impl Mesh {
         run(&self.namespace.cluster, binary("signet")?, arguments, "").await
     }
 
+    /// Its exit status and what it printed, for commands whose answer is both.
+    pub(crate) async fn signet_ends(&self, arguments: &[&str]) -> Result<(i32, String)> {
+        let output = ends(&self.namespace.cluster, binary("signet")?, arguments, "").await?;
+        let status = output.status.code().context("it was killed")?;
+        Ok((status, String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
     pub(crate) async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String> {
         run(&self.namespace.cluster, Programs::open()?.path("kubectl")?, arguments, stdin).await
     }
@@ -126,6 +144,16 @@ pub(crate) fn binary(name: &str) -> Result<PathBuf> {
 }
 
 async fn run(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: &str) -> Result<String> {
+    let words = format!("{} {}", program.display(), arguments.join(" "));
+    let output = ends(cluster, program, arguments, stdin).await?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    if !output.status.success() {
+        bail!("`{words}`: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(said)
+}
+
+async fn ends(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: &str) -> Result<Output> {
     let mut child = Command::new(&program)
         .args(arguments.iter().map(OsStr::new))
         .env("KUBECONFIG", &cluster.state.kubeconfig)
@@ -143,14 +171,10 @@ async fn run(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: &st
     };
     let ended = async { tokio::join!(write, child.wait_with_output()).1 };
     let words = format!("{} {}", program.display(), arguments.join(" "));
-    let output = timeout(STARTS, ended)
+    timeout(STARTS, ended)
         .await
-        .with_context(|| format!("`{words}` did not end within {STARTS:?}"))??;
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    if !output.status.success() {
-        bail!("`{words}`: {}\n{said}{}", output.status, String::from_utf8_lossy(&output.stderr));
-    }
-    Ok(said)
+        .with_context(|| format!("`{words}` did not end within {STARTS:?}"))?
+        .with_context(|| words)
 }
 
 const SYSTEM: &str = "signet-system";
