@@ -19,6 +19,8 @@ pub enum Request {
     Start(String),
     /// The signal's number (signal(7)). A component that dies of it is started again like one that died by itself.
     Signal(String, i32),
+    /// SIGKILL to every process of the node that is none of its components: pods, and the shims of containerd.
+    KillOthers,
 }
 
 #[derive(Clone, Debug, Serialize, Deserialize)]

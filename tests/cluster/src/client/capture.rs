@@ -3,6 +3,7 @@
 use std::{net::IpAddr, process::Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use k8s_openapi::api::core::v1::Pod;
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -14,7 +15,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Namespace, Node, Packets, node::process_of_pod, output, wait::DEADLINE};
+use super::{Namespace, Node, Output, Packets, node::process_of_pod, output, wait::DEADLINE};
 use crate::network;
 
 /// A recording that goes on. tcpdump ends with it, and with this process however that ends.
@@ -43,6 +44,17 @@ impl Namespace {
             begin(node, &interface, address).await
         });
         begun.await.with_context(|| format!("capture the packets of pod {pod} in {self}"))
+    }
+}
+
+impl Namespace {
+    /// Runs a program of this machine in the network of a running pod, with every right there.
+    pub async fn in_network(&self, pod: &str, argv: &[&str]) -> Result<Output> {
+        let object = self.api::<Pod>().get(pod).await?;
+        let uid = object.metadata.uid.context("a pod has a UID")?;
+        let process = tokio::task::spawn_blocking(move || process_of_pod(&uid)).await??;
+        let network = format!("--net=/proc/{process}/ns/net");
+        output::run(&[&["nsenter", &network], argv].concat()).await
     }
 }
 

@@ -73,6 +73,15 @@ impl Node {
         self.wait_restarted(&before).await
     }
 
+    /// The end of a boot, of a node whose kubelet and containerd are stopped: SIGKILL to all pods and their shims, and what the
+    /// kernel keeps of them in memory is gone: the file systems of their projected volumes (tokens too) and their networks.
+    /// Components that run go on.
+    pub async fn kill_pods(&self) -> Result<()> {
+        self.ask(Request::KillOthers).await?;
+        self.run(&["sh", "-c", FORGET]).await?.ok()?;
+        Ok(())
+    }
+
     /// Waits until a component that ended after `before` runs again.
     pub async fn wait_restarted(&self, before: &Component) -> Result<Component> {
         let what = format!("{} of {} to be started again", before.name, self.name());
@@ -133,6 +142,11 @@ impl Drop for Disturbance {
         }
     }
 }
+
+/// Mounts first: a network namespace lives as long as the mount that names it. /run is a tmpfs, so its files end with a boot too.
+const FORGET: &str = "\
+    awk '$2 ~ \"^/(var/lib/kubelet/pods|run/netns|run/containerd)/\" {print $2}' /proc/self/mounts | tac | xargs -r -n1 umount -l
+    rm -rf /run/netns/* /run/containerd/*";
 
 async fn ask(socket: PathBuf, request: Request) -> Result<Reply> {
     tokio::task::spawn_blocking(move || control::ask(&socket, &request)).await?

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    fs::{File, OpenOptions},
+    fs::{self, File, OpenOptions},
     io::{self, BufRead as _, BufReader, Write as _},
     os::unix::{net::UnixListener, process::CommandExt as _},
     path::Path,
@@ -187,8 +187,36 @@ fn ask(components: &mut [Child], request: Request, waiting: Sender<Reply>) {
             Ok(None) => Reply::Error(format!("{name} is not running")),
             Err(error) => Reply::Error(error),
         },
+        Request::KillOthers => {
+            let ours: Vec<Pid> = components.iter().filter_map(|child| child.pid).collect();
+            match kill_others(&ours) {
+                Ok(()) => Reply::Done,
+                Err(error) => Reply::Error(format!("read /proc: {error}")),
+            }
+        }
     };
     let _ = waiting.send(reply);
+}
+
+/// Until none is left: one that forks while we read /proc is found by the next look.
+fn kill_others(ours: &[Pid]) -> io::Result<()> {
+    loop {
+        let mut found = false;
+        for entry in fs::read_dir("/proc")? {
+            let pid = entry?.file_name().to_str().and_then(|name| name.parse().ok()).map(Pid::from_raw);
+            let Some(pid) = pid.filter(|pid| *pid != Pid::this() && !ours.contains(pid)) else { continue };
+            // A zombie waits for `reap`, or for its parent, which dies too.
+            let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+            if !status.is_empty() && !status.contains(") Z ") {
+                found = true;
+                let _ = kill(pid, Signal::SIGKILL); // it may have ended since
+            }
+        }
+        if !found {
+            return Ok(());
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn start(component: &Component, directory: &Path) -> Result<Pid> {

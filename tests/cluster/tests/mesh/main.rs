@@ -1,6 +1,8 @@
 //! Signet on the real cluster, as its users install and meet it. There is one signet-system, so each story has the cluster to itself.
 
+mod cold;
 mod everyday;
+mod findings;
 mod helm;
 mod installed;
 mod outage;
@@ -9,8 +11,6 @@ mod pods;
 mod proof;
 mod readme;
 mod ready;
-mod strict;
-mod thief;
 #[path = "../../../src/record.rs"]
 #[expect(
     unreachable_pub,
@@ -19,5 +19,8 @@ mod thief;
 mod record;
 mod restarts;
 mod rotation;
+mod strict;
+mod table;
+mod thief;
 mod traffic;
 mod webhook;
