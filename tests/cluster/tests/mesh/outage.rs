@@ -77,7 +77,8 @@ async fn without(mesh: &Mesh, part: &str, outage: Duration) -> Result<()> {
     }
     scale(mesh, part, 2).await?;
     mesh.available().await?;
-    mesh.namespace.within(STARTS).wait_deployment_available(&name).await.map(drop)
+    // The pauses of the ReplicaSet controller, which was refused all the time, have grown to as long as that.
+    mesh.namespace.within(STARTS + 2 * outage).wait_deployment_available(&name).await.map(drop)
 }
 
 async fn without_api_server(mesh: &Mesh, outage: Duration) -> Result<()> {
