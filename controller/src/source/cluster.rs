@@ -376,8 +376,9 @@ const WINDOW: Duration = Duration::from_millis(20);
 /// so what a dead connection hides is seen after 65 s.
 const SILENCE: u32 = 60;
 const MARGIN: Duration = Duration::from_secs(5);
-/// Objects of one page of a list, as in client-go: 500 pods are some MB of JSON.
-const PAGE: u32 = 500;
+/// Objects of one page of a list. A page is held decoded and as JSON before it is trimmed, a third of a MB for each pod of 60
+/// variables a container, and malloc keeps what it once had: pages of 500, client-go's, left a controller of 1 000 pods at 183 MB.
+const PAGE: u32 = 50;
 /// For a page, or the head of a watch's answer; an API server that starts may need a while.
 const ANSWER: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
