@@ -118,6 +118,15 @@ fn check_lists_what_it_can_find_and_asks_nobody() {
     let list: serde_json::Value = serde_json::from_slice(&list.stdout).unwrap();
     let ids: Vec<&str> = list.as_array().unwrap().iter().map(|known| known["id"].as_str().unwrap()).collect();
     assert!(ids.is_sorted() && ids.contains(&"SG001"), "{ids:?}");
+    // What it names is there, and what is there is named. (That each is provoked: cli/src/check/judge/tests.rs.)
+    let docs = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../docs/checks");
+    let pages = std::fs::read_dir(docs).unwrap().map(|page| page.unwrap().file_name().into_string().unwrap());
+    let mut pages: Vec<String> = pages.map(|page| format!("docs/checks/{page}")).collect();
+    pages.sort_unstable();
+    let named: Vec<&str> =
+        list.as_array().unwrap().iter().map(|known| known["page"].as_str().unwrap()).collect();
+    assert_eq!(named, pages);
+    assert!(ids.iter().zip(&pages).all(|(id, page)| *page == format!("docs/checks/{id}.md")), "{ids:?}");
 }
 
 #[test]

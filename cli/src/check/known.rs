@@ -1,6 +1,7 @@
 //! Everything that `signet check` can find. An ID keeps its meaning for ever; tests hold that each has a page and a case that
 //! provokes it.
 
+use clap::ValueEnum as _;
 use serde::{Serialize, Serializer};
 
 use crate::output;
@@ -14,7 +15,8 @@ pub(crate) enum Severity {
     Error,
 }
 
-#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+/// In the order of their numbers.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd, clap::ValueEnum)]
 pub(crate) enum Id {
     OldKubernetes,
     MissingRight,
@@ -24,9 +26,9 @@ pub(crate) enum Id {
     WrongCaBundle,
     NotInjected,
     OldProxy,
+    OutsideRanges,
     CertificateEnds,
     RootEnds,
-    OutsideRanges,
     PlaintextCaller,
     NodeCaller,
     OnHostNetwork,
@@ -48,27 +50,10 @@ pub(crate) struct Known {
 }
 
 impl Id {
-    pub(crate) const ALL: [Self; 19] = [
-        Self::OldKubernetes,
-        Self::MissingRight,
-        Self::PodSecurity,
-        Self::PartNotReady,
-        Self::NoCaBundle,
-        Self::WrongCaBundle,
-        Self::NotInjected,
-        Self::OldProxy,
-        Self::OutsideRanges,
-        Self::CertificateEnds,
-        Self::RootEnds,
-        Self::PlaintextCaller,
-        Self::NodeCaller,
-        Self::OnHostNetwork,
-        Self::OutsideStrict,
-        Self::ApiServerCall,
-        Self::HiddenControlPlane,
-        Self::NotTcp,
-        Self::ExcludedPorts,
-    ];
+    /// Every one that there is: the derive forgets none, so neither do the tests that ask for a page and a provoking case of each.
+    pub(crate) fn all() -> &'static [Self] {
+        Self::value_variants()
+    }
 
     pub(crate) fn word(self) -> &'static str {
         self.row().0
@@ -219,7 +204,7 @@ pub(crate) fn list() -> Vec<Known> {
         let (_, severity, title, why) = id.row();
         Known { id, severity, title, why, page: id.page() }
     };
-    Id::ALL.into_iter().map(known).collect()
+    Id::all().iter().copied().map(known).collect()
 }
 
 pub(crate) fn table(list: &[Known]) -> String {
@@ -239,7 +224,7 @@ mod tests {
     fn every_finding_has_a_number_of_its_own_and_a_page_that_says_what_to_do() {
         let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut words = BTreeSet::new();
-        for id in Id::ALL {
+        for id in Id::all().iter().copied() {
             assert!(words.insert(id.word()), "{} twice", id.word());
             let page = std::fs::read_to_string(directory.join(id.page())).unwrap_or_default();
             assert!(page.starts_with(&format!("# {}: {}", id.word(), id.row().2)), "{}", id.page());
@@ -248,6 +233,6 @@ mod tests {
             }
         }
         let pages = std::fs::read_dir(directory.join("docs/checks")).unwrap().count();
-        assert_eq!(pages, Id::ALL.len(), "a page without a finding");
+        assert_eq!(pages, Id::all().len(), "a page without a finding");
     }
 }

@@ -26,7 +26,7 @@ async fn a_cluster_that_was_off_for_longer_than_certificates_live_is_ready_again
             sleep(Duration::from_secs(40)).await;
             let began = (Instant::now(), clock::unix_now());
             timeout(LIMIT, on(mesh, off, order)).await.context("start everything")??;
-            is_back(mesh, began.0, began.1)
+            Box::pin(is_back(mesh, began.0, began.1))
                 .await
                 .with_context(|| format!("started in the order {order:?}"))?;
         }

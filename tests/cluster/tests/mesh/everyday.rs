@@ -42,7 +42,7 @@ async fn a_teams_unchanged_apps_all_work_in_the_mesh_and_no_wire_holds_a_word_of
         mesh.label().await?;
         let team = &mesh.namespace;
         let captures = on_both_nodes(&team.cluster).await?;
-        run(team).await?;
+        Box::pin(run(team)).await?;
         is_injected(team).await?;
         let office = Namespace::create(&team.cluster, "office").await?;
         let told = Box::pin(ask_from(&office, team)).await;
@@ -71,7 +71,7 @@ async fn a_teams_unchanged_apps_all_work_in_the_mesh_and_no_wire_holds_a_word_of
 async fn without_the_mesh_the_same_apps_words_are_on_the_wire() -> Result<()> {
     disturb(async |team| {
         let captures = on_both_nodes(&team.cluster).await?;
-        run(team).await?;
+        Box::pin(run(team)).await?;
         let packets = stop(captures).await?;
         for marker in MARKERS {
             ensure!(holds(&packets, marker), "{marker} is not on the wire: then its absence proves nothing");

@@ -17,7 +17,7 @@ async fn strict_ready_names_who_would_be_cut_off_and_permissive_ports_let_them_i
         mesh.label().await?;
         let shop = &mesh.namespace;
         shop.apply(&(WEB.to_owned() + &toolbox("client", "node1"))).await?;
-        let (web, office) = settle(mesh).await?;
+        let (web, office) = Box::pin(settle(mesh)).await?;
         let address = addresses(&web)?[0];
         let (http, grpc) = (url(address, 8080), url(address, 9000));
 

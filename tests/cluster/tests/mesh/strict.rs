@@ -21,7 +21,7 @@ async fn strict_refuses_strangers_keeps_probes_green_and_switching_fails_no_requ
         let shop = &mesh.namespace;
         set_mode(mesh, "strict").await?;
         shop.apply(&(WEB.to_owned() + &toolbox("client", "node1"))).await?;
-        let (web, office) = settle(mesh).await?;
+        let (web, office) = Box::pin(settle(mesh)).await?;
         let ways = ways(mesh, &web)?;
         for way in &ways {
             // Ready was what the kubelet heard under strict, by HTTP, TCP and gRPC; and who is in the mesh is served.
