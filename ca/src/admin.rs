@@ -21,6 +21,7 @@ use signet_core::{
     svid::hex,
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
+use signet_link::pages::Pages;
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::Notify,
@@ -113,7 +114,7 @@ pub(crate) fn serve_questions(listener: TcpListener, admin: &Arc<Admin>, drain: 
 /// Serves readiness and metrics, on the pod's network.
 pub(crate) fn serve_pages(listener: TcpListener, admin: &Arc<Admin>, drain: &Drain) {
     let pages = Router::new().route("/ready", get(show_ready)).route("/metrics", get(show_metrics));
-    run(listener, pages, admin, drain);
+    run(Pages::new(listener), pages, admin, drain);
 }
 
 fn questions() -> Router<Arc<Admin>> {

@@ -150,12 +150,10 @@ async fn write(client: &Client, pod: &Pod, obstacle: &Obstacle) -> Result<bool, 
     let event = event(pod, obstacle, clock::unix_now());
     match timeout(ANSWER, api.create(&PostParams::default(), &event)).await {
         Ok(Ok(_)) => Ok(true),
-        // There already; or the namespace is gone (404), or terminating (403 and a cause that says so); or the object is one
-        // that it will never take.
+        // There already; or the namespace is gone (404), or it takes none: terminating, a quota, an admission policy (403); or the
+        // object is one that it will never take. Without the right to write any, each of them is tried again.
         Ok(Err(kube::Error::Api(status))) if [400, 404, 409, 422].contains(&status.code) => Ok(false),
-        Ok(Err(kube::Error::Api(status)))
-            if status.code == 403 && status.message.contains("being terminated") =>
-        {
+        Ok(Err(kube::Error::Api(status))) if status.code == 403 && !status.message.contains(NO_RIGHT) => {
             Ok(false)
         }
         Ok(Err(error)) => Err(error.to_string()),
@@ -204,6 +202,8 @@ fn seconds(nanoseconds: i128) -> i64 {
 }
 
 const REASON: &str = "NotInjected";
+/// RBAC's own words in a 403; whatever else refuses an event, refuses this one.
+const NO_RIGHT: &str = "cannot create resource";
 /// Seconds; kube-apiserver's default --event-ttl.
 const EVENT_LIFE: i64 = 3600;
 /// Labelled, then restarted: the Pods that go anyway are not spoken of.

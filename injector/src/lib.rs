@@ -31,13 +31,12 @@ use signet_core::{
     trust::Trust,
 };
 use signet_link::{
-    Target,
+    Target, server,
     serving::{Certificate, ServingConfig},
     svid::{Svid, SvidConfig},
     trust_file,
 };
 use tokio::{
-    net::TcpListener,
     signal::unix::{SignalKind, signal},
     time::sleep,
 };
@@ -91,7 +90,7 @@ async fn start(args: &Args, pages: &Drain, work: &Drain) -> anyhow::Result<Arc<W
     let serving = ServingConfig { name: INJECTOR_NAME, ca, source };
     let certificate = Certificate::start(serving, svid, trust, work, &mut registry);
     let bind = async |address, flag| {
-        TcpListener::bind(address).await.with_context(|| format!("listening on {address} ({flag})"))
+        server::bind(address).await.with_context(|| format!("listening on {address} ({flag})"))
     };
     let listener = bind(args.listen, "--listen").await?;
     let pages_listener = bind(args.pages, "--pages").await?; // both bound before either serves

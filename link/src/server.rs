@@ -75,7 +75,7 @@ where
     F: Fn() -> Option<Arc<ServerConfig>> + Send + Sync + 'static,
 {
     let (ready, stream) = mpsc::channel(ACCEPTED);
-    let counts = Arc::new(Counts { limits: limits.clone(), open: Mutex::default() });
+    let counts = Counts::new(limits.clone());
     let work = drain.clone();
     drain.spawn(async move {
         loop {
@@ -161,19 +161,24 @@ impl AsyncWrite for MeshStream {
     }
 }
 
-struct Counts {
+/// How many connections each source has.
+pub(crate) struct Counts {
     limits: Limits,
     open: Mutex<HashMap<IpAddr, usize>>,
 }
 
 /// One connection's place in the counts; dropping it gives the place back.
-struct Slot {
+pub(crate) struct Slot {
     counts: Arc<Counts>,
     source: IpAddr,
 }
 
 impl Counts {
-    fn take(counts: &Arc<Self>, source: IpAddr) -> Option<Slot> {
+    pub(crate) fn new(limits: Limits) -> Arc<Self> {
+        Arc::new(Self { limits, open: Mutex::default() })
+    }
+
+    pub(crate) fn take(counts: &Arc<Self>, source: IpAddr) -> Option<Slot> {
         let mut open = counts.open.lock().unwrap_or_else(PoisonError::into_inner);
         let total: usize = open.values().sum();
         let of_source = open.get(&source).copied().unwrap_or(0);
@@ -200,7 +205,7 @@ const NO_SUCH_FAMILY: i32 = 97;
 /// Finished handshakes that wait for the server's loop; it takes them at once.
 const ACCEPTED: usize = 16;
 /// Out of descriptors: long enough not to spin, short enough not to be noticed.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
@@ -209,7 +214,7 @@ mod tests {
     #[test]
     fn one_source_cannot_take_the_places_of_others_and_gives_its_own_back() {
         let limits = Limits { connections: 3, per_source: 2, ..Limits::default() };
-        let counts = Arc::new(Counts { limits, open: Mutex::default() });
+        let counts = Counts::new(limits);
         let [a, b, c] = ["198.18.0.1", "198.18.0.2", "198.18.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
         let first = Counts::take(&counts, a);
         let second = Counts::take(&counts, a);

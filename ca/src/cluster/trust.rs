@@ -119,7 +119,11 @@ impl TrustMaps {
         let due: Vec<String> = namespaces.iter().filter(|namespace| is_due(namespace)).cloned().collect();
         let pem = bundle.to_pem();
         let written = stream::iter(due)
-            .map(|namespace| async { (self.write_map(&namespace, &pem).await, namespace) })
+            .map(|namespace| async {
+                let first = self.write_map(&namespace, &pem).await;
+                let again = namespace != SYSTEM_NAMESPACE && first.as_ref().is_err_and(NoAnswer::is_conflict);
+                (if again { self.write_map(&namespace, &pem).await } else { first }, namespace)
+            })
             .buffer_unordered(TOGETHER);
         let mut first_error = None;
         for (result, namespace) in written.collect::<Vec<_>>().await {
@@ -127,6 +131,12 @@ impl TrustMaps {
                 Ok(()) => self.unskip(&namespace),
                 Err(error) if error.is_forbidden() && namespace != SYSTEM_NAMESPACE => {
                     self.skip(&namespace, &error)
+                }
+                // Somebody there writes faster than we do: looked at again in the next pass, and nobody waits for it.
+                Err(error) if error.is_conflict() && namespace != SYSTEM_NAMESPACE => {
+                    self.skip(&namespace, &error);
+                    known.remove(&namespace);
+                    continue;
                 }
                 Err(error) => {
                     first_error = first_error.or(Some(error));
@@ -177,7 +187,7 @@ impl TrustMaps {
             Some(map) if holds(&map) => return Ok(()),
             _ if !self.lease.is_held() => return Err(NoAnswer::of("the Lease is another replica's by now")),
             Some(mut map) => {
-                map.data = Some([content].into());
+                (map.data, map.binary_data) = (Some([content].into()), None); // a key may not stand in both
                 call(api.replace(TRUST_CONFIG_MAP, &params, &map)).await?
             }
             None => {

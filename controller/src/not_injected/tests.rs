@@ -108,6 +108,27 @@ async fn an_api_server_that_takes_no_events_is_asked_again_later() {
     assert_eq!(written(&api, 5).await.len(), 1);
 }
 
+/// A quota for events, or an admission policy.
+#[tokio::test(start_paused = true)]
+async fn a_namespace_that_takes_no_events_keeps_no_other_from_its_own() {
+    let api = Double::default();
+    api.forbid_events("shop", "events \"web\" is forbidden: exceeded quota: few, used: count/events=0");
+    let other = || new("zoo").in_namespace("zoo");
+    let _controller = controller(&api, index([namespace("shop"), namespace("zoo"), new("web"), other()]));
+    let names: Vec<String> = written(&api, 60).await.into_iter().map(|(pod, _)| pod).collect();
+    assert_eq!(names, ["zoo"]);
+    // Without the right to write any, all of them wait for it.
+    let api = Double::default();
+    api.forbid_events(
+        "zoo",
+        "events is forbidden: User \"x\" cannot create resource \"events\" in API group \"\"",
+    );
+    let _controller = controller(&api, index([namespace("zoo"), other()]));
+    assert!(written(&api, 60).await.is_empty());
+    api.forbid_events("", "");
+    assert_eq!(written(&api, 60).await.len(), 1);
+}
+
 #[test]
 fn an_events_name_is_a_dns_name_of_at_most_253_bytes_whatever_the_pod_is_called() {
     let long = format!("{}.x", "a-".repeat(125));

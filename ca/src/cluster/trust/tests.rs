@@ -111,7 +111,6 @@ async fn a_namespace_that_forbids_it_is_skipped_and_told_and_ours_never_is() {
     for (method, path, fault) in [
         ("PUT", map_path("signet-system"), Fault::Status(403)),
         ("PUT", map_path("shop"), Fault::Status(500)),
-        ("PUT", map_path("shop"), Fault::Status(409)),
         ("GET", "/api/v1/namespaces".into(), Fault::Status(403)),
         ("GET", HOOK.into(), Fault::Status(403)),
     ] {
@@ -122,6 +121,40 @@ async fn a_namespace_that_forbids_it_is_skipped_and_told_and_ours_never_is() {
         world.api.mend();
         world.pass().await.unwrap();
     }
+}
+
+/// Who may write ConfigMaps there may do so a hundred times a second.
+#[tokio::test]
+async fn a_namespace_that_keeps_writing_over_it_holds_up_nobody_and_is_looked_at_again_each_time() {
+    let mut world = World::new().await;
+    world.api.namespace("shop", &json!({ "signet.dev/inject": "enabled" }));
+    world.pass().await.unwrap();
+    world.api.touch_before_next_write(&map_path("shop"));
+    world.bundle.sequence = 2;
+    world.pass().await.unwrap();
+    assert_eq!(world.published("shop"), Some(json!(world.bundle.to_pem())), "once is tried again at once");
+    world.api.fault("PUT", &map_path("shop"), Fault::Status(409));
+    world.bundle.sequence = 3;
+    world.pass().await.unwrap();
+    assert_eq!(world.maps.skipped().keys().collect::<Vec<_>>(), ["shop"]);
+    world.api.mend();
+    world.pass().await.unwrap();
+    assert_eq!(world.published("shop"), Some(json!(world.bundle.to_pem())));
+    assert!(world.maps.skipped().is_empty());
+    world.api.fault("PUT", &map_path("signet-system"), Fault::Status(409));
+    world.bundle.sequence = 4;
+    world.pass().await.unwrap_err(); // ours never is
+}
+
+/// A key may stand in `data` or in `binaryData`, and not in both: a volume shows either.
+#[tokio::test]
+async fn a_bundle_that_someone_wrote_as_binary_data_is_replaced() {
+    let mut world = World::new().await;
+    world.api.namespace("shop", &json!({ "signet.dev/inject": "enabled" }));
+    world.api.put(&map_path("shop"), json!({ "binaryData": { "bundle.pem": "b29wcw==" } }));
+    world.pass().await.unwrap();
+    assert_eq!(world.published("shop"), Some(json!(world.bundle.to_pem())));
+    assert!(world.api.get(&map_path("shop")).unwrap()["binaryData"].is_null());
 }
 
 #[tokio::test]

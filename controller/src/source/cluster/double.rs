@@ -36,6 +36,8 @@ struct State {
     hangs: BTreeSet<&'static str>,
     lists: BTreeMap<String, usize>,
     posted: Vec<Value>,
+    /// Namespace, and the words of the 403 that its events get.
+    forbidden: (String, String),
     /// Names in `posted`.
     taken: BTreeSet<String>,
 }
@@ -163,6 +165,11 @@ impl Double {
         self.lock().posted.clone()
     }
 
+    /// Of one namespace; "" of none.
+    pub(crate) fn forbid_events(&self, namespace: &str, words: &str) {
+        self.lock().forbidden = (namespace.into(), words.into());
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap()
     }
@@ -241,6 +248,9 @@ impl State {
     }
 
     fn post(&mut self, object: Value) -> Response<Body> {
+        if object["metadata"]["namespace"] == self.forbidden.0.as_str() {
+            return failure(403, &self.forbidden.1);
+        }
         let name =
             format!("{}/{}", string(&object["metadata"]["namespace"]), string(&object["metadata"]["name"]));
         if !self.taken.insert(name) {
