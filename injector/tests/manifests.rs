@@ -1,6 +1,8 @@
 //! `signet inject` on what people write. The golden file is the whole of what they get: look at it when it changes, then
 //! write it anew with UPDATE_GOLDEN=1.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests stop at the first surprise")]
+
 use std::path::{Path, PathBuf};
 
 use signet_injector::{Outcome, Settings, inject, manifests::convert, uninject};

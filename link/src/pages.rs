@@ -109,17 +109,20 @@ mod tests {
     use axum::{Router, routing::get};
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
+        task::JoinSet,
         time::{Instant, timeout},
     };
 
     use super::*;
 
-    async fn pages() -> SocketAddr {
+    /// Served as long as the set lives.
+    async fn pages() -> (SocketAddr, JoinSet<io::Result<()>>) {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let address = listener.local_addr().unwrap();
         let routes = Router::new().route("/ready", get(|| async { "ready\n" }));
-        tokio::spawn(async move { axum::serve(Pages::new(listener), routes).await });
-        address
+        let mut serving = JoinSet::new();
+        serving.spawn(async move { axum::serve(Pages::new(listener), routes).await });
+        (address, serving)
     }
 
     /// What comes until the other side ends it.
@@ -131,7 +134,7 @@ mod tests {
 
     #[tokio::test]
     async fn one_source_holds_so_many_connections_and_no_more_and_who_leaves_makes_room() {
-        let address = pages().await;
+        let (address, _serving) = pages().await;
         let mut held = Vec::new();
         for _ in 0..PER_SOURCE {
             let mut tcp = TcpStream::connect(address).await.unwrap();
@@ -157,7 +160,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_that_says_nothing_or_half_a_request_ends() {
-        let address = pages().await;
+        let (address, _serving) = pages().await;
         for words in ["", "GET /ready HT"] {
             let began = Instant::now();
             let mut tcp = TcpStream::connect(address).await.unwrap();

@@ -64,7 +64,7 @@ async fn changes_among_a_thousand_pods_reach_their_proxies_within_200_ms_and_the
     let ips = shop.fill().await;
 
     let network = Network::claim();
-    let controller = Controller::start(&network, kubeconfig).await;
+    let controller = Box::pin(Controller::start(&network, kubeconfig)).await;
     let (told, mut heard) = mpsc::channel(2 * (PODS * NAMES + CHANGES * PODS * NAMES / SERVICES)); // room for twice what must come
     let mut proxies = JoinSet::new();
     for n in 0..PODS {
@@ -100,7 +100,7 @@ async fn changes_among_a_thousand_pods_reach_their_proxies_within_200_ms_and_the
     while let Ok((at, name)) = heard.try_recv() {
         // A Service changes again only after all others did.
         let service = by_name[name.as_str()];
-        let change = (service..changes.len()).step_by(SERVICES).filter(|n| changes[*n].0 <= at).next_back();
+        let change = (service..changes.len()).step_by(SERVICES).rfind(|n| changes[*n].0 <= at);
         let change = change.expect("nothing is told that did not change");
         reached[change] += 1;
         took.push(at - changes[change].0);
