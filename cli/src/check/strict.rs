@@ -116,7 +116,9 @@ fn callers(facts: &Facts) -> Vec<Finding> {
         if facts.permits(facts.pod(&edge.server), port) {
             continue;
         }
-        let address = edge.client.address.as_ref().and_then(|address| address.parse().ok());
+        // A pod is named by itself, whether its proxy or only the controller knew it.
+        let address = edge.client.address.as_ref().filter(|_| edge.client.pod.is_none());
+        let address = address.and_then(|address| address.parse().ok());
         let node = address.and_then(|address| facts.node_of(address));
         let reason = edge.reason.clone().unwrap_or_default();
         let by_node =

@@ -85,13 +85,7 @@ async fn all_the_others(mesh: &Mesh, http: &str) -> Result<()> {
     }
     shop.exec("agent", "toolbox", &["curl", "-sS", "-m", "10", http]).await?.ok()?;
     let wanted = [
-        (
-            "SG041",
-            format!(
-                "node node1 ({0}/agent) calls {0}/web at port 8080 in plaintext (host_network)",
-                shop.name
-            ),
-        ),
+        ("SG041", format!("{0}/agent calls {0}/web at port 8080 in plaintext (host_network)", shop.name)),
         ("SG042", "agent".to_owned()),
         ("SG043", "alone".to_owned()),
         ("SG044", format!("Service {}/web at port 80 (pod port 8080) for the validating webhook", shop.name)),
