@@ -8,4 +8,7 @@ mod installed;
 #[path = "../kubernetes/pods.rs"]
 mod pods;
 mod proof;
+mod rights;
+#[path = "../../../../cli/src/install/manifests/rights.rs"]
+mod rights_of_design;
 mod table;
