@@ -149,8 +149,8 @@ impl TrustMaps {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|name, _| namespaces.contains(name));
-        self.write_webhook(bundle).await?;
-        first_error.map_or(Ok(()), Err)
+        let webhook = self.write_webhook(bundle).await;
+        first_error.map_or(webhook, Err)
     }
 
     /// What stands in our own namespace, if that is whole.

@@ -158,6 +158,14 @@ async fn a_bundle_that_someone_wrote_as_binary_data_is_replaced() {
 }
 
 #[tokio::test]
+async fn a_webhook_that_cannot_be_written_hides_no_namespace_that_cannot() {
+    let mut world = World::new().await;
+    world.api.fault("POST", "/api/v1/namespaces/signet-system/configmaps", Fault::Status(500));
+    world.api.fault("GET", HOOK, Fault::Status(403));
+    assert!(world.pass().await.unwrap_err().to_string().contains("500"));
+}
+
+#[tokio::test]
 async fn every_entry_of_the_webhook_believes_all_roots_and_keeps_the_rest() {
     let mut world = World::new().await;
     world.pass().await.unwrap(); // there is none

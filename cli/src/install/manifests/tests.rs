@@ -5,6 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use signet_core::{identity::SYSTEM_NAMESPACE, pod};
 
 use super::*;
+#[path = "rights.rs"]
+mod rights;
+use rights::RIGHTS;
 
 fn settings() -> Settings {
     Settings {
@@ -195,8 +198,12 @@ fn rights_are_exactly_those_of_the_design() {
                 words.map(|word| word.as_str().unwrap().to_owned()).collect()
             };
             let names = list("resourceNames").join("|");
-            for resource in list("resources") {
-                rights.insert(format!("{} {resource} {names} {}", name(role), list("verbs").join(",")));
+            for group in list("apiGroups") {
+                let group = if group.is_empty() { group } else { format!(".{group}") };
+                for resource in list("resources") {
+                    let verbs = list("verbs").join(",");
+                    rights.insert(format!("{} {resource}{group} {names} {verbs}", name(role)));
+                }
             }
         }
     }
@@ -212,39 +219,3 @@ fn rights_are_exactly_those_of_the_design() {
             .any(|object| object["kind"] == "RoleBinding" && object["metadata"]["name"] == "injector")
     );
 }
-
-/// A right, and the words of the design that ask for it.
-const RIGHTS: &[(&str, &str)] = &[
-    ("Role/ca secrets signet-ca get,update", "get/update those named signet-ca"),
-    ("Role/ca secrets  create", "create secrets and leases"),
-    ("Role/ca leases signet-ca get,update", "get/update those named signet-ca"),
-    ("Role/ca leases  create", "create secrets and leases"),
-    ("ClusterRole/signet-ca tokenreviews  create", "create tokenreviews"),
-    ("ClusterRole/signet-ca pods  get", "get pods"),
-    ("ClusterRole/signet-ca namespaces  list", "list namespaces"),
-    ("ClusterRole/signet-ca configmaps signet-trust get,update", "get/update those named signet-trust"),
-    ("ClusterRole/signet-ca configmaps  create", "create configmaps"),
-    (
-        "ClusterRole/signet-ca mutatingwebhookconfigurations signet-injector get,patch",
-        "get/patch our one MutatingWebhookConfiguration",
-    ),
-    ("ClusterRole/signet-controller namespaces  list,watch", "list/watch namespaces"),
-    ("ClusterRole/signet-controller serviceaccounts  list,watch", "serviceaccounts"),
-    ("ClusterRole/signet-controller services  list,watch", "services"),
-    ("ClusterRole/signet-controller pods  list,watch", "pods"),
-    ("ClusterRole/signet-controller endpointslices  list,watch", "endpointslices"),
-    ("ClusterRole/signet-controller events  create", "create events"),
-    ("ClusterRole/signet-viewer pods  get,list", "viewer"),
-    ("ClusterRole/signet-viewer namespaces  get,list", "viewer"),
-    ("ClusterRole/signet-viewer nodes  get,list", "viewer"),
-    ("ClusterRole/signet-viewer deployments  get", "get deployments"),
-    ("ClusterRole/signet-viewer mutatingwebhookconfigurations signet-injector get", "viewer"),
-    ("ClusterRole/signet-viewer services  list", "list services, networkpolicies"),
-    ("ClusterRole/signet-viewer networkpolicies  list", "list services, networkpolicies"),
-    ("ClusterRole/signet-viewer mutatingwebhookconfigurations  list", "webhook configurations"),
-    ("ClusterRole/signet-viewer validatingwebhookconfigurations  list", "webhook configurations"),
-    ("ClusterRole/signet-viewer apiservices  list", "apiservices"),
-    ("ClusterRole/signet-viewer customresourcedefinitions  list", "customresourcedefinitions"),
-    ("ClusterRole/signet-ask pods  get,list", "pods/portforward"),
-    ("ClusterRole/signet-ask pods/portforward  get,create", "pods/portforward"),
-];

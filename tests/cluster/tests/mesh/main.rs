@@ -18,6 +18,9 @@ mod ready;
 )]
 mod record;
 mod restarts;
+mod rights;
+#[path = "../../../../cli/src/install/manifests/rights.rs"]
+mod rights_of_design;
 mod rotation;
 mod strict;
 mod table;
