@@ -149,8 +149,12 @@ impl TrustMaps {
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .retain(|name, _| namespaces.contains(name));
-        let webhook = self.write_webhook(bundle).await;
-        first_error.map_or(webhook, Err)
+        // Neither hides the other: they have different causes, and one operator.
+        match (first_error, self.write_webhook(bundle).await) {
+            (Some(error), Err(webhook)) => Err(NoAnswer::of(&format!("{error}; {webhook}"))),
+            (Some(error), Ok(())) => Err(error),
+            (None, webhook) => webhook,
+        }
     }
 
     /// What stands in our own namespace, if that is whole.

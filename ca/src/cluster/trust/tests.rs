@@ -158,11 +158,12 @@ async fn a_bundle_that_someone_wrote_as_binary_data_is_replaced() {
 }
 
 #[tokio::test]
-async fn a_webhook_that_cannot_be_written_hides_no_namespace_that_cannot() {
+async fn of_a_webhook_and_a_namespace_that_cannot_be_written_neither_hides_the_other() {
     let mut world = World::new().await;
     world.api.fault("POST", "/api/v1/namespaces/signet-system/configmaps", Fault::Status(500));
     world.api.fault("GET", HOOK, Fault::Status(403));
-    assert!(world.pass().await.unwrap_err().to_string().contains("500"));
+    let error = world.pass().await.unwrap_err().to_string();
+    assert!(error.contains("500") && error.contains("403"), "{error}");
 }
 
 #[tokio::test]
