@@ -154,7 +154,8 @@ async fn labelled(cluster: &Cluster) -> Result<Vec<String>> {
     let labelled = ListParams::default().labels(INJECT);
     let namespaces = Api::<Namespace>::all(cluster.client.clone()).list_metadata(&labelled).await;
     let namespaces = namespaces.map_err(|e| cluster.explain("asking for namespaces", e))?;
-    Ok(namespaces.items.iter().map(|namespace| namespace.name_any()).collect())
+    let stay = namespaces.items.iter().filter(|namespace| namespace.metadata.deletion_timestamp.is_none());
+    Ok(stay.map(|namespace| namespace.name_any()).collect())
 }
 
 /// Of pods that are in the way.
