@@ -129,14 +129,7 @@ impl Keeper {
     /// Issues the first server certificate; then beats until `drain` stops.
     pub(crate) async fn start(self, drain: &Drain) {
         self.renew_own().await;
-        let stop = drain.clone();
-        drain.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.stopping() => {}
-                () = self.run() => {}
-            }
-        });
+        drain.keep(self.run());
     }
 
     async fn run(self) {

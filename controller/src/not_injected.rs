@@ -38,14 +38,7 @@ pub(crate) fn start(
     metrics: Arc<Metrics>,
     drain: &Drain,
 ) {
-    let stop = drain.clone();
-    drain.spawn(async move {
-        tokio::select! {
-            biased;
-            () = stop.stopping() => {}
-            () = Box::pin(run(&client, snapshots, &metrics)) => {}
-        }
-    });
+    drain.keep(async move { Box::pin(run(&client, snapshots, &metrics)).await });
 }
 
 async fn run(client: &Client, mut snapshots: watch::Receiver<Arc<Snapshot>>, metrics: &Metrics) {

@@ -34,6 +34,18 @@ impl Drain {
         tokio::spawn(self.work.track_future(UntilCut { cut, work }));
     }
 
+    /// Runs `work` until the shutdown begins: what never ends by itself, and may be dropped wherever it waits.
+    pub fn keep(&self, work: impl Future<Output = ()> + Send + 'static) {
+        let stop = self.stop.clone();
+        self.spawn(async move {
+            tokio::select! {
+                biased;
+                () = stop.cancelled() => {}
+                () = work => {}
+            }
+        });
+    }
+
     /// Accept loops `select!` on this, biased, before `accept()`; idle connections close on it.
     pub async fn stopping(&self) {
         self.stop.cancelled().await;
@@ -99,5 +111,17 @@ mod tests {
         drain.spawn(std::future::pending());
         assert_eq!(drain.run(Duration::from_secs(5)).await, 1);
         assert!(finished.await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_kept_ends_when_the_shutdown_begins_and_is_not_counted() {
+        let drain = Drain::new();
+        let (held, dropped) = tokio::sync::oneshot::channel::<()>();
+        drain.keep(async move {
+            let _held = held;
+            std::future::pending().await
+        });
+        assert_eq!(drain.run(Duration::from_secs(5)).await, 0);
+        assert!(dropped.await.is_err());
     }
 }

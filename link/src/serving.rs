@@ -59,14 +59,7 @@ impl Certificate {
         // Not the mesh's: the API server may lack our suites and groups.
         let keeper =
             Keeper { config, svid, trust, provider: Arc::new(tls::default_provider()), publish, gauges };
-        let stop = drain.clone();
-        drain.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.stopping() => {}
-                () = keeper.run() => {}
-            }
-        });
+        drain.keep(keeper.run());
         Self { current }
     }
 

@@ -65,14 +65,7 @@ impl Svid {
     ) -> Self {
         let (publish, current) = watch::channel(None);
         let keeper = Keeper { config, provider, trust, publish, gauges: Gauges::new(metrics), number: 0 };
-        let stop = drain.clone();
-        drain.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.stopping() => {}
-                () = keeper.run() => {}
-            }
-        });
+        drain.keep(keeper.run());
         Self { current }
     }
 

@@ -46,14 +46,7 @@ impl Tokens {
     pub(crate) fn start(ca: Place, ca_changed: watch::Receiver<super::child::State>, drain: &Drain) -> Self {
         let (requests, receive) = mpsc::channel(REQUESTS);
         let mint = Mint { ca, bearers: BTreeMap::new(), epoch: None, owing: false };
-        let stop = drain.clone();
-        drain.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.stopping() => {}
-                () = mint.run(receive, ca_changed) => {}
-            }
-        });
+        drain.keep(mint.run(receive, ca_changed));
         Self(requests)
     }
 

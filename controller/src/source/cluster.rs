@@ -199,14 +199,8 @@ impl Watch {
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,
     {
-        let (api, stop) = (Api::<K>::all(self.client.clone()), drain.clone());
-        drain.spawn(async move {
-            tokio::select! {
-                biased;
-                () = stop.stopping() => {}
-                () = Box::pin(self.run(&api, kind, trim)) => {}
-            }
-        });
+        let api = Api::<K>::all(self.client.clone());
+        drain.keep(async move { Box::pin(self.run(&api, kind, trim)).await });
     }
 
     /// List, then watch, for ever. We do not use kube's `watcher`: it does not tell that a watch works again before its next
