@@ -47,6 +47,7 @@ use signet_core::{
     trust::Trust,
     verifier::MeshVerifier,
 };
+use signet_link::listen;
 use tokio::{
     net::TcpListener,
     runtime::Handle,
@@ -139,7 +140,7 @@ impl Ca {
         let store = Directory::open(state)?;
         let audit = open_audit(args, &state.join("audit.log"))?;
         // Before anything changes: a CA that cannot be reached must not rotate.
-        let listener = listen(args.listen_or(CA_IN_DIRECTORY)).await?;
+        let listener = bind(args.listen_or(CA_IN_DIRECTORY)).await?;
         let publication = TrustFile(trust_file.to_owned());
         let ground = base.ground(Box::new(store), Box::new(publication), None);
         let authority = Arc::new(Authority::open(ground, settings)?);
@@ -156,9 +157,9 @@ impl Ca {
         let settings = args.settings()?;
         let base = Base::new(&settings);
         let audit = open_audit(args, Path::new("-"))?;
-        let listener = listen(args.listen_or(CA_IN_CLUSTER)).await?;
-        let pages = listen(args.pages).await?;
-        let questions = listen(args.admin).await?;
+        let listener = bind(args.listen_or(CA_IN_CLUSTER)).await?;
+        let pages = bind(args.pages).await?;
+        let questions = bind(args.admin).await?;
 
         let (running, runtime) = (clock::running(), Handle::current());
         let lease = Lease::new(client.clone(), pod_name(), Arc::clone(&running), clock::real());
@@ -176,11 +177,11 @@ impl Ca {
             }
             sleep(START_AGAIN).await;
         };
-        keep(drain, {
+        drain.keep({
             let lease = Arc::clone(&lease);
             async move { lease.run().await }
         });
-        keep(drain, {
+        drain.keep({
             let maps = Arc::clone(&maps);
             async move { maps.run().await }
         });
@@ -296,27 +297,8 @@ impl Base {
     }
 }
 
-/// Runs `work` until `drain` stops.
-fn keep(drain: &Drain, work: impl Future<Output = ()> + Send + 'static) {
-    let stop = drain.clone();
-    drain.spawn(async move {
-        tokio::select! {
-            biased;
-            () = stop.stopping() => {}
-            () = work => {}
-        }
-    });
-}
-
-/// On [::] that is both families; where the kernel has no IPv6, the other one.
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    let bound = match TcpListener::bind(address).await {
-        Err(_) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) => {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
-        }
-        bound => bound,
-    };
-    bound.with_context(|| format!("listening on {address}"))
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    listen::bind(address).await.with_context(|| format!("listening on {address}"))
 }
 
 /// A pod's host name is its name, unless the pod asks for another; two replicas never have the same.

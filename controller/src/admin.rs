@@ -29,7 +29,7 @@ use signet_core::{
     files::PRIVATE,
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
-use signet_link::{pages::Pages, server, svid::Svid};
+use signet_link::{listen, pages::Pages, svid::Svid};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -97,7 +97,7 @@ pub(crate) async fn serve_network(
 ) -> io::Result<()> {
     let routes = Router::new().route("/ready", get(ready)).with_state(readiness);
     let routes = routes.merge(Router::new().route("/metrics", get(self::metrics)).with_state(metrics));
-    serve(Pages::new(server::bind(address).await?), routes, drain);
+    serve(Pages::new(listen::bind(address).await?), routes, drain);
     Ok(())
 }
 

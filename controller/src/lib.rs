@@ -47,7 +47,7 @@ use signet_core::{
     trust::Trust,
 };
 use signet_link::{
-    Target,
+    Target, listen,
     place::Place,
     server::{self, Limits},
     svid::{Svid, SvidConfig},
@@ -170,7 +170,7 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), drain, &mut registry);
     // Bound at once, so that a port that is taken is said at once; served when everything is known.
     let listener =
-        server::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+        listen::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
 
     let registry = registry.share();
     let reports = Arc::new(Reports::default());

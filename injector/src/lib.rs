@@ -31,7 +31,7 @@ use signet_core::{
     trust::Trust,
 };
 use signet_link::{
-    Target, server,
+    Target, listen,
     serving::{Certificate, ServingConfig},
     svid::{Svid, SvidConfig},
     trust_file,
@@ -90,7 +90,7 @@ async fn start(args: &Args, pages: &Drain, work: &Drain) -> anyhow::Result<Arc<W
     let serving = ServingConfig { name: INJECTOR_NAME, ca, source };
     let certificate = Certificate::start(serving, svid, trust, work, &mut registry);
     let bind = async |address, flag| {
-        server::bind(address).await.with_context(|| format!("listening on {address} ({flag})"))
+        listen::bind(address).await.with_context(|| format!("listening on {address} ({flag})"))
     };
     let listener = bind(args.listen, "--listen").await?;
     let pages_listener = bind(args.pages, "--pages").await?; // both bound before either serves

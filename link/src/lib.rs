@@ -3,6 +3,7 @@
 //! Beside that, the pages that strangers may ask it for ([`pages`]).
 
 pub mod client;
+pub mod listen;
 pub mod pages;
 pub mod place;
 mod request;

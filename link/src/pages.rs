@@ -15,20 +15,19 @@ use tokio::{
     net::{TcpListener, TcpStream},
     time::{Sleep, sleep},
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
-use crate::server::{ACCEPT_PAUSE, Counts, Limits, Slot};
+use crate::listen::{Place, Places, accept};
 
 /// Accepts within limits: what is above them is closed.
 pub struct Pages {
     listener: TcpListener,
-    counts: Arc<Counts>,
+    places: Arc<Places>,
 }
 
 impl Pages {
     pub fn new(listener: TcpListener) -> Self {
-        let limits = Limits { connections: MOST, per_source: PER_SOURCE, ..Limits::default() };
-        Self { listener, counts: Counts::new(limits) }
+        Self { listener, places: Places::new(MOST, PER_SOURCE) }
     }
 }
 
@@ -38,15 +37,10 @@ impl axum::serve::Listener for Pages {
 
     async fn accept(&mut self) -> (Visit, SocketAddr) {
         loop {
-            match self.listener.accept().await {
-                Ok((tcp, from)) => match Counts::take(&self.counts, from.ip().to_canonical()) {
-                    Some(slot) => return (Visit { tcp, end: Box::pin(sleep(LIFE)), _slot: slot }, from),
-                    None => debug!(%from, "connection to the pages closed: too many are open"),
-                },
-                Err(error) => {
-                    warn!(%error, "accept failed; trying again in {ACCEPT_PAUSE:?}");
-                    sleep(ACCEPT_PAUSE).await;
-                }
+            let (tcp, from) = accept(&self.listener).await;
+            match Places::take(&self.places, from.ip()) {
+                Some(place) => return (Visit { tcp, end: Box::pin(sleep(LIFE)), _place: place }, from),
+                None => debug!(%from, "connection to the pages closed: too many are open"),
             }
         }
     }
@@ -60,7 +54,7 @@ impl axum::serve::Listener for Pages {
 pub struct Visit {
     tcp: TcpStream,
     end: Pin<Box<Sleep>>,
-    _slot: Slot,
+    _place: Place,
 }
 
 impl Visit {

@@ -1,4 +1,4 @@
-//! Listening sockets: all bound before any is served, and an accept loop that never spins.
+//! Listening sockets: all bound before any is served; what every part of Signet needs of them is [`signet_link::listen`].
 
 use std::{
     collections::HashMap,
@@ -8,17 +8,12 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicUsize, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use nix::errno::Errno;
-use signet_core::drain::Drain;
+pub use signet_link::listen::serve;
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::{
-    net::{TcpListener, TcpStream},
-    time::sleep,
-};
-use tracing::warn;
+use tokio::net::TcpListener;
 
 /// Binds `address`; `origin` says in the error where it came from.
 pub async fn bind(address: SocketAddr, origin: &str) -> Result<TcpListener, CannotListen> {
@@ -70,41 +65,6 @@ impl CannotListen {
     pub fn lacks_family(&self) -> bool {
         let errno = self.source.raw_os_error().map(Errno::from_raw);
         matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
-    }
-}
-
-/// Serves each connection of `listener` in a task of its own, until `drain` stops. `serve` is called as they arrive.
-pub fn serve<W>(
-    listener: TcpListener,
-    drain: &Drain,
-    serve: impl Fn(TcpStream, SocketAddr) -> W + Send + 'static,
-) where
-    W: Future<Output = ()> + Send + 'static,
-{
-    let work = drain.clone();
-    drain.spawn(async move {
-        loop {
-            let (tcp, source) = tokio::select! {
-                biased;
-                () = work.stopping() => return,
-                accepted = accept(&listener) => accepted,
-            };
-            work.spawn(serve(tcp, source));
-        }
-    });
-}
-
-/// The next connection; an IPv4 peer of a listener of both families has its IPv4 address. Errors of accept (out of
-/// descriptors, mostly) are logged and waited out.
-async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
-    loop {
-        match listener.accept().await {
-            Ok((tcp, peer)) => return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
-            Err(error) => {
-                warn!(%error, "accept failed; trying again in {PAUSE:?}");
-                sleep(PAUSE).await;
-            }
-        }
     }
 }
 
@@ -189,10 +149,12 @@ fn counted_as(source: IpAddr) -> IpAddr {
 
 /// Connections that wait for accept: what the standard library takes for tokio's listeners.
 const BACKLOG: i32 = 1024;
-const PAUSE: Duration = Duration::from_millis(50);
 
 #[cfg(test)]
 mod tests {
+    use signet_link::listen::accept;
+    use tokio::net::TcpStream;
+
     use super::*;
 
     #[test]

@@ -1,0 +1,127 @@
+//! Listening to strangers: on both families, with an accept loop that never spins, and with places that no one source can take
+//! from the others.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use signet_core::drain::Drain;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    time::sleep,
+};
+use tracing::warn;
+
+/// Listens on `address`. `[::]` takes both families; on a node whose kernel has no IPv6 it is 0.0.0.0 instead.
+pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    match TcpListener::bind(address).await {
+        Err(error)
+            if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(NO_SUCH_FAMILY) =>
+        {
+            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+        }
+        bound => bound,
+    }
+}
+
+/// Serves each connection of `listener` in a task of its own, until `drain` stops. `serve` is called as they arrive.
+pub fn serve<W>(
+    listener: TcpListener,
+    drain: &Drain,
+    serve: impl Fn(TcpStream, SocketAddr) -> W + Send + 'static,
+) where
+    W: Future<Output = ()> + Send + 'static,
+{
+    let work = drain.clone();
+    drain.keep(async move {
+        loop {
+            let (tcp, source) = accept(&listener).await;
+            work.spawn(serve(tcp, source));
+        }
+    });
+}
+
+/// The next connection; an IPv4 peer of a listener of both families has its IPv4 address. Errors of accept (out of
+/// descriptors, mostly) are logged and waited out.
+pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
+    loop {
+        match listener.accept().await {
+            Ok((tcp, peer)) => return (tcp, SocketAddr::new(peer.ip().to_canonical(), peer.port())),
+            Err(error) => {
+                warn!(%error, "accept failed; trying again in {PAUSE:?}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// Connections of one listener: counted in all, and by where they come from.
+pub struct Places {
+    most: usize,
+    per_source: usize,
+    taken: Mutex<HashMap<IpAddr, usize>>,
+}
+
+/// One connection's place; dropping it gives it back.
+pub struct Place {
+    places: Arc<Places>,
+    source: IpAddr,
+}
+
+impl Places {
+    pub fn new(most: usize, per_source: usize) -> Arc<Self> {
+        Arc::new(Self { most, per_source, taken: Mutex::default() })
+    }
+
+    /// `None`: all are taken, or this source has enough of them.
+    pub fn take(places: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        let mut taken = places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        let all: usize = taken.values().sum();
+        let of_source = taken.get(&source).copied().unwrap_or(0);
+        if all >= places.most || of_source >= places.per_source {
+            return None;
+        }
+        taken.insert(source, of_source + 1);
+        Some(Place { places: Arc::clone(places), source })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        match taken.get_mut(&self.source) {
+            Some(n) if *n > 1 => *n -= 1,
+            _ => drop(taken.remove(&self.source)),
+        }
+    }
+}
+
+/// EAFNOSUPPORT.
+const NO_SUCH_FAMILY: i32 = 97;
+/// Out of descriptors: long enough not to spin, short enough not to be noticed.
+const PAUSE: Duration = Duration::from_millis(50);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_source_cannot_take_the_places_of_others_and_gives_its_own_back() {
+        let places = Places::new(3, 2);
+        let [a, b, c] = ["198.18.0.1", "2001:2::1", "198.18.0.3"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let first = Places::take(&places, a);
+        let second = Places::take(&places, a);
+        assert!(first.is_some() && second.is_some() && Places::take(&places, a).is_none());
+        let other = Places::take(&places, b);
+        assert!(other.is_some() && Places::take(&places, c).is_none(), "three in all");
+        drop(first);
+        let again = Places::take(&places, a);
+        assert!(again.is_some());
+        drop((second, other, again));
+        assert!(places.taken.lock().unwrap().is_empty(), "who has none is forgotten");
+    }
+}
