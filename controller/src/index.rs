@@ -14,7 +14,6 @@ use ipnet::IpNet;
 use signet_core::identity::TrustDomain;
 
 pub use injection::{Injection, NOT_INJECTED, Obstacle, Owner};
-pub(crate) use objects::POD_SECURITY;
 pub use objects::{Namespace, Pod, PodPort, Port, Service, Slice, SliceEndpoint, Transport};
 
 use crate::source::{Kind, ManifestError, Object, policy::PolicyObject};

@@ -49,6 +49,25 @@ pub const PROBES: &str = "SIGNET_PROBES";
 /// The pod's [`UPSTREAMS`] annotation as it is; absent when there is none. The app dials 127.0.0.1 at the left ports.
 pub const POD_UPSTREAMS: &str = "SIGNET_UPSTREAMS";
 
+/// The label by which Pod Security admission knows what a namespace enforces.
+pub const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
+/// Its levels that forbid NET_ADMIN, and with it our capture step.
+pub const FORBID_NET_ADMIN: [&str; 2] = ["baseline", "restricted"];
+/// Containers by which Istio, Linkerd, Kuma, Consul and Open Service Mesh are known.
+pub const OTHER_MESHES: [&str; 11] = [
+    "istio-proxy",
+    "istio-init",
+    "istio-validation",
+    "linkerd-proxy",
+    "linkerd-init",
+    "linkerd-network-validator",
+    "kuma-sidecar",
+    "kuma-init",
+    "consul-dataplane",
+    "consul-connect-inject-init",
+    "osm-init",
+];
+
 /// Labels and annotations that users write; docs/manifests.md describes them.
 pub const INJECT: &str = "signet.dev/inject";
 /// "enabled" on a namespace: it gets [`TRUST_CONFIG_MAP`] although only single pods of it are injected.

@@ -17,7 +17,7 @@ use signet_core::{
 use crate::{
     NamespaceView,
     quantity::Quantity,
-    verdict::{PSA_ENFORCE, Refusal, Skip},
+    verdict::{Refusal, Skip},
 };
 
 /// The parts of a Pod, or of a pod template, that we look at.
@@ -91,8 +91,10 @@ fn pairs(map: Option<&BTreeMap<String, String>>) -> impl Iterator<Item = (&str, 
 pub(crate) fn judge(pod: &View, namespace: Option<&NamespaceView>) -> Result<Wishes, No> {
     skips(pod)?;
     let wishes = wishes(pod)?;
-    let level = namespace.and_then(|namespace| Some((namespace, namespace.labels.get(PSA_ENFORCE)?)));
-    if let Some((namespace, level)) = level.filter(|(_, level)| FORBID_NET_ADMIN.contains(&level.as_str())) {
+    let level = namespace.and_then(|namespace| Some((namespace, namespace.labels.get(pod::POD_SECURITY)?)));
+    if let Some((namespace, level)) =
+        level.filter(|(_, level)| pod::FORBID_NET_ADMIN.contains(&level.as_str()))
+    {
         let (namespace, level) = (namespace.name.clone(), level.clone());
         return Err(Refusal::PodSecurity { namespace, level }.into());
     }
@@ -121,7 +123,7 @@ fn skips(pod: &View) -> Result<(), No> {
     if pod.annotation(MIRROR).is_some() {
         return Err(Skip::MirrorPod.into());
     }
-    match pod.containers().find(|container| OTHER_MESHES.contains(&container.name.as_str())) {
+    match pod.containers().find(|container| pod::OTHER_MESHES.contains(&container.name.as_str())) {
         Some(container) => Err(Skip::OtherMesh { container: container.name.clone() }.into()),
         None => Ok(()),
     }
@@ -221,24 +223,8 @@ fn taken(pod: &View) -> Result<(), Refusal> {
     }
 }
 
-/// Levels of Pod Security that forbid NET_ADMIN.
-const FORBID_NET_ADMIN: [&str; 2] = ["baseline", "restricted"];
 /// Annotation of the pods that a kubelet shows for its static ones; they may have no service account token, so with ours
 /// the API server would take none.
 const MIRROR: &str = "kubernetes.io/config.mirror";
-/// Containers by which Istio, Linkerd, Kuma, Consul and Open Service Mesh are known.
-const OTHER_MESHES: [&str; 11] = [
-    "istio-proxy",
-    "istio-init",
-    "istio-validation",
-    "linkerd-proxy",
-    "linkerd-init",
-    "linkerd-network-validator",
-    "kuma-sidecar",
-    "kuma-init",
-    "consul-dataplane",
-    "consul-connect-inject-init",
-    "osm-init",
-];
 /// Characters of an error that repeats what a stranger sent.
 const SHOWN: usize = 200;

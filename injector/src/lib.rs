@@ -46,7 +46,7 @@ pub use crate::{
     args::{Args, Meshed},
     inject::{NamespaceView, Outcome, Settings, inject, uninject},
     patch::Op,
-    verdict::{PSA_ENFORCE, Refusal, Skip},
+    verdict::{Refusal, Skip},
 };
 use crate::{metrics::InjectorMetrics, webhook::Webhook};
 

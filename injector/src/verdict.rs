@@ -1,7 +1,7 @@
 //! Why a pod is not injected: one word each, for the webhook's answer, its metric, the Event on the pod and `signet explain`.
 //! docs/injection.md has a row for every word.
 
-use signet_core::pod::PROXY_UID;
+use signet_core::pod::{POD_SECURITY, PROXY_UID};
 
 /// The pod starts as it is, outside the mesh.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -97,13 +97,10 @@ impl Refusal {
             ),
             Self::PodSecurity { namespace, level } => format!(
                 "namespace {namespace} enforces Pod Security {level}, which forbids the capture step its NET_ADMIN: \
-                 kubectl label --overwrite namespace {namespace} {PSA_ENFORCE}=privileged, or leave it out of the mesh"
+                 kubectl label --overwrite namespace {namespace} {POD_SECURITY}=privileged, or leave it out of the mesh"
             ),
             Self::NameTaken { what } => format!("{what} is a name that we need, and it is taken: rename it"),
             Self::UnknownSetting { why } | Self::BadSetting { why } | Self::BadPod { why } => why.clone(),
         }
     }
 }
-
-/// Namespace label of Pod Security Admission.
-pub const PSA_ENFORCE: &str = "pod-security.kubernetes.io/enforce";

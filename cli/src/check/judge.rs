@@ -8,7 +8,11 @@ use std::{
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
-use signet_core::{bundle::TrustBundle, identity::SYSTEM_NAMESPACE, pod::INJECT};
+use signet_core::{
+    bundle::TrustBundle,
+    identity::SYSTEM_NAMESPACE,
+    pod::{INJECT, POD_SECURITY},
+};
 
 use crate::{
     check::{Finding, facts::Facts, known::Id, some},
@@ -67,12 +71,12 @@ fn pod_security(facts: &Facts) -> Vec<Finding> {
     let labelled = facts.namespaces.iter().filter(|namespace| wants(namespace.labels().get(INJECT)));
     labelled
         .filter_map(|namespace| {
-            let level = namespace.labels().get("pod-security.kubernetes.io/enforce")?;
+            let level = namespace.labels().get(POD_SECURITY)?;
             let name = namespace.name_any();
             (level != "privileged").then(|| {
                 let what = format!("namespace {name} enforces {level}");
                 let next = format!(
-                    "kubectl label --overwrite namespace {name} pod-security.kubernetes.io/enforce=privileged, with warn={level} beside \
+                    "kubectl label --overwrite namespace {name} {POD_SECURITY}=privileged, with warn={level} beside \
                      it; or leave it out of the mesh: kubectl label namespace {name} {INJECT}-"
                 );
                 Finding::new(Id::PodSecurity, what, next)

@@ -7,7 +7,7 @@ use k8s_openapi::{
     api::core::v1::{Container, PodSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use signet_core::pod::{PROXY_CONTAINER, PROXY_UID};
+use signet_core::pod::{OTHER_MESHES, POD_SECURITY, PROXY_CONTAINER, PROXY_UID};
 
 /// What a Pod's spec says about it.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
@@ -129,7 +129,7 @@ impl Obstacle {
             }
             Self::ProxyUser(_) => "set another runAsUser, then restart it".into(),
             Self::PodSecurity(_) => {
-                format!("label the namespace {}=privileged, then restart it", super::POD_SECURITY)
+                format!("label the namespace {POD_SECURITY}=privileged, then restart it")
             }
             Self::NotAsked => restart(namespace, pod, owner),
         }
@@ -158,8 +158,6 @@ fn restart(namespace: &str, pod: &str, owner: Option<&Owner>) -> String {
 
 /// [`super::Transport::Plain`] of a Pod that is labelled and has no proxy.
 pub const NOT_INJECTED: &str = "not_injected";
-/// Proxies of Istio and Kuma (`istio-proxy`, `kuma-sidecar`), Linkerd and Consul.
-const OTHER_MESHES: [&str; 4] = ["istio-proxy", "linkerd-proxy", "kuma-sidecar", "consul-dataplane"];
 
 #[cfg(test)]
 mod tests {
@@ -195,7 +193,8 @@ mod tests {
         let user = |at: &str| pod("web").with("/spec/containers", json!([{"name": "app"}])).with(at, 1337);
         let label = |value: &str| pod("web").label("signet.dev/inject", value);
         let bare = || namespace("shop").label("signet.dev/inject", "disabled");
-        let secured = |level: &str| namespace("shop").label(super::super::POD_SECURITY, level);
+        let secured = |level: &str| namespace("shop").label(POD_SECURITY, level);
+        let linkerd = pod("web").with("/spec/initContainers", json!([{"name": "linkerd-init"}]));
         let istio = pod("web").with("/spec/containers", json!([{"name": "app"}, {"name": "istio-proxy"}]));
         let user_of_container = pod("web")
             .with("/spec/containers", json!([{"name": "app", "securityContext": {"runAsUser": 1337}}]));
@@ -229,6 +228,7 @@ mod tests {
             ),
             ("baseline", secured("baseline"), pod("web"), "not_injected", Some("pod_security")),
             ("privileged", secured("privileged"), pod("web"), "not_injected", Some("not_asked")),
+            ("Linkerd's init container", namespace("shop"), linkerd, "not_injected", Some("other_mesh")),
             ("Istio's", namespace("shop"), istio, "not_injected", Some("other_mesh")),
             (
                 "our user",

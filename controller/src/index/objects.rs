@@ -13,7 +13,7 @@ use signet_api::v1::Protocol;
 use signet_core::{
     annotations::{self, AppAddress},
     identity::{self, SpiffeId},
-    pod::{INBOUND, INJECT, MTLS, PERMISSIVE_PORTS, UPSTREAMS},
+    pod::{FORBID_NET_ADMIN, INBOUND, INJECT, MTLS, PERMISSIVE_PORTS, POD_SECURITY, UPSTREAMS},
 };
 
 use super::{
@@ -146,7 +146,7 @@ impl Namespace {
         };
         let inject = inject(meta, origin, errors) == Some(true);
         let permissive_ports = annotation(meta, PERMISSIVE_PORTS, origin, errors, annotations::ports);
-        let enforced = label(meta, POD_SECURITY).filter(|level| matches!(*level, "baseline" | "restricted"));
+        let enforced = label(meta, POD_SECURITY).filter(|level| FORBID_NET_ADMIN.contains(level));
         let pod_security = enforced.map(str::to_owned);
         (source::name(meta), Self { inject, strict, permissive_ports, pod_security })
     }
@@ -442,9 +442,6 @@ fn annotation<T: Default>(
         T::default()
     })
 }
-
-/// The label by which Pod Security admission knows what a namespace enforces.
-pub(crate) const POD_SECURITY: &str = "pod-security.kubernetes.io/enforce";
 
 fn number(port: i32) -> Option<u16> {
     u16::try_from(port).ok().filter(|port| *port != 0)

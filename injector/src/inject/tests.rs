@@ -278,7 +278,7 @@ fn each_reason_not_to_inject_has_its_word() {
 fn a_namespace_that_forbids_net_admin_is_told_how_to_allow_it() {
     let namespace = |level: &str| NamespaceView {
         name: "shop".into(),
-        labels: [(crate::PSA_ENFORCE.into(), level.into())].into(),
+        labels: [(signet_core::pod::POD_SECURITY.into(), level.into())].into(),
     };
     for level in ["baseline", "restricted"] {
         let outcome = inject(&pod(json!({})), Some(&namespace(level)), &settings());

@@ -13,13 +13,10 @@ use k8s_openapi::{
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use signet_core::pod::{INJECT, MTLS, PERMISSIVE_PORTS, UPSTREAMS};
+use signet_core::pod::{INJECT, MTLS, PERMISSIVE_PORTS, POD_SECURITY, UPSTREAMS};
 
 use super::store::Seen;
-use crate::{
-    index::POD_SECURITY,
-    source::{Kind, Object, Origin},
-};
+use crate::source::{Kind, Object, Origin};
 
 pub(super) fn namespace(object: Namespace) -> Seen {
     seen(
