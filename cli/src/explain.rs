@@ -1,11 +1,11 @@
 //! `signet explain` and `signet endpoints`: why a pod is or is not in the mesh, who is behind a Service, what a proxy is told. The
 //! controller knows; every replica is asked, and the one that the proxy is connected to knows best.
 
-use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use anyhow::{Result, bail};
 use hyper::StatusCode;
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     named::{InNamespace, Kind, is_name},
     output::{self, Output},
     replicas,
-    shapes::{Edge, WorkloadStatus},
+    shapes::{Edge, EndpointAnswer, Endpoints, PodExplanation, ServiceExplanation},
     whom::{Asking, Whom},
 };
 
@@ -165,71 +165,7 @@ fn read<T: DeserializeOwned>(answer: &Value) -> Result<T> {
     }
 }
 
-/// Of GET /v1/explain?pod=, what the text shows.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct PodView {
-    workload: WorkloadStatus,
-    wanted: bool,
-    injected: bool,
-    obstacle: Option<Obstacle>,
-    #[serde(default)]
-    permissive_ports: Vec<u16>,
-    #[serde(default)]
-    services: Vec<String>,
-    #[serde(default)]
-    policies: Vec<String>,
-    #[serde(default)]
-    plaintext: Vec<Edge>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Obstacle {
-    why: String,
-    next_step: String,
-}
-
-/// Of GET /v1/explain?service=.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ServiceView {
-    namespace: String,
-    service: String,
-    #[serde(default)]
-    cluster_ips: Vec<String>,
-    endpoints: Vec<EndpointView>,
-    #[serde(default)]
-    plaintext: Vec<Edge>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct EndpointView {
-    address: String,
-    namespace: String,
-    pod: String,
-    identity: Option<String>,
-    plain_reason: Option<String>,
-    ports: BTreeMap<u16, u16>,
-}
-
-#[derive(Deserialize)]
-struct Endpoints {
-    from: String,
-    connected: bool,
-    hosts: Vec<HostView>,
-}
-
-#[derive(Deserialize)]
-struct HostView {
-    host: String,
-    answer: String,
-    endpoints: Vec<EndpointView>,
-    sent: Option<String>,
-}
-
-fn pod_text(out: Output, pod: &PodView) -> String {
+fn pod_text(out: Output, pod: &PodExplanation) -> String {
     let workload = &pod.workload;
     let list = |words: &[String]| if words.is_empty() { "-".to_owned() } else { words.join(", ") };
     let meshed = match (workload.meshed, &workload.why) {
@@ -267,9 +203,11 @@ fn pod_text(out: Output, pod: &PodView) -> String {
     text
 }
 
-fn service_text(out: Output, service: &ServiceView) -> String {
-    let addresses =
-        if service.cluster_ips.is_empty() { "headless".into() } else { service.cluster_ips.join(", ") };
+fn service_text(out: Output, service: &ServiceExplanation) -> String {
+    let addresses = match &service.cluster_ips[..] {
+        [] => "headless".into(),
+        all => all.iter().map(IpAddr::to_string).collect::<Vec<_>>().join(", "),
+    };
     let mut text =
         format!("Service      {}/{}\nAddresses    {addresses}\n\n", service.namespace, service.service);
     text += &match service.endpoints.is_empty() {
@@ -309,7 +247,7 @@ fn endpoints_text(answer: &Endpoints) -> String {
     text
 }
 
-fn endpoint_row(endpoint: &EndpointView) -> [String; 5] {
+fn endpoint_row(endpoint: &EndpointAnswer) -> [String; 5] {
     let pod =
         if endpoint.pod.is_empty() { "-".into() } else { format!("{}/{}", endpoint.namespace, endpoint.pod) };
     let ports: Vec<String> = endpoint.ports.iter().map(|(from, to)| format!("{from}->{to}")).collect();
@@ -333,7 +271,7 @@ fn plaintext_text(out: Output, edges: &[Edge]) -> String {
 
 /// A name or an address.
 fn is_host(text: &str) -> bool {
-    is_name(text) || text.parse::<std::net::IpAddr>().is_ok()
+    is_name(text) || text.parse::<IpAddr>().is_ok()
 }
 
 #[cfg(test)]
@@ -347,7 +285,8 @@ mod tests {
                 "why": if connected { Value::Null } else { "not_injected".into() }, "mode": "strict", "identity": "spiffe://td/ns/shop/sa/web",
                 "proxy": { "connected": connected, "version": "1", "ready": connected, "notReady": null, "leafNotAfter": null,
                     "bundleSequence": 1, "rejected": [] } },
-            "wanted": true, "injected": connected, "obstacle": obstacle, "services": ["shop/web"], "plaintext": [],
+            "addresses": ["10.0.0.1"], "node": "node1", "ended": false, "terminating": false, "wanted": true, "injected": connected,
+            "obstacle": obstacle, "permissivePorts": [], "services": ["shop/web"], "policies": [], "plaintext": [],
         })
     }
 

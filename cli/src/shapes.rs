@@ -7,7 +7,10 @@ pub(crate) use signet_ca::{
     admin::status::{Intermediate, RootState, Status as CaStatus},
 };
 pub(crate) use signet_controller::{
-    answers::{EdgeList, ProxyStatus, Status as ControllerStatus, WorkloadStatus},
+    answers::{
+        EdgeList, EndpointAnswer, Endpoints, PodExplanation, ProxyStatus, ServiceExplanation,
+        Status as ControllerStatus, WorkloadStatus,
+    },
     edges::{Edge, End},
 };
 
