@@ -30,6 +30,18 @@ fn shaken() -> (Tls, Tls) {
     }
 }
 
+/// The client has finished, and its last flight waits for data to ride with.
+fn client_is_first() -> (Tls, Handshake) {
+    let (mut client, mut server) = pair();
+    let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
+    client.step(&mut to_client).unwrap();
+    to_server.extend(client.take_unsent());
+    server.step(&mut to_server).unwrap();
+    to_client.extend(server.take_unsent());
+    assert!(client.step(&mut to_client).unwrap());
+    (client.finish().unwrap(), server)
+}
+
 fn open_all(tls: &mut Tls, sealed: &mut [u8]) -> (Vec<u8>, Opened) {
     let mut plain = Vec::new();
     let opened = tls.open::<Error>(sealed, |bytes| {
@@ -120,14 +132,9 @@ fn too_little_room_is_told_and_loses_nothing() {
 
 #[test]
 fn data_behind_the_handshake_stays_sealed_until_it_is_opened() {
-    let (mut client, mut server) = pair();
-    let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
-    client.step(&mut to_client).unwrap();
-    to_server.extend(client.take_unsent());
-    server.step(&mut to_server).unwrap();
-    to_client.extend(server.take_unsent());
-    assert!(client.step(&mut to_client).unwrap());
-    client.finish().unwrap().seal_into(b"early", &mut to_server).unwrap();
+    let (mut client, mut server) = client_is_first();
+    let mut to_server = Vec::new();
+    client.seal_into(b"early", &mut to_server).unwrap();
     assert!(server.step(&mut to_server).unwrap(), "flight and data came in one piece");
     assert_eq!(open_all(&mut server.finish().unwrap(), &mut to_server).0, b"early");
 }
@@ -402,14 +409,7 @@ fn a_key_is_changed_before_it_has_sealed_what_it_may() {
 
 #[test]
 fn an_alert_follows_the_end_of_the_handshake() {
-    let (mut client, mut server) = pair();
-    let (mut to_client, mut to_server) = (Vec::new(), Vec::new());
-    client.step(&mut to_client).unwrap();
-    to_server.extend(client.take_unsent());
-    server.step(&mut to_server).unwrap();
-    to_client.extend(server.take_unsent());
-    assert!(client.step(&mut to_client).unwrap());
-    let mut client = client.finish().unwrap();
+    let (mut client, mut server) = client_is_first();
     assert!(client.open::<Error>(&mut [23, 3, 3, 0xff, 0xff], |_| Ok(Then::GoOn)).is_err());
     let mut last = client.take_unsent();
     assert!(server.step(&mut last).unwrap());

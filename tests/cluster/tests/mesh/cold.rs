@@ -172,9 +172,7 @@ async fn newcomer_joins(mesh: &Mesh) -> Result<()> {
 }
 
 async fn proven(mesh: &Mesh, client: &str) -> Result<()> {
-    let edges = mesh.signet(&["edges", &mesh.namespace.name, "-o", "json"]).await?;
-    let edges: Value = serde_json::from_str(&edges)?;
-    let edges = edges["edges"].as_array().context("a list")?;
+    let edges = mesh.edges(&mesh.namespace.name).await?;
     let is_it = |edge: &&Value| {
         edge["client"]["pod"] == client
             && edge["server"]["pod"] == "web"

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::FutureExt as _;
 use k8s_openapi::api::core::v1::ConfigMap;
+use serde_json::Value;
 use signet_cluster::{
     Cluster, Namespace, disturb,
     images::SIGNET_DEV,
@@ -100,6 +101,13 @@ impl Mesh {
         let output = end_of(&self.namespace.cluster, binary("signet")?, arguments, stdin).await?;
         let status = output.status.code().context("it was killed")?;
         Ok((status, String::from_utf8_lossy(&output.stdout).into_owned()))
+    }
+
+    /// What `signet edges` shows to and from a namespace.
+    pub(crate) async fn edges(&self, namespace: &str) -> Result<Vec<Value>> {
+        let mut answer: Value =
+            serde_json::from_str(&self.signet(&["edges", namespace, "-o", "json"]).await?)?;
+        serde_json::from_value(answer["edges"].take()).context("a list of edges")
     }
 
     pub(crate) async fn kubectl(&self, arguments: &[&str], stdin: &str) -> Result<String> {

@@ -1,6 +1,6 @@
 //! The main promise: label a namespace, and what its pods say to each other is on no wire in plain sight; `signet edges` proves it.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use serde_json::Value;
 
 use crate::{
@@ -49,8 +49,7 @@ async fn pods_of_a_labelled_namespace_speak_mutual_tls_and_nothing_that_they_say
 /// An edge from client to web, secured, told by both ends, with both identities.
 async fn proven(mesh: &Mesh) -> Result<()> {
     let name = &mesh.namespace.name;
-    let edges: Value = serde_json::from_str(&mesh.signet(&["edges", name, "-o", "json"]).await?)?;
-    let edges = edges["edges"].as_array().context("a list")?;
+    let edges = mesh.edges(name).await?;
     let id = format!("spiffe://cluster.local/ns/{name}/sa/default");
     let is_it = |edge: &&Value| {
         edge["client"]["pod"] == "client"

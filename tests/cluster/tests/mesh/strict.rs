@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::Value;
-use signet_cluster::{Namespace, fixtures::load};
+use signet_cluster::{Namespace, fixtures::load, is_ready};
 
 use crate::{
     installed::{Mesh, mesh},
@@ -108,8 +108,7 @@ fn curl(url: &str) -> [&str; 6] {
 
 async fn told(mesh: &Mesh, office: &Namespace) -> Result<()> {
     let name = &mesh.namespace.name;
-    let edges: Value = serde_json::from_str(&mesh.signet(&["edges", name, "-o", "json"]).await?)?;
-    let edges = edges["edges"].as_array().context("a list")?;
+    let edges = mesh.edges(name).await?;
     let is_it = |edge: &&Value| {
         edge["client"]["namespace"] == office.name.as_str()
             && edge["client"]["pod"] == "stranger"
@@ -139,11 +138,6 @@ async fn lives(namespace: &Namespace) -> Result<Vec<String>> {
 
 fn phase(pod: &Pod) -> &str {
     pod.status.as_ref().and_then(|status| status.phase.as_deref()).unwrap_or_default()
-}
-
-fn is_ready(pod: &Pod) -> bool {
-    let conditions = pod.status.iter().flat_map(|status| status.conditions.iter().flatten());
-    conditions.filter(|condition| condition.type_ == "Ready").any(|condition| condition.status == "True")
 }
 
 /// Probed by HTTP, TCP and gRPC; two failures in a row would restart a container.

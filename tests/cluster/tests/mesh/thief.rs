@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::{ConfigMap, Pod};
 use serde_json::Value;
 use signet_cluster::{
@@ -87,8 +87,7 @@ async fn what_the_thief_hears_of(
 
 /// The client's proxy told that somebody else answered there.
 async fn told(mesh: &Mesh, workshop: &Namespace) -> Result<()> {
-    let edges: Value = serde_json::from_str(&mesh.signet(&["edges", &workshop.name, "-o", "json"]).await?)?;
-    let edges = edges["edges"].as_array().context("a list")?;
+    let edges = mesh.edges(&workshop.name).await?;
     let is_it = |edge: &&Value| {
         edge["client"]["pod"] == "careful"
             && edge["server"]["pod"] == "web"

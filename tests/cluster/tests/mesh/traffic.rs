@@ -6,11 +6,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, api::ListParams};
 use nix::sys::signal::Signal;
-use serde_json::Value;
 use signet_cluster::{
     Namespace,
     fixtures::load::{self, Outcome},
@@ -119,8 +118,7 @@ pub(crate) async fn only_the_service_was_reached(mesh: &Mesh) -> Result<()> {
 
 async fn proven(mesh: &Mesh) -> Result<()> {
     let name = &mesh.namespace.name;
-    let edges: Value = serde_json::from_str(&mesh.signet(&["edges", name, "-o", "json"]).await?)?;
-    let edges = edges["edges"].as_array().context("a list")?;
+    let edges = mesh.edges(name).await?;
     let of_the_client = edges.iter().filter(|edge| edge["client"]["pod"] == "load");
     let id = |account: &str| format!("spiffe://cluster.local/ns/{name}/sa/{account}");
     let mut proven = Vec::new();
