@@ -1,4 +1,5 @@
-//! Who asks: a token (of a service account, or a one-time join token in directory mode), or the SVID that is to be renewed. The identity comes from here, never from a request.
+//! Who asks: by the token of a service account, each time; in directory mode by a one-time join token, or the SVID that is to be
+//! renewed. The identity comes from here, never from a request.
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
@@ -40,11 +41,12 @@ pub(crate) struct Pod {
     pub uid: String,
 }
 
-/// What a first certificate is asked for with.
+/// What a certificate is asked for with.
 pub(crate) enum Accepted {
-    /// Directory mode: tokens of ours, each good once.
+    /// Directory mode: tokens of ours, each good once, and SVIDs.
     Join(Arc<Tokens>),
-    /// The cluster: tokens of service accounts, which the API server reviews.
+    /// The cluster: tokens of service accounts, which the API server reviews. An SVID alone renews nothing: whoever stole one
+    /// would have it for ever, and so would a pod that is gone.
     Reviewed(Box<Reviews>),
 }
 
@@ -61,7 +63,7 @@ impl Callers {
         Self { accepted, verifier, reserved: identity::ca(domain) }
     }
 
-    /// Who the caller is, by its `authorization` header if it sent one, else by the SVID of its connection.
+    /// Who the caller is, by its `authorization` header if it sent one; else, in directory mode, by the SVID of its connection.
     /// A bad token is refused even beside a good SVID: it would hide a broken token file.
     pub(crate) async fn authenticate(
         &self,
@@ -78,8 +80,9 @@ impl Callers {
                 let (id, pod) = reviews.redeem(bearer(header), source, now).await?;
                 (id, Via::Token, Some(pod))
             }
-            (None, Some(peer), _) => (self.renewing(peer, now)?, Via::Svid, None),
-            (None, None, _) => return Err(Refusal::NoCredentials),
+            (None, Some(peer), Accepted::Join(_)) => (self.renewing(peer, now)?, Via::Svid, None),
+            (None, _, Accepted::Reviewed(_)) => return Err(Refusal::NoToken),
+            (None, None, Accepted::Join(_)) => return Err(Refusal::NoCredentials),
         };
         if id == self.reserved {
             return Err(Refusal::Reserved { id });

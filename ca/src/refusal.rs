@@ -17,6 +17,8 @@ use crate::{
 pub(crate) enum Refusal {
     #[error("neither a token nor a certificate")]
     NoCredentials,
+    #[error("no token; in a cluster each certificate needs the pod's")]
+    NoToken,
     #[error(transparent)]
     Token(#[from] BadToken),
     #[error(transparent)]
@@ -52,7 +54,7 @@ impl Refusal {
     /// Of a closed set: the audit log's `reason` and the metric's label.
     pub(crate) fn reason(&self) -> &'static str {
         match self {
-            Self::NoCredentials => "no_credentials",
+            Self::NoCredentials | Self::NoToken => "no_credentials",
             Self::Token(BadToken::Unknown) => "token_unknown",
             Self::Token(BadToken::Expired(_)) => "token_expired",
             Self::Review(why) => why.reason(),
@@ -82,6 +84,10 @@ impl Refusal {
                 Code::Unauthenticated,
                 "send a join token (authorization: Bearer ...) or renew with a certificate of this mesh"
                     .into(),
+            ),
+            Self::NoToken => (
+                Code::Unauthenticated,
+                "send the pod's token of audience signet-ca (authorization: Bearer ...), also for a renewal".into(),
             ),
             Self::Token(_) => (
                 Code::Unauthenticated,

@@ -50,7 +50,7 @@ use signet_link::{
     Target, listen,
     place::Place,
     server::{self, Limits},
-    svid::{Svid, SvidConfig},
+    svid::{Svid, SvidConfig, Token},
     trust_file,
 };
 use tokio::{
@@ -164,7 +164,10 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     let svid = SvidConfig {
         id: identity::controller(&domain),
         ca: Target { address: args.ca.clone(), id: identity::ca(&domain) },
-        token_file: args.token_file.clone(),
+        token: match args.source.kubernetes {
+            true => Token::Projected(args.token_file.clone()),
+            false => Token::Once(args.token_file.clone()),
+        },
         source: Some(args.listen.ip()).filter(|ip| !ip.is_unspecified()),
     };
     let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), drain, &mut registry);

@@ -150,9 +150,9 @@ impl Subscriptions {
                 Ok(Encoded { version, body }) => {
                     bytes += body.len() + name.len();
                     let resource = prost_types::Any { type_url: kind.url().to_owned(), value: body.to_vec() };
-                    let (version, resource) = (version.to_string(), Some(resource));
-                    *held = Held::Version(version.as_str().into());
-                    response.resources.push(Resource { version, resource, name: name.to_string() });
+                    let (name, resource) = (name.to_string(), Some(resource));
+                    response.resources.push(Resource { version: version.to_string(), resource, name });
+                    *held = Held::Version(version);
                 }
                 Err(_) if *held == Held::Absence => continue,
                 Err(denial) => {

@@ -4,6 +4,8 @@
 //! The proxy's container gets who it is from the downward API ([`POD_NAME`] and its kin), where the mesh is from [`MESH`], and
 //! what the kubelet may ask the app from [`PROBES`]. Its token and the trust bundle are projected into [`IDENTITY_DIR`].
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 /// Container names, in the order in which they stand at the front of `spec.initContainers`.
@@ -144,7 +146,7 @@ pub enum Ask {
 }
 
 /// Kubernetes' HTTPGetAction.
-#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[derive(Clone, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct HttpAsk {
     /// TLS without verification, as the kubelet does it.
@@ -157,6 +159,21 @@ pub struct HttpAsk {
     /// In order; a name may stand there twice.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<(String, String)>,
+}
+
+/// Without the headers' values: a probe may carry a password.
+impl fmt::Debug for HttpAsk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { https, port, path, host, headers } = self;
+        let headers: Vec<&str> = headers.iter().map(|(name, _)| name.as_str()).collect();
+        f.debug_struct("HttpAsk")
+            .field("https", https)
+            .field("port", port)
+            .field("path", path)
+            .field("host", host)
+            .field("headers", &headers)
+            .finish()
+    }
 }
 
 impl Probe {

@@ -33,7 +33,7 @@ use signet_core::{
 use signet_link::{
     Target, listen,
     serving::{Certificate, ServingConfig},
-    svid::{Svid, SvidConfig},
+    svid::{Svid, SvidConfig, Token},
     trust_file,
 };
 use tokio::{
@@ -80,14 +80,10 @@ async fn start(args: &Args, pages: &Drain, work: &Drain) -> anyhow::Result<Arc<W
     trust_file::watch(args.trust_bundle.clone(), Arc::clone(&trust), work);
     let ca = Target { address: args.ca.clone(), id: identity::ca(&domain) };
     let source = Some(args.listen.ip()).filter(|ip| !ip.is_unspecified());
-    let svid = SvidConfig {
-        id: identity::injector(&domain),
-        ca: ca.clone(),
-        token_file: args.token_file.clone(),
-        source,
-    };
+    let token = Token::Projected(args.token_file.clone());
+    let svid = SvidConfig { id: identity::injector(&domain), ca: ca.clone(), token: token.clone(), source };
     let svid = Svid::start(svid, provider, Arc::clone(&trust), work, &mut registry);
-    let serving = ServingConfig { name: INJECTOR_NAME, ca, source };
+    let serving = ServingConfig { name: INJECTOR_NAME, ca, token, source };
     let certificate = Certificate::start(serving, svid, trust, work, &mut registry);
     let bind = async |address, flag| {
         listen::bind(address).await.with_context(|| format!("listening on {address} ({flag})"))

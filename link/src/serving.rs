@@ -1,4 +1,4 @@
-//! The life of a serving certificate: asked from the CA by our SVID, renewed at half its life, again at once when its root is
+//! The life of a serving certificate: asked from the CA by our pod's token, renewed at half its life, again at once when its root is
 //! no longer believed. The CA gives one name to one service account (docs/design.md section 3).
 
 use std::{
@@ -26,7 +26,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     Target, request,
-    svid::{FETCH, FIRST_TRY, NoSvid, QUIET, Svid},
+    svid::{FETCH, FIRST_TRY, NoSvid, QUIET, Svid, Token},
 };
 
 /// Which name, and from whom.
@@ -35,6 +35,8 @@ pub struct ServingConfig {
     /// "injector.signet-system.svc"
     pub name: &'static str,
     pub ca: Target,
+    /// Our pod's.
+    pub token: Token,
     /// The local address to dial from.
     pub source: Option<IpAddr>,
 }
@@ -163,7 +165,8 @@ impl Keeper {
             metadata: Some(metadata(self.config.name)),
             ..Default::default()
         };
-        let answer = request::ask(&self.config.ca, self.config.source, config, None, request).await?;
+        let token = Some(self.config.token.read()?);
+        let answer = request::ask(&self.config.ca, self.config.source, config, token, request).await?;
         let chain = request::chain(&answer, &self.trust)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|e| NoSvid::Key(e.to_owned()))?;
         let name = ServerName::try_from(self.config.name).map_err(|e| NoSvid::Key(e.to_string()))?;

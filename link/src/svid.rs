@@ -1,7 +1,8 @@
 //! The life of our own SVID: a key made in memory, a CSR, a leaf; renewed at half its life; closed when it expires.
 //!
-//! The first certificate costs a one-time token from the token file, a renewal only the SVID that it renews. If the CA no
-//! longer takes that one (its root was distrusted, it expired), the token is the way back.
+//! In a cluster every certificate costs the pod's token, which kubelet keeps fresh. In directory mode the first one costs a
+//! one-time token, a renewal only the SVID that it renews; if the CA no longer takes that one (its root was distrusted, it
+//! expired), the token is the way back.
 
 use std::{
     net::IpAddr,
@@ -42,10 +43,30 @@ pub struct SvidConfig {
     /// What the CA must certify; anything else is refused.
     pub id: SpiffeId,
     pub ca: Target,
-    /// Holds one one-time token; refreshed by the supervisor.
-    pub token_file: PathBuf,
+    pub token: Token,
     /// The local address to dial from.
     pub source: Option<IpAddr>,
+}
+
+/// The file that proves to the CA who we are, and what it is good for.
+#[derive(Clone, Debug)]
+pub enum Token {
+    /// Good for one certificate; the supervisor replaces it.
+    Once(PathBuf),
+    /// A projected service account token (Kubernetes, `serviceAccountToken`), asked for each time: so a stolen SVID ends with
+    /// its life, and nothing is issued for a pod that is gone.
+    Projected(PathBuf),
+}
+
+impl Token {
+    /// What it holds now.
+    pub(crate) fn read(&self) -> Result<Zeroizing<String>, NoSvid> {
+        let (Self::Once(file) | Self::Projected(file)) = self;
+        let text = std::fs::read_to_string(file)
+            .map(Zeroizing::new)
+            .map_err(|source| NoSvid::Token { file: file.display().to_string(), source })?;
+        Ok(Zeroizing::new(text.trim().to_owned()))
+    }
 }
 
 /// A process's own SVID, kept alive by a task.
@@ -190,10 +211,10 @@ impl Keeper {
         self.trust.fault().is_some() || verifier.check_chain(&generation.chain, unix_time()).is_ok()
     }
 
-    /// One try: by the SVID that we hold, else (or if that is refused) by token.
+    /// One try: by token; or, where that is good only once, by the SVID that we hold first.
     async fn fetch(&mut self) -> Result<Generation, NoSvid> {
         let held = self.publish.borrow().clone();
-        if let Some(held) = held {
+        if let (Some(held), Token::Once(_)) = (held, &self.config.token) {
             let config = Arc::clone(&held.grpc.client);
             let renewed = timeout(FETCH, self.request(move || Some(Arc::clone(&config)), None)).await;
             match renewed.unwrap_or(Err(NoSvid::Deadline)) {
@@ -201,19 +222,11 @@ impl Keeper {
                 Err(why) => warn!(error = %why, "renewal by certificate failed; trying the token"),
             }
         }
-        let token = self.token()?;
+        let token = self.config.token.read()?;
         let config = anonymous_client(&self.provider, &self.trust).map_err(NoSvid::Tls)?;
         timeout(FETCH, self.request(move || Some(Arc::clone(&config)), Some(token)))
             .await
             .unwrap_or(Err(NoSvid::Deadline))
-    }
-
-    fn token(&self) -> Result<Zeroizing<String>, NoSvid> {
-        let file = || self.config.token_file.display().to_string();
-        let text = std::fs::read_to_string(&self.config.token_file)
-            .map(Zeroizing::new)
-            .map_err(|source| NoSvid::Token { file: file(), source })?;
-        Ok(Zeroizing::new(text.trim().to_owned()))
     }
 
     async fn request<F>(&mut self, config: F, token: Option<Zeroizing<String>>) -> Result<Generation, NoSvid>
@@ -275,9 +288,9 @@ pub enum NoSvid {
     Refused(#[from] Box<tonic::Status>),
     #[error("the CA did not answer in {FETCH:?}")]
     Deadline,
-    #[error("token file {file} cannot be read; the supervisor writes it")]
+    #[error("token file {file} cannot be read; kubelet or the supervisor writes it")]
     Token { file: String, source: std::io::Error },
-    #[error("the token file holds no token; the supervisor writes it")]
+    #[error("the token file holds no token; kubelet or the supervisor writes it")]
     TokenShape,
     #[error("the CA's answer is unusable: {0}")]
     Answer(String),

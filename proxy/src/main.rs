@@ -68,7 +68,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let svid = SvidConfig {
         id: config.workload.id.clone(),
         ca: config.ca.clone(),
-        token_file: config.token_file.clone(),
+        token: config.token(),
         source: config.source(),
     };
     let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), &control, &mut metrics);

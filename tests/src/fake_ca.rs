@@ -163,7 +163,7 @@ mod tests {
     use signet_core::telemetry::Metrics;
     use signet_link::{
         Target,
-        svid::{Svid, SvidConfig},
+        svid::{Svid, SvidConfig, Token},
     };
 
     use super::*;
@@ -192,7 +192,7 @@ mod tests {
                 address: SocketAddr::new(network.control(), 15012).into(),
                 id: identity::ca(&domain),
             },
-            token_file: token_file.clone(),
+            token: Token::Once(token_file.clone()),
             source: Some(network.address(0, 2)),
         };
         ca.answer(Answers::For(db));

@@ -5,6 +5,8 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use clap::Parser as _;
 use rcgen::{CertificateParams, DistinguishedName, KeyPair};
+use rustls::ClientConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _};
 use serde_json::{Value, json};
 use signet_api::{
     SERVING_FIELD,
@@ -14,7 +16,7 @@ use signet_core::{
     bundle::TrustBundle,
     drain::Drain,
     identity::{self, TrustDomain},
-    tls::{self, anonymous_client, mesh_provider},
+    tls::{self, Generation, anonymous_client, mesh_provider},
     trust::Trust,
 };
 use signet_link::{Target, client};
@@ -76,16 +78,24 @@ impl Replica {
 
     /// Asks as who has just started and holds what is in the ConfigMap.
     async fn ask(&self, api: &Double, serving: Option<Value>) -> Result<Vec<String>, tonic::Status> {
-        let domain = TrustDomain::new("cluster.local").unwrap();
-        let trust = Trust::new(domain.clone());
-        let pem = api.get(MAP).unwrap()["data"]["bundle.pem"].as_str().unwrap().to_owned();
-        trust.offer(TrustBundle::from_pem(pem.as_bytes()).unwrap());
-        let config = anonymous_client(&mesh_provider(tls::default_provider()), &trust).unwrap();
-        let target = Target { address: self.ca.address.into(), id: identity::ca(&domain) };
+        let config = anonymous_client(&mesh_provider(tls::default_provider()), &trust(api)).unwrap();
+        let exp = signet_core::clock::unix_now() + 3600;
+        let token = token(&json!({ "aud": ["signet-ca"], "exp": exp }));
+        self.ask_with(config, Some(token), &KeyPair::generate().unwrap(), serving).await
+    }
+
+    async fn ask_with(
+        &self,
+        config: Arc<ClientConfig>,
+        token: Option<String>,
+        key: &KeyPair,
+        serving: Option<Value>,
+    ) -> Result<Vec<String>, tonic::Status> {
+        let target = Target { address: self.ca.address.into(), id: identity::ca(&domain()) };
         let channel = client::channel(&target, None, move || Some(Arc::clone(&config))).await.unwrap();
         let mut params = CertificateParams::default();
         params.distinguished_name = DistinguishedName::new();
-        let csr = params.serialize_request(&KeyPair::generate().unwrap()).unwrap().pem().unwrap();
+        let csr = params.serialize_request(key).unwrap().pem().unwrap();
         let kind = |value: Value| match value {
             Value::String(text) => prost_types::value::Kind::StringValue(text),
             _ => prost_types::value::Kind::BoolValue(true),
@@ -95,9 +105,9 @@ impl Replica {
         });
         let mut request =
             tonic::Request::new(IstioCertificateRequest { csr, validity_duration: 0, metadata });
-        let exp = signet_core::clock::unix_now() + 3600;
-        let bearer = format!("Bearer {}", token(&json!({ "aud": ["signet-ca"], "exp": exp })));
-        request.metadata_mut().insert("authorization", bearer.parse().unwrap());
+        if let Some(token) = token {
+            request.metadata_mut().insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
         let answer = IstioCertificateServiceClient::new(channel).create_certificate(request).await?;
         Ok(answer.into_inner().cert_chain)
     }
@@ -111,6 +121,18 @@ impl Replica {
         assert_eq!(self.drain.run(Duration::from_secs(10)).await, 0, "nothing had to be cut");
         std::fs::remove_dir_all(self.directory).unwrap();
     }
+}
+
+fn domain() -> TrustDomain {
+    TrustDomain::new("cluster.local").unwrap()
+}
+
+/// What the ConfigMap says.
+fn trust(api: &Double) -> Arc<Trust> {
+    let trust = Trust::new(domain());
+    let pem = api.get(MAP).unwrap()["data"]["bundle.pem"].as_str().unwrap().to_owned();
+    trust.offer(TrustBundle::from_pem(pem.as_bytes()).unwrap());
+    trust
 }
 
 fn api() -> Double {
@@ -167,6 +189,29 @@ async fn two_replicas_share_a_root_each_issues_and_an_order_to_either_reaches_bo
     assert_eq!(b.admin("POST /v1/rotate").await.0, 409);
     a.stop().await;
     b.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_certificate_alone_renews_nothing_so_a_stolen_one_ends_with_its_life() {
+    let api = api();
+    let ca = Replica::start("stolen", &api).await;
+    eventually("published", || api.get(MAP).is_some()).await;
+    let (trust, provider) = (trust(&api), mesh_provider(tls::default_provider()));
+    let config = anonymous_client(&provider, &trust).unwrap();
+    let exp = signet_core::clock::unix_now() + 3600;
+    let token = token(&json!({ "aud": ["signet-ca"], "exp": exp }));
+    let key = KeyPair::generate().unwrap();
+    let granted = ca.ask_with(config, Some(token), &key, None).await.unwrap();
+    let chain: Vec<_> =
+        granted[..2].iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()).unwrap()).collect();
+    let der = PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+    let stolen = Generation::new(1, chain, der, &provider, &trust).unwrap();
+    let refused = ca.ask_with(Arc::clone(&stolen.grpc.client), None, &key, None).await.unwrap_err();
+    assert_eq!(refused.code(), Code::Unauthenticated);
+    assert!(refused.message().contains("token"), "{refused}");
+    let line = ca.last_line();
+    assert_eq!((&line["decision"], &line["reason"]), (&json!("refused"), &json!("no_credentials")));
+    ca.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
