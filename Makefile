@@ -77,8 +77,8 @@ bench: ## The numbers that the issues promise, the data plane's beside its peers
 ifdef QUICK
 	scripts/stage.sh dataplane scripts/bench-dataplane.sh --quick
 else
-	scripts/stage.sh bench scripts/bench.sh
-	scripts/stage.sh dataplane scripts/bench-dataplane.sh --publish
+	@failed=0; scripts/stage.sh bench scripts/bench.sh || failed=1; \
+	scripts/stage.sh dataplane scripts/bench-dataplane.sh --publish || failed=1; exit $$failed
 endif
 
 .PHONY: bench-dataplane

@@ -87,7 +87,8 @@ impl Refusal {
             ),
             Self::NoToken => (
                 Code::Unauthenticated,
-                "send the pod's token of audience signet-ca (authorization: Bearer ...), also for a renewal".into(),
+                "send the pod's token of audience signet-ca (authorization: Bearer ...), also for a renewal"
+                    .into(),
             ),
             Self::Token(_) => (
                 Code::Unauthenticated,

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use signet_allocator as _;
 use signet_cli::{Cli, USAGE};
 
 #[tokio::main]

@@ -147,7 +147,7 @@ fn client_config(alpn: &[u8], mut client: ClientConfig) -> Arc<ClientConfig> {
     Arc::new(client)
 }
 
-/// The wire seals its records itself after the handshake (proxy/src/tls); nobody else asks rustls for its keys.
+/// The wire seals its records itself after the handshake (wire/src/tls); nobody else asks rustls for its keys.
 fn hands_over_keys(alpn: &[u8]) -> bool {
     alpn == ALPN_WIRE
 }

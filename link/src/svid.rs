@@ -90,6 +90,11 @@ impl Svid {
         Self { current }
     }
 
+    /// Of a leaf that somebody else keeps alive.
+    pub fn of(current: watch::Receiver<Option<Arc<Generation>>>) -> Self {
+        Self { current }
+    }
+
     /// The leaf to use now, if there is a valid one.
     pub fn current(&self) -> Option<Arc<Generation>> {
         self.current.borrow().clone().filter(|generation| generation.is_valid(clock::unix_now()))

@@ -301,11 +301,11 @@ async fn config(State(pages): State<Pages>) -> Json<Value> {
 
 fn shown_limits(limits: &Limits) -> Value {
     json!({
-        "handshakeSeconds": limits.handshake.as_secs_f64(),
+        "handshakeSeconds": limits.wire.handshake.as_secs_f64(),
         "firstBytesSeconds": limits.first_bytes.as_secs_f64(),
         "clientHelloBytes": limits.client_hello_bytes,
         "openSeconds": limits.open.as_secs_f64(),
-        "dialSeconds": limits.dial.as_secs_f64(),
+        "dialSeconds": limits.wire.dial.as_secs_f64(),
         "tries": limits.tries,
         "tryAllSeconds": limits.try_all.as_secs_f64(),
         "connections": limits.connections,
@@ -390,8 +390,8 @@ const HEAD_BYTES: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::connections::Direction;
     use signet_link::client::connect_from;
+    use signet_wire::pool::Direction;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     async fn served(crowd: Crowd) -> (SocketAddr, Drain) {

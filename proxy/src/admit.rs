@@ -10,6 +10,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use signet_wire::{refusal::Refusal, socket::AppSocket};
+
 use crate::{
     Proxy,
     config::Inbound,
@@ -17,9 +19,7 @@ use crate::{
     hello::{Look, look},
     inbound::{authorize, dial_app},
     model::{Answer, Transport},
-    refusal::Refusal,
     settings::Settings,
-    socket::AppSocket,
 };
 
 /// What the first bytes showed.
@@ -43,7 +43,7 @@ pub async fn admit(
 ) -> Result<Admitted, Refusal> {
     let limits = &proxy.config.limits;
     let plaintext = settings.takes_plaintext(inbound.port);
-    let patience = if plaintext { limits.first_bytes } else { limits.handshake };
+    let patience = if plaintext { limits.first_bytes } else { limits.wire.handshake };
     let silent = Instant::now() + patience;
     let mut stranger = Box::pin(is_stranger(proxy, source));
     // Strict: nothing goes out before the handshake, so nobody waits for a hint.
@@ -72,7 +72,7 @@ pub async fn admit(
                 hint_awaited = false;
                 if stranger {
                     authorize(settings, inbound.port, entry)?;
-                    app = Some(dial_app(inbound, limits.dial).await?);
+                    app = Some(dial_app(inbound, limits.wire.dial).await?);
                 }
             }
             Event::App => return Ok(Admitted::Plain { received, app }),

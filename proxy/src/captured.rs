@@ -4,6 +4,8 @@ use std::{net::SocketAddr, sync::Arc};
 
 use tokio::net::TcpStream;
 
+use signet_wire::{pool::Direction, refusal::Refusal};
+
 use crate::{
     Proxy,
     capture::{
@@ -12,9 +14,7 @@ use crate::{
         self_test::Process,
     },
     config::{Config, Inbound, Upstream},
-    connections::Direction,
     model::Workload,
-    refusal::Refusal,
 };
 
 /// An inbound connection's port, and where our app takes it: on the pod's address, never loopback. Refused or not, the log

@@ -21,29 +21,14 @@ use signet_core::{
     telemetry::Metrics,
     tls::{Peer, TlsFacts},
 };
+use signet_wire::{
+    pool::{Direction, DirectionLabel},
+    refusal::{OK, Refusal},
+};
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
 use self::metrics::{BytesLabels, ConnectionMetrics, EndLabels};
-use crate::refusal::{OK, Refusal};
-
-pub(crate) use self::metrics::DirectionLabel;
-
-#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Direction {
-    Inbound,
-    Outbound,
-}
-
-impl Direction {
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Inbound => "inbound",
-            Self::Outbound => "outbound",
-        }
-    }
-}
 
 /// What is known of a connection, filled in while it is set up.
 #[derive(Clone, Debug)]

@@ -14,23 +14,27 @@ use tokio::{
     time::{sleep, timeout},
 };
 
+use signet_wire::{
+    connection::Wire,
+    frames::Reset,
+    pool::Direction,
+    refusal::Refusal,
+    socket::{self, AppSocket},
+};
+
 use crate::{
     Proxy,
     admit::{Admitted, admit},
     capture::INBOUND_PORT,
     captured,
     config::{Config, Inbound},
-    connections::{Direction, Entry, Facts},
-    frames::Reset,
+    connections::{Entry, Facts},
     judge::{self, caller},
     listen::{self, CannotListen, Place, Places, Sources},
     model::{Snapshot, Transport},
     pump::Pump,
-    refusal::Refusal,
     relay,
     settings::{Judgement, Settings},
-    socket::{self, AppSocket},
-    wire::Wire,
 };
 
 /// Bound, not yet served. Without an inbound of its own, a listener takes what the kernel redirects to it.
@@ -161,10 +165,10 @@ async fn shake_hands(
     let limits = &proxy.config.limits;
     let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
     let down = down.into_tcp().map_err(|source| Refusal::AppReset { source })?;
-    let epoch = proxy.pool.epoch();
-    let mut wire = Wire::accept(down, received, source, &generation, limits).await?;
+    let epoch = proxy.client.pool.epoch();
+    let mut wire = Wire::accept(down, received, source, &generation, &limits.wire).await?;
     wire.epoch = epoch;
-    proxy.pool.shook_hands(Direction::Inbound);
+    proxy.client.pool.shook_hands(Direction::Inbound);
     entry.verified(&wire.peer);
     let open = timeout(limits.open, wire.next_open()).await;
     let open =
@@ -201,8 +205,8 @@ async fn serve_wire(
 
 /// Waits for the next OPEN. `None`: the wire is over, because the client closed it or we said GOAWAY.
 async fn between_streams(proxy: &Arc<Proxy>, wire: &mut Wire) -> Option<Open> {
-    let mut retired = proxy.pool.watch_retired();
-    let seat = proxy.pool.seat(wire.peer.id());
+    let mut retired = proxy.client.pool.watch_retired();
+    let seat = proxy.client.pool.seat(wire.peer.id());
     let is_of_now = wire.epoch == *retired.borrow_and_update();
     if seat.is_some() && is_of_now && !proxy.is_draining() && wire.may_open(clock::unix_now()) {
         tokio::select! {
@@ -270,7 +274,7 @@ async fn reach_app(
     entry.note(|facts| facts.model_generation = snapshot.generation);
     let settings = snapshot.settings.as_ref().ok_or((Reset::Denied, Refusal::NoSettings))?;
     authorize(settings, inbound.port, entry).map_err(|denied| (Reset::Denied, denied))?;
-    let app = dial_app(inbound, proxy.config.limits.dial).await.map_err(|why| (Reset::Refused, why))?;
+    let app = dial_app(inbound, proxy.config.limits.wire.dial).await.map_err(|why| (Reset::Refused, why))?;
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());
     Ok(app)
@@ -306,7 +310,7 @@ async fn open_plain(
     authorize(&settings, inbound.port, entry)?;
     let app = match app {
         Some(app) => app,
-        None => dial_app(inbound, proxy.config.limits.dial).await?,
+        None => dial_app(inbound, proxy.config.limits.wire.dial).await?,
     };
     entry.carried();
     judge::judge(&proxy.model.snapshot(), entry.live());

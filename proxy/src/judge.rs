@@ -1,17 +1,17 @@
 //! Looks again at live connections when something changed that they rest on: policy and mode, who is behind an address,
 //! a distrusted root, our own expiry. Idle ones wait for their next OPEN; here is only what carries bytes.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
-use rustls::pki_types::UnixTime;
-use signet_core::{clock, drain::Drain, verifier::MeshVerifier};
+use signet_core::drain::Drain;
 use tracing::info;
+
+use signet_wire::{client::is_distrusted, pool::Direction, refusal::Refusal};
 
 use crate::{
     Proxy,
-    connections::{Direction, Facts, Live},
+    connections::{Facts, Live},
     model::{Snapshot, Transport},
-    refusal::Refusal,
     settings::{Judgement, Settings},
 };
 
@@ -82,19 +82,11 @@ fn outbound(snapshot: &Snapshot, facts: &Facts) -> Result<(), Refusal> {
 
 /// A changed trust bundle: only an explicit distrust cuts what is busy; a retired root's leaves have expired by themselves.
 fn judge_chains(proxy: &Proxy) {
-    if proxy.trust.bundle().is_none_or(|bundle| bundle.distrusted.is_empty()) || proxy.trust.fault().is_some()
-    {
-        return;
-    }
-    let verifier =
-        MeshVerifier::new(Arc::clone(&proxy.trust), proxy.provider.signature_verification_algorithms);
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_now().unsigned_abs()));
+    let algorithms = proxy.provider.signature_verification_algorithms;
     for live in proxy.connections.live() {
         let facts = live.facts();
         let Some(peer) = &facts.verified else { continue };
-        // A peer leaf that expired since is no reason: a busy connection outlives it (design 4).
-        let expired = peer.leaf.not_after < clock::unix_now();
-        if !expired && verifier.check_chain(&peer.chain, now).is_err() {
+        if is_distrusted(peer, &proxy.trust, algorithms) {
             live.cut(Refusal::RootDistrusted { peer: address(&facts) });
         }
     }

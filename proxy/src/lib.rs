@@ -1,8 +1,7 @@
 //! signet-proxy, the sidecar.
 //!
-//! A byte that arrives passes [`inbound`] -> [`admit`] (TLS or plaintext?) -> [`wire`] -> [`model`] (authorize) -> [`relay`]; one that
-//! leaves passes [`outbound`] -> [`way`] (where to?) -> [`pool`] -> [`wire`] -> [`relay`]. In a relay it passes [`pump`] -> [`frames`] -> [`tls`]
-//! -> [`socket`]. Both end in [`connections`]. Where [`capture`] redirects the pod's connections, their original
+//! A byte that arrives passes [`inbound`] -> [`admit`] (TLS or plaintext?) -> [`signet_wire`] -> [`model`] (authorize) -> [`relay`]; one that
+//! leaves passes [`outbound`] -> [`way`] (where to?) -> [`signet_wire`] -> [`relay`], which moves it with [`pump`]. Both end in [`connections`]. Where [`capture`] redirects the pod's connections, their original
 //! destination says what they are for, and [`canary`] watches that it still does. What the proxy knows comes by [`discovery`];
 //! what it did goes out by [`report`] and is shown by [`admin`], where the kubelet asks for the app too ([`probes`]).
 
@@ -16,7 +15,6 @@ mod captured;
 pub mod config;
 pub mod connections;
 pub mod discovery;
-pub mod frames;
 pub mod hello;
 pub mod inbound;
 pub mod judge;
@@ -24,19 +22,15 @@ pub mod limits;
 pub mod listen;
 pub mod model;
 pub mod outbound;
-pub mod pool;
 pub mod probes;
 pub mod pump;
-pub mod refusal;
 pub mod relay;
 pub mod report;
 pub mod settings;
-pub mod socket;
-pub mod tls;
 pub mod way;
-pub mod wire;
 
 #[cfg(test)]
+#[path = "../../wire/src/pki_for_tests.rs"]
 mod pki_for_tests;
 
 use std::{
@@ -49,6 +43,7 @@ use std::{
 
 use signet_core::{drain::Drain, trust::Trust};
 use signet_link::svid::Svid;
+use signet_wire::client::Client;
 use tokio::time::{Instant, sleep};
 
 /// What every connection of this proxy shares.
@@ -59,7 +54,8 @@ pub struct Proxy {
     pub trust: Arc<Trust>,
     pub connections: Arc<connections::Connections>,
     pub balance: balance::Balance,
-    pub pool: Arc<pool::Pool>,
+    /// Wires to endpoints, and those that wait.
+    pub client: Client,
     pub provider: Arc<rustls::crypto::CryptoProvider>,
     pub draining: AtomicBool,
     /// Where the pod is captured: whether it still is.
@@ -97,7 +93,7 @@ impl Proxy {
     /// heard of it, at most the drain time. At its end nobody is accepted any more, and what is short may end by itself.
     pub async fn drain(&self, work: &Drain) {
         self.draining.store(true, Relaxed);
-        self.pool.retire();
+        self.client.pool.retire();
         let end = Instant::now() + self.config.limits.drain;
         self.until_nobody_is_left(end - LAST_WORDS).await;
         work.stop();
@@ -105,7 +101,7 @@ impl Proxy {
     }
 
     async fn until_nobody_is_left(&self, deadline: Instant) {
-        while self.connections.live_count() + self.pool.guests() > 0 && Instant::now() < deadline {
+        while self.connections.live_count() + self.client.pool.guests() > 0 && Instant::now() < deadline {
             sleep(DRAIN_LOOK).await;
         }
     }

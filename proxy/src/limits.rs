@@ -3,12 +3,13 @@
 use std::time::Duration;
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use signet_wire::connection::Patience;
 
 /// Limits of one proxy; the defaults are what is shipped.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Accept to finished handshake: two lost flights fit (1 s + 2 s, RFC 6298), a silent client does not.
-    pub handshake: Duration,
+    /// Dialling an endpoint or our app, and handshakes.
+    pub wire: Patience,
     /// Until a client's first bytes, where they decide between TLS and plaintext. A meshed client sends them at once; a
     /// plaintext one of a server-first protocol never does (its server speaks first where that is allowed).
     pub first_bytes: Duration,
@@ -20,8 +21,6 @@ pub struct Limits {
     pub arrivals_per_source: usize,
     /// OPEN after the handshake; a client opens when its app dialled, so at once.
     pub open: Duration,
-    /// Dialling an endpoint or our app: one lost SYN fits.
-    pub dial: Duration,
     /// Endpoints tried for one connection, and the time for all of them.
     pub tries: usize,
     pub try_all: Duration,
@@ -34,12 +33,11 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            handshake: Duration::from_secs(5),
+            wire: Patience::default(),
             first_bytes: Duration::from_secs(10),
             client_hello_bytes: 65 * 1024,
             arrivals_per_source: 256,
             open: Duration::from_secs(5),
-            dial: Duration::from_secs(2),
             tries: 4,
             try_all: Duration::from_secs(10),
             connections: connections_for(20_000),

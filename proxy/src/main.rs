@@ -1,11 +1,10 @@
 //! signet-proxy, the sidecar. This file wires and decides nothing.
 
-mod allocator;
-
 use std::{process::ExitCode, sync::Arc};
 
 use anyhow::anyhow;
 use clap::Parser as _;
+use signet_allocator as _;
 use signet_core::{
     drain::Drain,
     parent,
@@ -28,10 +27,13 @@ use signet_proxy::{
     discovery::Discovery,
     inbound, judge, limits,
     model::Model,
-    outbound, pool,
-    pool::Pool,
+    outbound,
     probes::Probes,
     report,
+};
+use signet_wire::{
+    client::Client,
+    pool::{self, Pool},
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
@@ -80,7 +82,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let (inbound, outbound) = (inbound::bind(&config).await?, outbound::bind(&config).await?); // all bound before any serves
     let self_test = if config.captured { Some(self_test::Listeners::bind().await?) } else { None };
     let canary = config.captured.then(|| Canary::new(Process::new(), &mut metrics));
-    let (balance, pool) = (Balance::default(), Pool::new(&mut metrics));
+    let source = Some(config.workload.address);
+    let (pool, algorithms) = (Pool::new(&mut metrics), provider.signature_verification_algorithms);
+    let patience = config.limits.wire.clone();
+    let client = Client::new(pool, svid.clone(), Arc::clone(&trust), algorithms, source, patience);
     let draining = Default::default();
     let proxy = Arc::new(Proxy {
         config,
@@ -88,8 +93,8 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         svid,
         trust,
         connections,
-        balance,
-        pool,
+        balance: Balance::default(),
+        client,
         provider,
         draining,
         canary,
@@ -98,7 +103,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     discovery.run(Arc::clone(&proxy), &control);
     report::run(Arc::clone(&proxy), &discovery, &control);
     judge::run(Arc::clone(&proxy), &control);
-    pool::run(Arc::clone(&proxy), &control);
+    pool::run(Arc::clone(&proxy.client.pool), proxy.svid.clone(), &proxy.trust, &control);
     inbound.serve(&proxy, &data);
     outbound.serve(&proxy, &data);
     if let (Some(self_test), Some(canary)) = (self_test, &proxy.canary) {

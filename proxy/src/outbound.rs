@@ -3,13 +3,22 @@
 //!
 //! No downgrade, ever: an endpoint of the mesh is reached over mutual TLS or not at all.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc};
 
 use signet_api::wire::Open;
-use signet_core::{clock, drain::Drain, identity::SpiffeId};
+use signet_core::{drain::Drain, identity::SpiffeId};
 use tokio::{
     net::{TcpListener, TcpStream},
-    time::{Instant, sleep, timeout_at},
+    time::Instant,
+};
+
+use signet_wire::{
+    client::Found,
+    connection::Wire,
+    frames::Reset,
+    pool::Direction,
+    refusal::Refusal,
+    socket::{self, AppSocket},
 };
 
 use crate::{
@@ -18,18 +27,13 @@ use crate::{
     capture::{OUTBOUND_PORT, self_test},
     captured,
     config::{Config, Upstream},
-    connections::{Direction, Entry, Facts},
-    frames::Reset,
+    connections::{Entry, Facts},
     judge,
-    limits::Limits,
     listen::{self, CannotListen, Place, Places},
     model::Transport,
     pump::{Flight, Pump, Refused},
-    refusal::Refusal,
     relay,
-    socket::{self, AppSocket},
     way::{Endpoint, way},
-    wire::Wire,
 };
 
 /// Bound, not yet served. Without an upstream of its own, a listener takes what the kernel redirects to it.
@@ -149,7 +153,7 @@ async fn carry(proxy: Arc<Proxy>, mut pump: Box<Pump>, entry: Entry, _counted: (
     match &end {
         Ok(()) => {
             app.end();
-            proxy.pool.put(wire);
+            proxy.client.pool.put(wire);
         }
         Err(why) => {
             drop(app); // reset
@@ -194,7 +198,7 @@ async fn plain(
 ) -> Tried {
     entry.note(|facts| facts.plain_reason = Some(Arc::clone(reason)));
     let limits = &proxy.config.limits;
-    let dialled = socket::dial(endpoint.address, Some(proxy.config.workload.address), limits.dial).await;
+    let dialled = socket::dial(endpoint.address, Some(proxy.config.workload.address), limits.wire.dial).await;
     match dialled.and_then(AppSocket::new) {
         Ok(endpoint) => Tried::Accepted(Carrier::Plain { app, endpoint }),
         Err(source) => {
@@ -213,8 +217,8 @@ async fn mesh(
     entry: &Entry,
 ) -> Tried {
     loop {
-        let (wire, used) = match wire(proxy, to).await {
-            Ok(wire) => wire,
+        let Found { wire, used } = match proxy.client.wire(to.endpoint.address, to.id, to.deadline).await {
+            Ok(found) => found,
             Err(why) => return Tried::Another { app, flight, why },
         };
         entry.verified(&wire.peer);
@@ -243,7 +247,7 @@ async fn mesh(
             continue; // the wire was old, not the endpoint: the same one again, on another wire
         }
         let why = refusal(refused, to, &wire);
-        proxy.pool.put(wire); // unless it is going away
+        proxy.client.pool.put(wire); // unless it is going away
         return match refused {
             Refused::Reset(Reset::Denied) => Tried::Final(why),
             _ => Tried::Another { app, flight, why },
@@ -261,45 +265,3 @@ fn refusal(refused: Refused, to: &To<'_>, wire: &Wire) -> Refusal {
         Refused::GoneAway => Refusal::RefusedByPeer { peer, word: "going away" },
     }
 }
-
-/// A wire to the endpoint, and whether it was used before.
-async fn wire(proxy: &Proxy, to: &To<'_>) -> Result<(Box<Wire>, bool), Refusal> {
-    let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
-    let idle = proxy.pool.take(to.endpoint.address, to.id, generation.number, clock::unix_now());
-    match idle {
-        Some(wire) => Ok((wire, true)),
-        None => Ok((Box::pin(connect(proxy, to)).await?, false)),
-    }
-}
-
-/// A new wire to exactly this identity. A server that answers the handshake with something else than TLS gets a second
-/// chance for [`AFRESH`]: it may have taken us for a stranger before it knew us.
-async fn connect(proxy: &Proxy, to: &To<'_>) -> Result<Box<Wire>, Refusal> {
-    let limits: &Limits = &proxy.config.limits;
-    let peer = to.endpoint.address;
-    let afresh = to.deadline.min(Instant::now() + AFRESH);
-    loop {
-        let generation = proxy.svid.current().ok_or(Refusal::NoCertificate)?;
-        let epoch = proxy.pool.epoch();
-        let connecting = Wire::connect(peer, proxy.config.workload.address, &generation, limits);
-        let connected = timeout_at(to.deadline, Box::pin(connecting)).await;
-        let late = || Err(Refusal::HandshakeTimeout { peer, waited: limits.try_all });
-        match connected.unwrap_or_else(|_| late()) {
-            Ok(mut wire) => {
-                wire.epoch = epoch;
-                if let Err(why) = wire.peer.expect(to.id) {
-                    wire.close(None).await;
-                    return Err(Refusal::Identity { peer, why: why.into() });
-                }
-                proxy.pool.shook_hands(Direction::Outbound);
-                return Ok(wire);
-            }
-            Err(why) if why.is_not_tls() && Instant::now() < afresh => sleep(AFRESH_PAUSE).await,
-            Err(why) => return Err(why),
-        }
-    }
-}
-
-/// How long a server may answer our handshake with plaintext (design 4).
-const AFRESH: Duration = Duration::from_secs(2);
-const AFRESH_PAUSE: Duration = Duration::from_millis(100);

@@ -34,10 +34,11 @@ use tokio::{
 };
 use tracing::{info, warn};
 
+use signet_wire::socket;
+
 use crate::{
     capture::OWN_PORTS,
     config::{Config, Workload},
-    socket,
 };
 
 /// What may be asked, by path.

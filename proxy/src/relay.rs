@@ -12,13 +12,16 @@ use std::{
 
 use tokio::time::{Instant, Sleep, sleep, sleep_until};
 
-use crate::{
-    connections::Entry,
-    pump::{Flow, Pump, Refused, TURN, Wants},
+use signet_wire::{
+    connection::{LOOK, SLOTS, Scratch, with_scratch},
     refusal::Refusal,
     socket::{AppSocket, Backlog},
     tls::MAX_PLAIN,
-    wire::{LOOK, SLOTS, Scratch, with_scratch},
+};
+
+use crate::{
+    connections::Entry,
+    pump::{Flow, Pump, Refused, TURN, Wants},
 };
 
 /// Client side: pumps until the server accepted the stream (`None`) or refused it. It may take until `deadline`.

@@ -8,13 +8,14 @@ use signet_api::v1::{
     self, Direction as WireDirection, EdgeDelta, ProxyState, ReportRequest, telemetry_client::TelemetryClient,
 };
 use signet_core::drain::Drain;
+use signet_wire::pool::Direction;
 use tokio::time::{Instant, sleep};
 use tonic::transport::Channel;
 use tracing::debug;
 
 use crate::{
     Proxy,
-    connections::{Connections, Direction, EdgeKey, EdgeSums},
+    connections::{Connections, EdgeKey, EdgeSums},
     discovery::Discovery,
     settings::Mode,
 };

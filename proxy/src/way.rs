@@ -5,6 +5,8 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use signet_wire::refusal::Refusal;
+
 use crate::{
     Proxy,
     balance::{self, Busy},
@@ -12,7 +14,6 @@ use crate::{
     config::Upstream,
     connections::Entry,
     model::{ANSWER, Answer, Transport, Unanswered, Workload},
-    refusal::Refusal,
 };
 
 /// The endpoints that may carry a connection.

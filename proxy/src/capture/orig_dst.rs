@@ -6,7 +6,7 @@ use socket2::SockRef;
 use tokio::net::TcpStream;
 
 use super::OWN_PORTS;
-use crate::connections::Direction;
+use signet_wire::pool::Direction;
 
 /// The original destination, in its own family. Refused is what would make the proxy call itself, or carry for strangers:
 /// a connection that no rule redirected, one to a port of the proxy, and an inbound one to an address that is not ours.

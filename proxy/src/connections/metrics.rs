@@ -5,11 +5,7 @@ use prometheus_client::{
     metrics::{counter::Counter, family::Family, gauge::Gauge},
 };
 use signet_core::telemetry::Metrics;
-
-#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
-pub(crate) struct DirectionLabel {
-    pub(crate) direction: &'static str,
-}
+use signet_wire::pool::DirectionLabel;
 
 #[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
 pub(super) struct EndLabels {

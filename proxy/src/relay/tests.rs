@@ -12,13 +12,16 @@ use tokio::{
 };
 
 use super::*;
-use crate::{
-    connections::{Connections, Direction as Way, Facts},
+use signet_wire::{
+    connection::{Patience, Wire},
     frames::Reset,
-    limits::Limits,
+    pool::Direction as Way,
+};
+
+use crate::{
+    connections::{Connections, Facts},
     pki_for_tests::generations,
     pump::Flight,
-    wire::Wire,
 };
 
 async fn loopback() -> (TcpStream, TcpStream) {
@@ -62,8 +65,8 @@ impl Server {
         let drain = Drain::new();
         drain.spawn(async move {
             let (tcp, source) = listener.accept().await.unwrap();
-            let limits = Limits::default();
-            let accepting = Wire::accept(tcp, vec![], source, &generation, &limits);
+            let patience = Patience::default();
+            let accepting = Wire::accept(tcp, vec![], source, &generation, &patience);
             let Ok(wire) = Box::pin(accepting).await else { return }; // the client was cut before its OPEN
             Box::pin(serve(wire, app, nexts, end)).await;
         });
@@ -98,7 +101,7 @@ async fn serve(
             }
             carry => {
                 if matches!(carry, Next::Rekey) {
-                    wire.refresh_keys();
+                    wire.refresh_keys().unwrap();
                 }
                 let (ours, theirs) = loopback().await;
                 apps.send(theirs).await.unwrap();
@@ -141,8 +144,8 @@ struct Carried {
 }
 
 async fn wire_to(server: &Server, generation: &Generation) -> Box<Wire> {
-    let limits = Limits::default();
-    Box::pin(Wire::connect(server.address, server.address.ip(), generation, &limits)).await.unwrap()
+    let patience = Patience::default();
+    Box::pin(Wire::connect(server.address, Some(server.address.ip()), generation, &patience)).await.unwrap()
 }
 
 async fn open(wire: Box<Wire>) -> Stream {
@@ -200,7 +203,7 @@ async fn app_connections_of_every_size_and_ending_follow_each_other_on_one_wire(
     {
         server.will(if n % 3 == 2 { Next::Rekey } else { Next::Carry }).await;
         if n % 4 == 3 {
-            wire.refresh_keys();
+            wire.refresh_keys().unwrap();
         }
         let mut stream = open(wire).await;
         let mut app = server.app().await;

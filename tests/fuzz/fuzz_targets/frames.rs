@@ -1,6 +1,6 @@
 //! The frames of the wire. However a stream of them is cut, the same frames come out, and each is written as it was read.
 #![no_main]
-use signet_proxy::frames::{self, BadFrame, Frame, Unframer};
+use signet_wire::frames::{self, BadFrame, Frame, Unframer};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((size, bytes)) = bytes.split_first() else { return };

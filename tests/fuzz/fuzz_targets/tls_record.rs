@@ -1,7 +1,7 @@
 //! What a peer says in a record after the handshake: of somebody known, perhaps not of one who means well.
 #![no_main]
 use rustls::{ContentType, Side};
-use signet_proxy::tls::inner::{Inner, alert_for, parse};
+use signet_wire::tls::inner::{Inner, alert_for, parse};
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     let Some((kind, payload)) = bytes.split_first() else { return };

@@ -125,7 +125,6 @@ impl Tls {
     }
 
     /// Both sides change their keys with the next record.
-    #[cfg(test)]
     pub fn refresh_keys(&mut self) -> Result<(), Error> {
         let records = self.records.as_mut().ok_or(Error::HandshakeNotComplete)?;
         let mut update = [0; SLACK];

@@ -165,8 +165,8 @@ impl AppSocket {
 
 /// Bytes that a socket did not take yet. Holds no memory when empty.
 #[derive(Debug, Default)]
-pub(crate) struct Backlog {
-    pub(crate) bytes: Vec<u8>,
+pub struct Backlog {
+    pub bytes: Vec<u8>,
     at: usize,
 }
 
@@ -177,12 +177,12 @@ impl From<Vec<u8>> for Backlog {
 }
 
 impl Backlog {
-    pub(crate) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
     }
 
     /// Writes what it holds and `more` behind it, and keeps what the socket refuses. True: nothing is left.
-    pub(crate) fn send(&mut self, socket: &Socket, more: &[u8]) -> io::Result<bool> {
+    pub fn send(&mut self, socket: &Socket, more: &[u8]) -> io::Result<bool> {
         let held = &self.bytes[self.at..];
         let all = held.len() + more.len();
         if all == 0 {

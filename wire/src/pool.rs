@@ -8,20 +8,42 @@ use std::{
     time::Duration,
 };
 
-use prometheus_client::metrics::{counter::Counter, family::Family, gauge::Gauge};
-use signet_core::{clock, drain::Drain, identity::SpiffeId, telemetry::Metrics};
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge},
+};
+use signet_core::{clock, drain::Drain, identity::SpiffeId, telemetry::Metrics, trust::Trust};
+use signet_link::svid::Svid;
 use tokio::{
     sync::watch,
     time::{Instant, MissedTickBehavior, interval},
 };
 
-use crate::{
-    Proxy,
-    connections::{Direction, DirectionLabel},
-    wire::Wire,
-};
+use crate::connection::Wire;
 
-/// All idle wires of a proxy.
+/// Who opened a connection: the others, or we.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, serde::Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Direction {
+    Inbound,
+    Outbound,
+}
+
+impl Direction {
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Inbound => "inbound",
+            Self::Outbound => "outbound",
+        }
+    }
+}
+
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+pub struct DirectionLabel {
+    pub direction: &'static str,
+}
+
+/// All idle wires of a data plane.
 pub struct Pool {
     /// Those that we opened.
     idle: Mutex<HashMap<Key, Vec<Idle>>>,
@@ -102,6 +124,11 @@ impl Pool {
         }
     }
 
+    /// Wires of ours that wait.
+    pub fn idle(&self) -> usize {
+        lock(&self.idle).values().map(Vec::len).sum()
+    }
+
     /// Lets go of idle wires that `keep` does not want.
     fn retain(&self, keep: impl Fn(&Wire, Instant) -> bool) {
         lock(&self.idle).retain(|_, idle| {
@@ -176,8 +203,8 @@ impl Drop for Seat {
 }
 
 /// Lets idle wires go when their time is over, when our leaf is another one, and when the trust bundle changed.
-pub fn run(proxy: Arc<Proxy>, drain: &Drain) {
-    let (mut trust, mut svid) = (proxy.trust.watch(), proxy.svid.watch());
+pub fn run(pool: Arc<Pool>, svid: Svid, trust: &Trust, drain: &Drain) {
+    let (mut trust, mut leaves) = (trust.watch(), svid.watch());
     let stop = drain.clone();
     drain.spawn(async move {
         let mut look = interval(LOOK);
@@ -188,17 +215,17 @@ pub fn run(proxy: Arc<Proxy>, drain: &Drain) {
                 () = stop.stopping() => return,
                 changed = trust.changed() => {
                     if changed.is_err() { return }
-                    proxy.pool.retire();
+                    pool.retire();
                 }
-                changed = svid.changed() => {
+                changed = leaves.changed() => {
                     if changed.is_err() { return }
-                    match proxy.svid.current() {
-                        Some(current) => proxy.pool.retain(|wire, _| wire.generation == current.number),
-                        None => proxy.pool.retire(),
+                    match svid.current() {
+                        Some(current) => pool.retain(|wire, _| wire.generation == current.number),
+                        None => pool.retire(),
                     }
                 }
                 _ = look.tick() => {
-                    proxy.pool.retain(|wire, since| since.elapsed() < IDLE_TIME && wire.socket.is_quiet());
+                    pool.retain(|wire, since| since.elapsed() < IDLE_TIME && wire.socket.is_quiet());
                 }
             }
         }

@@ -1,5 +1,5 @@
 //! A connection of the native wire (docs/wire.md): mutual TLS that carries app connections one after the other. Here is its
-//! set-up and what happens between two of them; what flows in one is [`crate::pump`]'s.
+//! set-up and what happens between two of them; what flows in one is its user's.
 
 use std::{
     cell::RefCell,
@@ -18,20 +18,34 @@ use tokio::{io::AsyncReadExt as _, net::TcpStream, task::yield_now, time::timeou
 
 use crate::{
     frames::{self, BadFrame, Frame, MAX_DATA, Reset, Unframer},
-    limits::Limits,
     refusal::Refusal,
     socket::{self, Backlog, Sent, Socket},
     tls::{Handshake, MAX_PLAIN, MAX_SEALED, Opened, Then, Tls, Unsealed},
 };
+
+/// How long a peer may take.
+#[derive(Clone, Debug)]
+pub struct Patience {
+    /// To the TCP connection: one lost SYN fits.
+    pub dial: Duration,
+    /// From there to the end of the TLS handshake: two lost flights fit (1 s + 2 s, RFC 6298), a silent peer does not.
+    pub handshake: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { dial: Duration::from_secs(2), handshake: Duration::from_secs(5) }
+    }
+}
 
 /// A wire whose peer is verified.
 pub struct Wire {
     pub peer: Arc<Peer>,
     /// The endpoint's address (client side) or the client's (server side).
     pub address: SocketAddr,
-    pub(crate) socket: Socket,
+    pub socket: Socket,
     tls: Tls,
-    pub(crate) unframer: Unframer,
+    pub unframer: Unframer,
     /// Received, and not opened yet: part of a record, or what came behind the end of a stream.
     sealed: Vec<u8>,
     /// `sealed` was left there on purpose and may hold whole records.
@@ -39,17 +53,17 @@ pub struct Wire {
     /// The last read took all that it had room for.
     full: bool,
     /// Frames that came in one record with an OPEN.
-    pub(crate) early: Vec<u8>,
+    pub early: Vec<u8>,
     /// Sealed, and not taken by the kernel yet.
-    pub(crate) unsent: Backlog,
+    pub unsent: Backlog,
     /// Something was sent that had not arrived when we last looked ([`Wire::look_at_peer`]).
-    pub(crate) watched: bool,
+    pub watched: bool,
     /// The peer holds back what we send: it may take its time.
     held_back: bool,
     /// OPENs on this wire so far: sent (client) or accepted (server).
-    pub(crate) opens: u32,
+    pub opens: u32,
     /// The other side said GOAWAY.
-    pub(crate) going_away: bool,
+    pub going_away: bool,
     /// Of a stream that we refused: what came in one record with its OPEN, and how much more the client may have sent before it
     /// hears of it; see [`Wire::refuse`].
     refused: Vec<u8>,
@@ -63,19 +77,19 @@ pub struct Wire {
 }
 
 impl Wire {
-    /// Client side: dials `to` from the workload's own address. Whether the peer is the right one is the caller's question.
+    /// Client side: dials `to`, from `source` where one is given. Whether the peer is the right one is the caller's question.
     pub async fn connect(
         to: SocketAddr,
-        source: IpAddr,
+        source: Option<IpAddr>,
         generation: &Generation,
-        limits: &Limits,
+        patience: &Patience,
     ) -> Result<Box<Self>, Refusal> {
-        let tcp = socket::dial(to, Some(source), limits.dial)
+        let tcp = socket::dial(to, source, patience.dial)
             .await
             .map_err(|source| Refusal::Unreachable { peer: to, source })?;
         let shaking =
             Handshake::client(&generation.wire.client).map_err(|error| broken_handshake(to, error))?;
-        Self::shake(tcp, Vec::new(), to, shaking, generation, limits).await
+        Self::shake(tcp, Vec::new(), to, shaking, generation, patience).await
     }
 
     /// Server side: `received` was read off `tcp` to tell TLS from plaintext.
@@ -84,11 +98,11 @@ impl Wire {
         received: Vec<u8>,
         client: SocketAddr,
         generation: &Generation,
-        limits: &Limits,
+        patience: &Patience,
     ) -> Result<Box<Self>, Refusal> {
         let shaking =
             Handshake::server(&generation.wire.server).map_err(|error| broken_handshake(client, error))?;
-        Self::shake(tcp, received, client, shaking, generation, limits).await
+        Self::shake(tcp, received, client, shaking, generation, patience).await
     }
 
     async fn shake(
@@ -97,12 +111,12 @@ impl Wire {
         address: SocketAddr,
         mut shaking: Handshake,
         generation: &Generation,
-        limits: &Limits,
+        patience: &Patience,
     ) -> Result<Box<Self>, Refusal> {
         socket::tune(&tcp);
-        timeout(limits.handshake, handshake(&mut tcp, &mut shaking, &mut received))
+        timeout(patience.handshake, handshake(&mut tcp, &mut shaking, &mut received))
             .await
-            .map_err(|_| Refusal::HandshakeTimeout { peer: address, waited: limits.handshake })?
+            .map_err(|_| Refusal::HandshakeTimeout { peer: address, waited: patience.handshake })?
             .map_err(|error| Refusal::of_handshake(address, error))?;
         let peer = peer_of(shaking.negotiated())
             .map_err(|why| Refusal::Identity { peer: address, why: why.into() })?;
@@ -190,7 +204,7 @@ impl Wire {
     }
 
     /// Opens what has arrived, record by record.
-    pub(crate) fn receive(
+    pub fn receive(
         &mut self,
         sealed: &mut [u8],
         mut take: impl FnMut(&mut Unframer, &[u8]) -> Result<Then, Fault>,
@@ -202,7 +216,7 @@ impl Wire {
     }
 
     /// Seals `plain` and sends it behind what is unsent; what the kernel does not take stays unsent. False: it took not all.
-    pub(crate) fn send(&mut self, plain: &[u8], sealed: &mut [u8]) -> Result<bool, Fault> {
+    pub fn send(&mut self, plain: &[u8], sealed: &mut [u8]) -> Result<bool, Fault> {
         let len = match self.tls.seal(plain, sealed) {
             Ok(len) => len,
             Err(Unsealed::Room { .. }) => {
@@ -218,7 +232,7 @@ impl Wire {
 
     /// Due every [`LOOK`] while `watched`: a peer whose app does not read is told from one that is lost. The kernel takes both for
     /// lost after the same time.
-    pub(crate) fn look_at_peer(&mut self) -> io::Result<()> {
+    pub fn look_at_peer(&mut self) -> io::Result<()> {
         let sent = self.socket.sent()?;
         let held_back = sent == Sent::HeldBack;
         if held_back != self.held_back {
@@ -230,7 +244,7 @@ impl Wire {
     }
 
     /// Sends what is unsent. False: the kernel took not all of it.
-    pub(crate) fn flush(&mut self) -> Result<bool, Fault> {
+    pub fn flush(&mut self) -> Result<bool, Fault> {
         self.unsent.send(&self.socket, &[]).map_err(Fault::Write)
     }
 
@@ -253,9 +267,8 @@ impl Wire {
     }
 
     /// Both sides' keys change with the next record.
-    #[cfg(test)]
-    pub(crate) fn refresh_keys(&mut self) {
-        self.tls.refresh_keys().unwrap();
+    pub fn refresh_keys(&mut self) -> Result<(), Error> {
+        self.tls.refresh_keys()
     }
 
     /// A last word and close_notify, to a peer that may not be reading.
@@ -267,6 +280,16 @@ impl Wire {
         if said {
             self.tls.close_into(&mut self.unsent.bytes);
             let _ = self.flush_for(GOODBYE).await;
+        }
+    }
+
+    /// Breaks a stream off without waiting: the other side hears of it if the kernel takes that much at once.
+    pub fn reset(mut self: Box<Self>) {
+        let mut last = Vec::new();
+        frames::write(&Frame::Rst(Reset::Aborted), &mut last);
+        if self.tls.seal_into(&last, &mut self.unsent.bytes).is_ok() {
+            self.tls.close_into(&mut self.unsent.bytes);
+            let _ = self.flush();
         }
     }
 
@@ -352,7 +375,7 @@ struct Incoming<'a> {
 
 /// What a try to receive came to.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Received {
+pub enum Received {
     /// The socket has nothing.
     Nothing,
     Some,
@@ -402,11 +425,11 @@ fn alert(tls: &mut Tls, socket: &Socket, unsent: &mut Backlog) {
 }
 
 /// The buffers of a thread, which every connection on it uses in turn and none keeps.
-pub(crate) struct Scratch {
+pub struct Scratch {
     /// Sealed: [`SLOTS`] records and part of one more.
-    pub(crate) sealed: Box<[u8]>,
+    pub sealed: Box<[u8]>,
     /// Their plaintext, whatever the size of the records: never more than was sealed.
-    pub(crate) plain: Box<[u8]>,
+    pub plain: Box<[u8]>,
 }
 
 thread_local! {
@@ -419,7 +442,7 @@ thread_local! {
 }
 
 /// `work` must not wait, and cannot: it is no future.
-pub(crate) fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
+pub fn with_scratch<T>(work: impl FnOnce(&mut Scratch) -> T) -> T {
     SCRATCH.with_borrow_mut(work)
 }
 
@@ -454,7 +477,7 @@ impl Fault {
 }
 
 /// Records of a batch, once a connection fills one: as many as a socket's usual buffers hold (measured, relay/REPORT.md).
-pub(crate) const SLOTS: usize = 16;
+pub const SLOTS: usize = 16;
 /// From so many on, those that left are looked for at each new one; as many as live are kept.
 const PEERS_LOOK: usize = 256;
 /// Of a handshake: a ClientHello of 64 KiB and a certificate flight of as much.
@@ -462,6 +485,6 @@ const MAX_FLIGHT: usize = 128 * 1024;
 /// Most flights come whole in one read.
 const READ: usize = 4096;
 /// Often enough before a peer that holds us back counts as lost (socket.rs, 9 s after its window closed).
-pub(crate) const LOOK: Duration = Duration::from_secs(3);
+pub const LOOK: Duration = Duration::from_secs(3);
 /// For a last frame to a peer that may not be reading.
 const GOODBYE: Duration = Duration::from_secs(1);

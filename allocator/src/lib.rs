@@ -1,0 +1,16 @@
+//! The allocator and its settings, for a program that says `use signet_allocator as _`. glibc's keeps what a burst took
+//! (../shared/crates.md 12), so it serves nobody here: jemalloc takes malloc's own names, and the keys that aws-lc keeps for each
+//! connection come from it as well.
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+/// One arena, since one thread works in a data plane and none is busy in the control plane; what is freed goes back to the kernel
+/// after a second, by a thread of jemalloc's own, because an idle process calls nothing that could do it.
+#[expect(
+    unsafe_code,
+    reason = "jemalloc finds its settings by this symbol's name, which no other crate exports"
+)]
+#[unsafe(export_name = "malloc_conf")]
+#[used]
+pub static SETTINGS: &[u8; 70] = b"narenas:1,dirty_decay_ms:1000,muzzy_decay_ms:0,background_thread:true\0";
