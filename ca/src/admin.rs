@@ -241,7 +241,7 @@ impl IntoResponse for AdminError {
             error: String,
         }
         let status = match &self {
-            Self::Ca(CaError::Order(_)) => StatusCode::CONFLICT,
+            Self::Ca(CaError::Order(_) | CaError::Refused(_)) => StatusCode::CONFLICT,
             Self::Ca(_) | Self::Broke => StatusCode::INTERNAL_SERVER_ERROR,
             Self::Mint(CannotMint::TooMany) => StatusCode::TOO_MANY_REQUESTS,
             Self::Name(_) | Self::Mint(_) | Self::Body(_) => StatusCode::BAD_REQUEST,

@@ -1,7 +1,8 @@
 //! The living CA. Issuing reads one snapshot ([`Live`]) and takes no lock; everything else is one writer behind a mutex,
 //! which stores each new state before it takes effect.
 //!
-//! The intermediate's key is made in memory at each start, signed by the active root and recorded before its first use.
+//! The intermediate's key is made in memory at each start, signed by the active root (or by an intermediate that the user
+//! brings, [`crate::brought`]) and recorded before its first use.
 //! A step that fails changes nothing: what is valid stays in use, and the next [`Authority::tick`] tries again.
 //!
 //! Replicas share the stored state. Each reads it every few seconds, and signs and answers by what it read for at most
@@ -20,23 +21,30 @@ use signet_core::{
     identity::{SpiffeId, TrustDomain},
     trust::Trust,
 };
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     admin::status::{self, Status},
+    brought::Brought,
     clock::Clock,
     issue::{CannotIssue, Issued, Issuer, PublicKey},
     metrics::CaMetrics,
-    publication::{CannotPublish, Publication},
+    publication::Publication,
     rotation::{self, Change, OutOfOrder, Phase, Step},
     serving::ServingName,
     state::{Role, Root, State},
     store::{Store, StoreError},
 };
 
+mod error;
 mod make;
+mod offered;
+mod renewal;
 mod shared;
-use make::{bundle_of, first_state, fresh_root, newer_than, sign_intermediate};
+pub(crate) use error::CaError;
+use make::{bundle_of, first_state, fresh_root, newer_than, replacement, sign_intermediate};
+use offered::Offered;
+pub(crate) use offered::Offers;
 
 /// How long things live, in seconds. Checked by `Args`.
 #[derive(Clone, Debug)]
@@ -51,6 +59,8 @@ pub(crate) struct Settings {
 pub(crate) struct Ground {
     pub store: Box<dyn Store>,
     pub publication: Box<dyn Publication>,
+    /// `None`: nobody brings an intermediate (directory mode).
+    pub offers: Option<Offers>,
     /// `None`: nobody else writes the state (directory mode).
     pub replicas: Option<Replicas>,
     pub provider: Arc<CryptoProvider>,
@@ -75,6 +85,8 @@ pub(crate) struct Authority {
     live: ArcSwap<Live>,
     /// The state as it was last read or written, for the status: the writer's lock is held while the store is slow.
     shown: ArcSwap<State>,
+    /// What is wrong with what the user offers, for the status.
+    fault: ArcSwap<Option<String>>,
     writer: Mutex<Writer>,
 }
 
@@ -91,11 +103,15 @@ struct Live {
 
 /// The intermediate in use, with its key.
 struct Intermediary {
-    issuer: Issuer,
-    /// Id of the root that signed it.
+    issuer: Arc<Issuer>,
+    /// PEM of what follows the leaf in an answer, each: its own certificate, and those of the user's above it.
+    above: Vec<Arc<str>>,
+    /// Id of the root at the end of that.
     issued_by: Arc<str>,
     /// Unix seconds.
     renew_at: i64,
+    /// What it rests on, where the root is the user's.
+    brought: Option<Arc<Brought>>,
 }
 
 struct Writer {
@@ -106,6 +122,9 @@ struct Writer {
     /// known to be stored.
     followed: i64,
     stood: i64,
+    /// What the user's Secret held, and when it was asked (Unix seconds).
+    offered: Offered,
+    looked: i64,
 }
 
 /// A certificate on its way to its owner.
@@ -114,12 +133,13 @@ pub(crate) struct Granted {
     pub serial: String,
     /// Unix seconds.
     pub not_after: i64,
-    /// PEM: leaf, intermediate, trust bundle (with its sequence line).
-    pub chain: [String; 3],
+    /// PEM: leaf, intermediates up to below the root, trust bundle (with its sequence line).
+    pub chain: Vec<String>,
 }
 
 impl Authority {
-    /// Opens the CA: resumes the stored state, or begins with a new root where there is none. Blocks.
+    /// Opens the CA: resumes the stored state, or begins where there is none, with the root that the user brings or else a new
+    /// one. Blocks.
     pub(crate) fn open(ground: Ground, settings: Settings) -> Result<Self, CaError> {
         let random = ground.provider.secure_random;
         let running = || ground.replicas.as_ref().map_or(0, |replicas| (replicas.running)());
@@ -127,21 +147,29 @@ impl Authority {
         for _ in 0..TRIES {
             let now = (ground.clock)();
             let published = ground.publication.found()?; // before the state: it is never ahead of that, unless a backup was restored
-            let state = match ground.store.load()? {
+            let stored = match ground.store.load()? {
                 Some(state) if state.trust_domain != settings.domain.as_str() => {
                     return Err(CaError::TrustDomain { stored: state.trust_domain, wanted: settings.domain });
                 }
-                Some(state) => state.with_leaf_life(settings.leaf_life, now, lag),
-                None => first_state(&settings, random, now)?,
+                stored => stored.map(|state| state.with_leaf_life(settings.leaf_life, now, lag)),
             };
-            let state = newer_than(state, published, || fresh_root(&settings, random, now), now)?;
-            let (state, intermediate) = sign_intermediate(&state, &settings, random, now)?;
+            let distrusted = published.iter().flat_map(|bundle| bundle.distrusted.iter().map(Arc::clone));
+            let distrusted = distrusted.chain(stored.iter().flat_map(State::distrusted_ids)).collect();
+            let offered = Offered::read(&ground, &settings, distrusted, now)?;
+            let state = match stored {
+                Some(state) => state,
+                None => first_state(&settings, &offered, random, now)?,
+            };
+            let fresh = |bad: &Root, state: &State| replacement(bad, state, &offered, &settings, random, now);
+            let state = newer_than(state, published, fresh, now)?;
+            let (state, intermediate) =
+                sign_intermediate(&state, &offered, &settings, &ground.provider, now)?;
             let followed = running();
             let state = match ground.store.replace(&state) {
                 Err(StoreError::Moved { .. }) if ground.replicas.is_some() => continue, // they start together
                 stored => stored?,
             };
-            return Self::begin(ground, settings, state, intermediate, followed);
+            return Self::begin(ground, settings, state, offered, intermediate, followed);
         }
         Err(CaError::Contended)
     }
@@ -150,6 +178,7 @@ impl Authority {
         ground: Ground,
         settings: Settings,
         state: State,
+        offered: Offered,
         intermediate: Intermediary,
         followed: i64,
     ) -> Result<Self, CaError> {
@@ -165,7 +194,9 @@ impl Authority {
         let authority = Self {
             live: ArcSwap::from_pointee(live),
             shown: ArcSwap::from_pointee(state.clone()),
-            writer: Mutex::new(Writer { state, published: None, followed, stood: 0 }),
+            fault: ArcSwap::default(),
+            // The first tick asks again, and tells what is wrong with it.
+            writer: Mutex::new(Writer { state, published: None, followed, stood: 0, offered, looked: 0 }),
             settings,
             ground,
         };
@@ -215,13 +246,10 @@ impl Authority {
             return Err(CannotIssue::Behind);
         }
         let life = life.map_or(live.leaf_life, |life| life.min(live.leaf_life));
-        let issuer = &live.intermediate.issuer;
-        let leaf = sign(issuer, life, now)?;
-        Ok(Granted {
-            serial: leaf.serial,
-            not_after: leaf.not_after,
-            chain: [leaf.certificate, issuer.pem.to_string(), live.bundle_pem.to_string()],
-        })
+        let leaf = sign(&live.intermediate.issuer, life, now)?;
+        let above = live.intermediate.above.iter().chain([&live.bundle_pem]).map(ToString::to_string);
+        let chain = std::iter::once(leaf.certificate).chain(above).collect();
+        Ok(Granted { serial: leaf.serial, not_after: leaf.not_after, chain })
     }
 
     /// Whether a certificate could be issued now.
@@ -230,7 +258,8 @@ impl Authority {
         self.running() <= live.good_until && (self.ground.clock)() <= live.intermediate.issuer.not_after
     }
 
-    /// Reads what other replicas wrote; then at most one step: a new intermediate, a publication, or a step of the rotation.
+    /// Reads what other replicas wrote and what the user offers; then at most one step: a new intermediate, a publication, or a
+    /// step of the rotation.
     /// Blocks on the store: not for async code.
     pub(crate) fn tick(&self) -> Result<(), CaError> {
         let mut writer = self.writer();
@@ -245,14 +274,32 @@ impl Authority {
     fn step(&self, writer: &mut Writer) -> Result<(), CaError> {
         self.follow(writer)?;
         let now = (self.ground.clock)();
-        if self.is_intermediate_due(&writer.state, now) {
-            return self.renew_intermediate(writer, now);
+        let looked = self.look_in_time(writer, now); // what is wrong with it holds up nothing else
+        self.act(writer, now)?;
+        looked
+    }
+
+    fn act(&self, writer: &mut Writer, now: i64) -> Result<(), CaError> {
+        let renewed = match self.is_intermediate_due(writer, now) {
+            true => self.renew_intermediate(writer, now).map(|()| true),
+            false => Ok(false),
+        };
+        match renewed {
+            Ok(false) => self.lead(writer, now),
+            // Nobody but the user can help, and the way out may be the next step of a rotation.
+            Err(why @ CaError::NoIntermediate { .. }) => self.lead(writer, now).and(Err(why)),
+            renewed => renewed.map(drop),
         }
+    }
+
+    /// The steps that only one replica takes, and the publication.
+    fn lead(&self, writer: &mut Writer, now: i64) -> Result<(), CaError> {
         if !self.leads() {
             writer.published = None; // once we lead again, we look
             return Ok(());
         }
-        let Some(step) = rotation::next(&writer.state, now).filter(|_| self.is_settled(writer)) else {
+        let step = rotation::next(&writer.state, writer.offered.root(&writer.state), now);
+        let Some(step) = step.filter(|_| self.is_settled(writer)) else {
             return self.keep_published(writer, now);
         };
         match step {
@@ -260,12 +307,18 @@ impl Authority {
                 let root = self.fresh_root(now)?;
                 self.take_step(writer, Change::Prepare(root), now)
             }
+            Step::Bring => {
+                let change = self.bring(writer, now)?;
+                self.take_step(writer, change, now)
+            }
+            Step::Abandon => self.abandon(writer, now),
             Step::Publish => match self.publish(writer)? {
                 // Dated after it was read back.
                 true => self.take_step(writer, Change::Published, (self.ground.clock)()),
                 false => Ok(()),
             },
             Step::Activate => {
+                self.can_sign_next(writer, now)?;
                 self.take_step(writer, Change::Activate, now)?;
                 self.renew_intermediate(writer, now)
             }
@@ -277,7 +330,8 @@ impl Authority {
         }
     }
 
-    /// Starts a rotation now. Refused while one is under way.
+    /// Starts a rotation now: to the root that the user brings, or to a new one of ours. Refused while one is under way, and
+    /// where a root is for the user to bring.
     pub(crate) fn rotate(&self) -> Result<(), CaError> {
         let mut writer = self.writer();
         self.follow(&mut writer)?;
@@ -285,10 +339,14 @@ impl Authority {
             return Err(OutOfOrder::UnderWay { phase: writer.state.rotation.phase }.into());
         }
         let now = (self.ground.clock)();
-        let root = self.fresh_root(now)?;
-        let result = self.store(&mut writer, |state| {
-            Ok((rotation::apply(state, Change::Prepare(root.clone()), now)?, ()))
-        });
+        let looked = self.look(&mut writer, now);
+        let is_users = writer.state.root_as(Role::Active).is_some_and(|root| root.key.is_none());
+        let change = match rotation::next(&writer.state, writer.offered.root(&writer.state), now) {
+            Some(Step::Bring) => self.bring(&writer, now)?,
+            _ if is_users => return Err(OutOfOrder::Brought.into()),
+            _ => looked.and_then(|()| self.fresh_root(now)).map(Change::Prepare)?,
+        };
+        let result = self.store(&mut writer, |state| Ok((rotation::apply(state, change.clone(), now)?, ())));
         self.measure(&writer);
         result
     }
@@ -298,16 +356,20 @@ impl Authority {
         let mut writer = self.writer();
         self.follow(&mut writer)?;
         let now = (self.ground.clock)();
+        if let Err(why) = self.look(&mut writer, now) {
+            warn!(%why, "what is offered is not known; going on"); // a root of ours is replaced all the same
+        }
+        let offered = writer.offered.clone();
         self.store(&mut writer, |state| {
             let fresh = match state.root(root) {
-                Some(Root { role: Role::Active, .. }) => Some(self.fresh_root(now)?),
+                Some(bad) if bad.role == Role::Active => Some(self.replacement(bad, state, &offered, now)?),
                 _ => None,
             };
             Ok((rotation::apply(state, Change::Distrust { id: root.into(), fresh }, now)?, ()))
         })?;
         warn!(root, "root distrusted: certificates under it are refused from now on");
         // Both are tried, and tried again by `tick`: the order is in the state already.
-        let renewed = match self.is_intermediate_due(&writer.state, now) {
+        let renewed = match self.is_intermediate_due(&writer, now) {
             true => self.renew_intermediate(&mut writer, now),
             false => Ok(()),
         };
@@ -319,8 +381,10 @@ impl Authority {
     pub(crate) fn status(&self) -> Status {
         let live = self.live.load();
         let (issued, refused) = self.ground.metrics.totals();
-        let intermediate = status::Intermediate::new(&live.intermediate.issuer, &live.intermediate.issued_by);
-        Status::new(&self.shown.load(), intermediate, live.leaf_life, issued, refused)
+        let held = &live.intermediate;
+        let intermediate = status::Intermediate::new(&held.issuer, &held.issued_by, held.brought.as_deref());
+        let status = Status::new(&self.shown.load(), intermediate, live.leaf_life, issued, refused);
+        Status { fault: (**self.fault.load()).clone(), ..status }
     }
 
     /// PEM, as it is published.
@@ -377,6 +441,10 @@ impl Authority {
         fresh_root(&self.settings, self.ground.provider.secure_random, now)
     }
 
+    fn replacement(&self, bad: &Root, state: &State, offered: &Offered, now: i64) -> Result<Root, CaError> {
+        replacement(bad, state, offered, &self.settings, self.ground.provider.secure_random, now)
+    }
+
     /// True when the bundle is where it should be.
     fn publish(&self, writer: &mut Writer) -> Result<bool, CaError> {
         let done = self.ground.publication.publish(&bundle_of(&writer.state)?)?;
@@ -392,80 +460,17 @@ impl Authority {
         }
     }
 
-    /// Half of its life is gone and a new one would last longer, or it is not the active root's.
-    fn is_intermediate_due(&self, state: &State, now: i64) -> bool {
-        let live = self.live.load();
-        let Some(root) = state.root_as(Role::Active) else { return false };
-        let longer =
-            root.not_after.min(now + self.settings.intermediate_life) > live.intermediate.issuer.not_after;
-        live.intermediate.issued_by != root.id || (now >= live.intermediate.renew_at && longer)
-    }
-
-    fn renew_intermediate(&self, writer: &mut Writer, now: i64) -> Result<(), CaError> {
-        let random = self.ground.provider.secure_random;
-        let intermediate =
-            self.store(writer, |state| sign_intermediate(state, &self.settings, random, now))?;
-        info!(serial = %intermediate.issuer.serial, root = %intermediate.issued_by, "new intermediate");
-        let live = self.live.load_full();
-        self.live.store(Arc::new(Live {
-            intermediate: Arc::new(intermediate),
-            bundle: Arc::clone(&live.bundle),
-            bundle_pem: Arc::clone(&live.bundle_pem),
-            leaf_life: live.leaf_life,
-            good_until: if self.is_alone() { i64::MAX } else { writer.followed + FOLLOWS },
-        }));
-        Ok(())
-    }
-
     fn measure(&self, writer: &Writer) {
         let now = (self.ground.clock)();
         let live = self.live.load();
         self.ground.metrics.left("intermediate", live.intermediate.issuer.not_after - now);
+        if let Some(brought) = &live.intermediate.brought {
+            self.ground.metrics.left("brought", brought.issuer.not_after - now);
+        }
         if let Some(root) = writer.state.root_as(Role::Active) {
             self.ground.metrics.left("root", root.not_after - now);
         }
         self.ground.metrics.phase(writer.state.rotation.phase);
-    }
-}
-
-/// What went wrong with a step or an order. What was valid before it still is.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum CaError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Order(#[from] OutOfOrder),
-    #[error(transparent)]
-    Issue(#[from] CannotIssue),
-    #[error(transparent)]
-    Publish(#[from] CannotPublish),
-    #[error(
-        "the state is of trust domain {stored}, not {wanted}; a trust domain cannot be renamed, use another state"
-    )]
-    TrustDomain { stored: String, wanted: TrustDomain },
-    #[error("the state's roots make no bundle: {0}; restore the state from a backup")]
-    Bundle(String),
-    #[error("the state has no active root; restore the state from a backup")]
-    NoRoot,
-    #[error("the stored state is gone; restore it, or restart every replica to begin with a new root")]
-    Gone,
-    #[error("the stored state is another one (version {found}, ours is {held}); restart every replica")]
-    Replaced { found: u64, held: u64 },
-    /// Of a step; nobody is told.
-    #[error("another replica was faster")]
-    Overtaken,
-    #[error("other replicas wrote the state {TRIES} times while this one tried; try again")]
-    Contended,
-}
-
-impl CaError {
-    /// Whether it may pass by itself, so that a CA that starts tries again.
-    pub(crate) fn is_passing(&self) -> bool {
-        match self {
-            Self::Store(error) => error.is_passing(),
-            Self::Publish(CannotPublish::Api(_)) | Self::Contended => true,
-            _ => false,
-        }
     }
 }
 
@@ -485,6 +490,8 @@ const MARGIN: i64 = 3;
 /// Replicas start together and each records an intermediate: as many as there may be, twice over.
 const TRIES: u32 = 10;
 
+#[cfg(test)]
+mod brought_tests;
 #[cfg(test)]
 mod replica_tests;
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The CA in a cluster: its state in a Secret ([`secret`]), the Lease that says which replica takes steps ([`lease`]), the
+//! The CA in a cluster: its state in a Secret ([`secret`]), what the user may bring in another ([`intermediate`]), the Lease that says which replica takes steps ([`lease`]), the
 //! bundle in ConfigMaps and in the webhook ([`trust`]), callers by TokenReview ([`reviews`]). All rights that it needs are in
 //! docs/design.md section 11.
 
@@ -6,6 +6,7 @@ use std::{fmt, future::Future, time::Duration};
 
 use tokio::time::timeout;
 
+pub(crate) mod intermediate;
 pub(crate) mod lease;
 pub(crate) mod reviews;
 pub(crate) mod secret;

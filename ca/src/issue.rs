@@ -26,7 +26,7 @@ use zeroize::Zeroizing;
 
 use crate::{authority::FOLLOWS, serving::ServingName};
 
-/// A signing certificate and its key: a root, or the intermediate that leaves are signed with.
+/// A signing certificate and its key: a root, the intermediate that leaves are signed with, or one of the user's.
 /// The key is wiped when this is dropped.
 pub(crate) struct Issuer {
     /// DER.
@@ -70,6 +70,16 @@ impl Issuer {
             .map_err(|e| CannotIssue::Stored(format!("certificate: {e:?}")))?;
         let key = KeyPair::from_pkcs8_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256)?;
         Self::new(certificate, key)
+    }
+
+    /// An intermediate that someone else made. `not_after`: the earliest of its own and of those above it.
+    pub(crate) fn brought(
+        certificate: CertificateDer<'static>,
+        key: KeyPair,
+        not_after: i64,
+    ) -> Result<Self, CannotIssue> {
+        let issuer = Self::new(certificate, key)?;
+        Ok(Self { not_after: issuer.not_after.min(not_after), ..issuer })
     }
 
     /// An intermediate with a new key that exists in memory only. May sign leaves and nothing else (pathlen 0).

@@ -76,9 +76,9 @@ impl OwnCertificate {
         let about =
             About { id: Some(id), via: Some(Via::Own), key_hash: Some(public.hash()), ..About::default() };
         ledger.issued(&about, &granted).await?;
-        let [leaf, intermediate, _bundle] = &granted.chain;
-        let chain = [leaf, intermediate].map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()));
-        let chain = chain.into_iter().collect::<Result<_, _>>().map_err(|_| NoCertificate::Key)?;
+        let (_bundle, chain) = granted.chain.split_last().ok_or(NoCertificate::Key)?;
+        let chain = chain.iter().map(|pem| CertificateDer::from_pem_slice(pem.as_bytes()));
+        let chain = chain.collect::<Result<_, _>>().map_err(|_| NoCertificate::Key)?;
         let key = PrivateKeyDer::try_from(key.serialize_der()).map_err(|_| NoCertificate::Key)?;
         let number = self.held.borrow().as_ref().map_or(1, |held| held.generation.number + 1);
         let (provider, trust) = (authority.provider(), authority.trust());
@@ -114,7 +114,7 @@ pub(crate) struct Keeper {
 pub(crate) struct Told(Mutex<HashMap<String, i64>>);
 
 impl Told {
-    fn is_news(&self, why: &dyn fmt::Display, now: i64) -> bool {
+    pub(crate) fn is_news(&self, why: &dyn fmt::Display, now: i64) -> bool {
         let mut told = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         told.retain(|_, at| now - *at < SAY_AGAIN);
         let is_new = !told.contains_key(&why.to_string());

@@ -1,7 +1,7 @@
 //! The mesh's CA, as a life: `callers` (who asks) -> `csr` (does it hold the key) -> `issue` (pure) -> `ledger` and `audit`
 //! (written before the reply) -> reply, all in `service`, behind `limits`.
 //!
-//! Beside it, `authority` holds what signs, `rotation` decides when its root is replaced (pure), `state` and `store` make
+//! Beside it, `authority` holds what signs, `brought` judges what the user brings for that, `rotation` decides when its root is replaced (pure), `state` and `store` make
 //! that survive kill -9, `publication` shows the roots to all, `keeper` is the heartbeat, `admin` takes orders. What `store`,
 //! `publication` and `callers` are in a cluster is in `cluster`. docs/ca.md is the operator's page.
 
@@ -9,6 +9,7 @@ pub mod admin;
 mod args;
 mod audit;
 mod authority;
+mod brought;
 mod callers;
 mod clock;
 mod cluster;
@@ -62,10 +63,13 @@ use zeroize::Zeroizing;
 use crate::{
     admin::{Admin, Place},
     audit::Audit,
-    authority::{Authority, Ground, Replicas, Settings},
+    authority::{Authority, Ground, Offers, Replicas, Settings},
     callers::{Accepted, Callers},
     clock::Clock,
-    cluster::{lease::Lease, reviews::Reviews, secret::SecretStore, trust::TrustMaps},
+    cluster::{
+        intermediate::IntermediateSecret, lease::Lease, reviews::Reviews, secret::SecretStore,
+        trust::TrustMaps,
+    },
     keeper::{Keeper, OwnCertificate, Told},
     ledger::{About, Ledger},
     metrics::CaMetrics,
@@ -142,7 +146,7 @@ impl Ca {
         // Before anything changes: a CA that cannot be reached must not rotate.
         let listener = bind(args.listen_or(CA_IN_DIRECTORY)).await?;
         let publication = TrustFile(trust_file.to_owned());
-        let ground = base.ground(Box::new(store), Box::new(publication), None);
+        let ground = base.ground(Box::new(store), Box::new(publication), None, None);
         let authority = Arc::new(Authority::open(ground, settings)?);
         let tokens = Arc::new(Tokens::default());
         let (accepted, place) = (Accepted::Join(Arc::clone(&tokens)), Place::Directory(Arc::clone(&tokens)));
@@ -152,7 +156,8 @@ impl Ca {
         Ok(ca)
     }
 
-    /// Waits for an API server that does not answer; every other fault of the stored state is an error.
+    /// Waits for an API server that does not answer, and for an intermediate that the user is to bring; every other fault of the
+    /// stored state is an error.
     async fn start_in_cluster(args: &Args, client: kube::Client, drain: &Drain) -> anyhow::Result<Self> {
         let settings = args.settings()?;
         let base = Base::new(&settings);
@@ -164,15 +169,23 @@ impl Ca {
         let (running, runtime) = (clock::running(), Handle::current());
         let lease = Lease::new(client.clone(), pod_name(), Arc::clone(&running), clock::real());
         let maps = TrustMaps::new(client.clone(), runtime.clone(), Arc::clone(&lease), Arc::clone(&running));
+        let told = Told::default();
         let authority = loop {
+            let intermediate = IntermediateSecret::new(client.clone(), runtime.clone());
             let store = SecretStore::new(client.clone(), runtime.clone());
             let held = Arc::clone(&lease);
             let replicas =
                 Replicas { running: Arc::clone(&running), leads: Box::new(move || held.is_held()) };
-            let ground = base.ground(Box::new(store), Box::new(Arc::clone(&maps)), Some(replicas));
+            let offers: Offers = Box::new(move || intermediate.read());
+            let ground =
+                base.ground(Box::new(store), Box::new(Arc::clone(&maps)), Some(offers), Some(replicas));
             let settings = settings.clone();
             match spawn_blocking(move || Authority::open(ground, settings)).await? {
-                Err(why) if why.is_passing() => warn!(%why, "the CA cannot start yet; trying again"),
+                Err(why) if why.is_passing() => {
+                    if told.is_news(&why, clock::real()()) {
+                        warn!(%why, "the CA cannot start yet; trying again");
+                    }
+                }
                 opened => break Arc::new(opened?),
             }
             sleep(START_AGAIN).await;
@@ -207,8 +220,8 @@ impl Ca {
         Ok(self.tokens.mint(id, 60, clock::real()(), self.random)?)
     }
 
-    /// The front door without its transport, for measurements: CSR and token in; PEM of leaf, intermediate, bundle out.
-    pub async fn create_certificate(&self, token: &str, csr: &str) -> anyhow::Result<[String; 3]> {
+    /// The front door without its transport, for measurements: CSR and token in; PEM of leaf, intermediates, bundle out.
+    pub async fn create_certificate(&self, token: &str, csr: &str) -> anyhow::Result<Vec<String>> {
         let header = Zeroizing::new(format!("Bearer {token}"));
         let asked =
             Asked { authorization: Some(&header), peer: None, csr: csr.as_bytes(), life: 0, serving: None };
@@ -240,11 +253,13 @@ impl Base {
         &self,
         store: Box<dyn Store>,
         publication: Box<dyn Publication>,
+        offers: Option<Offers>,
         replicas: Option<Replicas>,
     ) -> Ground {
         Ground {
             store,
             publication,
+            offers,
             replicas,
             provider: Arc::clone(&self.provider),
             trust: Arc::clone(&self.trust),

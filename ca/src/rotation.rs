@@ -2,7 +2,8 @@
 //!
 //! | phase    | is over when                                             | then                                          |
 //! |----------|----------------------------------------------------------|-----------------------------------------------|
-//! | steady   | half of the root's life is gone, or someone says so      | a new root is made and joins the bundle       |
+//! | steady   | half of the root's life is gone, or someone says so,     | a new root is made, or the user's is taken,   |
+//! |          | or the user brings another root                          | and joins the bundle                          |
 //! | prepare  | the bundle is published, written and read back           | its publication is dated                      |
 //! | converge | every leaf issued before that date has expired           | the new root signs; the old one retires       |
 //! | activate | the intermediate in use is one of the new root           | that is dated                                 |
@@ -15,6 +16,10 @@
 //! Where replicas share the state, `prepare` and `activate` are not over before all of them have seen the phase, or have
 //! fallen silent; `authority` knows when.
 //!
+//! A root of the user's own is never replaced by one that we make: the user brings the next one, and what signs under it with
+//! it. While a rotation is under way the state keeps that, for both of the roots. Until `activate` it is taken back, to `steady`,
+//! where the user brings the next root no longer: that one has signed nothing yet.
+//!
 //! Here are decisions only. `authority` stores each new state before it takes effect, so a restart resumes.
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -22,7 +27,10 @@ use std::{fmt, sync::Arc, time::Duration};
 use serde::{Deserialize, Serialize};
 use signet_core::schedule;
 
-use crate::state::{Distrusted, Role, Root, State};
+use crate::{
+    brought::SECRET,
+    state::{Distrusted, Offer, Role, Root, State},
+};
 
 /// Where a rotation stands, since when (Unix seconds). For `converge` and `retire`, the moment that waiting counts from.
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -46,10 +54,24 @@ pub enum Phase {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Step {
     MakeRoot,
+    /// Take the root that the user brings.
+    Bring,
+    /// Leave it, since the user does not bring it any more.
+    Abandon,
     Publish,
     Activate,
     Retire,
     Drop,
+}
+
+/// What the user brings, as far as it counts here.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) enum Offered<'a> {
+    Nothing,
+    /// Something that cannot be used.
+    Unusable,
+    /// An intermediate of the root with this id.
+    Root(&'a str),
 }
 
 /// A step that was done, or an order, on its way into the state.
@@ -57,6 +79,14 @@ pub(crate) enum Step {
 pub(crate) enum Change {
     /// Starts a rotation with this new root.
     Prepare(Root),
+    /// The same with a root of the user's, and what signs under it; `kept` is that of the active root, if it is the user's too.
+    Bring {
+        root: Root,
+        offer: Offer,
+        kept: Option<Offer>,
+    },
+    /// Ends a rotation to a root of the user's that has signed nothing yet.
+    Abandon,
     /// The bundle with the next root is published.
     Published,
     Activate,
@@ -71,8 +101,23 @@ pub(crate) enum Change {
 }
 
 /// What to do at `now`, if anything.
-pub(crate) fn next(state: &State, now: i64) -> Option<Step> {
-    (now >= due(state)).then_some(match state.rotation.phase {
+pub(crate) fn next(state: &State, offered: Offered<'_>, now: i64) -> Option<Step> {
+    match state.rotation.phase {
+        Phase::Steady => match (state.root_as(Role::Active)?, offered) {
+            (active, Offered::Root(id)) if *active.id != *id => return Some(Step::Bring),
+            // Beside what the user brings, usable or not, none is made.
+            (_, Offered::Root(_) | Offered::Unusable) => return None,
+            (_, Offered::Nothing) => {}
+        },
+        Phase::Prepare | Phase::Converge => match (state.root_as(Role::Next)?, offered) {
+            (next, _) if next.key.is_some() => {}
+            (next, Offered::Root(id)) if *next.id == *id => {}
+            (_, Offered::Root(_) | Offered::Nothing) => return Some(Step::Abandon),
+            (_, Offered::Unusable) => {} // it is told; what was brought is kept
+        },
+        Phase::Activate | Phase::Retire => {}
+    }
+    (now >= due(state)?).then_some(match state.rotation.phase {
         Phase::Steady => Step::MakeRoot,
         Phase::Prepare => Step::Publish,
         Phase::Converge => Step::Activate,
@@ -81,14 +126,14 @@ pub(crate) fn next(state: &State, now: i64) -> Option<Step> {
     })
 }
 
-/// When the next step is due, Unix seconds.
-pub(crate) fn due(state: &State) -> i64 {
+/// When the next step is due, Unix seconds. `None`: when the user brings another root.
+pub(crate) fn due(state: &State) -> Option<i64> {
     let since = state.rotation.since;
     match state.rotation.phase {
-        Phase::Steady => state.root_as(Role::Active).map_or(since, rotation_due),
-        Phase::Prepare | Phase::Activate => since,
+        Phase::Steady => state.root_as(Role::Active).filter(|root| root.key.is_some()).map(rotation_due),
+        Phase::Prepare | Phase::Activate => Some(since),
         Phase::Converge | Phase::Retire => {
-            (since + state.leaf_life).max(state.earlier_leaves_until) + skew(state.leaf_life)
+            Some((since + state.leaf_life).max(state.earlier_leaves_until) + skew(state.leaf_life))
         }
     }
 }
@@ -104,24 +149,50 @@ pub(crate) fn apply(state: &State, change: Change, now: i64) -> Result<State, Ou
             next.roots.push(Root { role: Role::Next, ..root });
             next.bundle_sequence += 1;
         }
-        (Change::Prepare(_), phase) => return Err(OutOfOrder::UnderWay { phase }),
+        (Change::Bring { root, offer, kept }, Phase::Steady) => {
+            enter(Phase::Prepare);
+            for active in &mut next.roots {
+                active.kept.clone_from(&kept);
+            }
+            next.roots.push(Root { role: Role::Next, kept: Some(offer), ..root });
+            next.bundle_sequence += 1;
+        }
+        (Change::Prepare(_) | Change::Bring { .. }, phase) => return Err(OutOfOrder::UnderWay { phase }),
+        (Change::Abandon, Phase::Prepare | Phase::Converge)
+            if state.root_as(Role::Next).is_some_and(|next| next.key.is_none()) =>
+        {
+            enter(Phase::Steady);
+            next.roots.retain(|root| root.role != Role::Next);
+            next.bundle_sequence += 1;
+        }
         (Change::Published, Phase::Prepare) => enter(Phase::Converge),
-        (Change::Activate, Phase::Converge) if now >= due(state) => {
+        (Change::Activate, Phase::Converge) if due(state).is_some_and(|due| now >= due) => {
             enter(Phase::Activate);
             for root in &mut next.roots {
                 root.role = if root.role == Role::Next { Role::Active } else { Role::Retiring };
             }
         }
         (Change::Activated, Phase::Activate) => enter(Phase::Retire),
-        (Change::Drop, Phase::Retire) if now >= due(state) => {
+        (Change::Drop, Phase::Retire) if due(state).is_some_and(|due| now >= due) => {
             enter(Phase::Steady);
             next.roots.retain(|root| root.role == Role::Active);
             next.bundle_sequence += 1;
         }
-        (Change::Distrust { id, fresh }, _) => return distrust(next, &id, fresh, now),
+        (Change::Distrust { id, fresh }, _) => {
+            return distrust(next, &id, fresh, now).map(without_spare_keys);
+        }
         (change, phase) => return Err(OutOfOrder::Step { change: name(&change), phase }),
     }
-    Ok(next)
+    Ok(without_spare_keys(next))
+}
+
+/// What is kept of the user's is kept for as long as it may have to sign.
+fn without_spare_keys(mut state: State) -> State {
+    let is_over = state.rotation.phase == Phase::Steady;
+    for root in state.roots.iter_mut().filter(|root| is_over || root.role == Role::Retiring) {
+        root.kept = None;
+    }
+    state
 }
 
 /// The emergency act: the root leaves the bundle and goes on its list of those never to be believed.
@@ -136,7 +207,8 @@ fn distrust(mut next: State, id: &str, fresh: Option<Root>, now: i64) -> Result<
     next.bundle_sequence += 1;
     if root.role == Role::Active {
         let fresh = fresh.ok_or(OutOfOrder::NoReplacement)?;
-        next.roots.retain(|root| root.role != Role::Next); // it signed nothing yet, and its key lay beside the bad one
+        // A next one signed nothing yet, and its key lay beside the bad one; a retiring one may be what the user brings back.
+        next.roots.retain(|root| root.role != Role::Next && root.id != fresh.id);
         next.roots.push(Root { role: Role::Active, ..fresh });
     }
     // A retiring root that is left keeps its clock; without one there is nothing more to wait for.
@@ -167,6 +239,8 @@ fn skew(leaf_life: i64) -> i64 {
 fn name(change: &Change) -> &'static str {
     match change {
         Change::Prepare(_) => "prepare",
+        Change::Bring { .. } => "bring",
+        Change::Abandon => "abandon",
         Change::Published => "published",
         Change::Activate => "activate",
         Change::Activated => "activated",
@@ -190,8 +264,15 @@ pub(crate) enum OutOfOrder {
     UnknownRoot { id: String },
     #[error("root {id:?} is distrusted already")]
     AlreadyDistrusted { id: String },
-    #[error("the active root needs a replacement")]
+    #[error(
+        "the active root is your own, and what takes its place is for you to bring: put an intermediate of another root into \
+         {SECRET}, then distrust this one"
+    )]
     NoReplacement,
+    #[error(
+        "the active root is your own: to rotate, put an intermediate of another root into {SECRET} (docs/ca.md)"
+    )]
+    Brought,
 }
 
 impl fmt::Display for Phase {

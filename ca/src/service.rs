@@ -121,7 +121,7 @@ impl IstioCertificateService for FrontDoor {
             serving: serving(message),
         };
         match self.decide(about, asked).await {
-            Ok(granted) => Ok(Response::new(IstioCertificateResponse { cert_chain: granted.chain.into() })),
+            Ok(granted) => Ok(Response::new(IstioCertificateResponse { cert_chain: granted.chain })),
             Err(refusal) => Err(refusal.status()),
         }
     }

@@ -1,6 +1,7 @@
 //! What a CA must remember: one JSON document, replaced as a whole ([`crate::store`]).
 //!
-//! Times are Unix seconds. Root keys are in it, so it is as secret as they are; the intermediate's key never is.
+//! Times are Unix seconds. Root keys are in it, so it is as secret as they are; the key of an intermediate that we made never
+//! is.
 
 use std::{fmt, sync::Arc};
 
@@ -43,8 +44,25 @@ pub(crate) struct Root {
     pub not_after: i64,
     /// PEM.
     pub certificate: Arc<str>,
-    /// PKCS#8 PEM.
+    /// PKCS#8 PEM. `None`: the root is the user's, who keeps its key and brings intermediates ([`crate::brought`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<Secret>,
+    /// Of a user's root that signs, or will, while a rotation is under way: the user's Secret may hold the other root's by
+    /// then, and a replica that starts must be able to sign on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<Offer>,
+}
+
+/// An intermediate of the user's own, as the Secret holds it. Not checked; what the Secret does not have is "".
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(crate) struct Offer {
+    /// `tls.crt`, PEM: the intermediate, then what lies between it and the root.
+    pub chain: Arc<str>,
+    /// `tls.key`, PEM.
     pub key: Secret,
+    /// `ca.crt`, PEM.
+    pub root: Arc<str>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -111,11 +129,18 @@ impl State {
         self.roots.iter().find(|root| &*root.id == id)
     }
 
+    pub(crate) fn distrusted_ids(&self) -> Vec<Arc<str>> {
+        self.distrusted.iter().map(|root| Arc::clone(&root.id)).collect()
+    }
+
     /// Records an intermediate before its first use, and forgets those that have expired.
     #[must_use]
     pub(crate) fn with_intermediate(&self, new: Intermediate, now: i64) -> Self {
         let mut next = self.clone();
         next.intermediates.retain(|intermediate| intermediate.not_after >= now);
+        if next.intermediates.contains(&new) {
+            return next; // the user's: every replica signs with the same, after every restart
+        }
         if next.intermediates.len() >= MOST_INTERMEDIATES {
             next.intermediates.remove(0); // a CA in a crash loop: the newest are those that signed
         }
@@ -144,6 +169,12 @@ impl State {
         }
         if next != usize::from(rotating) {
             return Err(format!("{next} next roots in phase {}", self.rotation.phase));
+        }
+        for root in self.roots.iter().filter(|root| root.kept.is_some()) {
+            let signs = root.role != Role::Retiring && self.rotation.phase != Phase::Steady;
+            if root.key.is_some() || !signs {
+                return Err(format!("an intermediate is kept for root {}, which needs none", root.id));
+            }
         }
         Ok(())
     }
@@ -177,6 +208,7 @@ impl<'de> Deserialize<'de> for Secret {
 }
 
 /// Of the state file. Grows when a field changes its meaning or an older program must not write it.
-pub(crate) const SCHEMA: u32 = 1;
+/// 2: a root may be the user's, and have no key.
+pub(crate) const SCHEMA: u32 = 2;
 /// One a fortnight at most in ordinary life; this many restarts are remembered in full.
 const MOST_INTERMEDIATES: usize = 64;

@@ -28,7 +28,13 @@ pub(crate) fn parse(text: &[u8], place: &dyn fmt::Display) -> Result<State, Stor
     if schema > SCHEMA {
         return Err(StoreError::Newer { place: place.to_string(), schema });
     }
-    let state: State = serde_json::from_slice(text).map_err(|e| broken(e.to_string()))?;
+    let mut state: State = serde_json::from_slice(text).map_err(|e| broken(e.to_string()))?;
+    match schema {
+        SCHEMA => {}
+        // The same, but that every root had its key.
+        1 if state.roots.iter().all(|root| root.key.is_some()) => state.schema = SCHEMA,
+        _ => return Err(broken(format!("it does not keep to its schema, {schema}"))),
+    }
     state.check().map_err(broken)?;
     Ok(state)
 }

@@ -43,10 +43,13 @@ pub(crate) struct Status {
 /// Begin to replace the root; no connection is cut, nothing restarts
 ///
 /// The new root is published beside the old one; once every leaf has been renewed, new certificates come from it; then the
-/// old one is dropped. That takes about two leaf lives and goes on by itself, whatever is killed meanwhile.
+/// old one is dropped. That takes about two leaf lives and goes on by itself, whatever is killed meanwhile. Where the root is
+/// your own, bring an intermediate of another one instead (docs/ca.md).
 /// In a cluster it needs the right to exec in the CA's pods. Watch it with: signet ca status
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Exit status: 0 begun, 1 refused (a rotation is under way), 2 could not ask")]
+#[command(
+    after_help = "Exit status: 0 begun, 1 refused (one is under way, or the root is your own), 2 could not ask"
+)]
 pub(crate) struct Rotate {
     #[command(flatten)]
     at: At,
@@ -180,10 +183,12 @@ pub(crate) async fn ask_cluster(cluster: &Cluster) -> Result<Answer> {
     let answers = cluster.some(Part::Ca, answers)?;
     let replicas: Vec<Replica> =
         answers.given.iter().map(|(pod, status)| Replica::new(pod, status)).collect();
+    let fault = answers.given.iter().find_map(|(_, status)| status.fault.clone());
     // The newest: a replica may not have seen the last step of a rotation yet.
     let newest =
         answers.given.into_iter().map(|(_, status)| status).max_by_key(|status| status.bundle_sequence);
     let mut status = newest.context("some answered")?;
+    status.fault = status.fault.or(fault);
     status.issued = replicas.iter().map(|replica| replica.issued).sum();
     status.refused = replicas.iter().map(|replica| replica.refused).sum();
     Ok(Answer { status, replicas, missing: answers.missing })
@@ -222,9 +227,13 @@ fn status_text(answer: &Answer) -> String {
         ["ROOT", "STATE", "LEFT", "NOT AFTER"],
         status.roots.iter().map(|root| {
             let left = human::left_until(&root.not_after, now);
-            [root.id.clone(), state_word(root.state).into(), left, root.not_after.clone()]
+            let yours = if root.brought { ", yours" } else { "" };
+            [root.id.clone(), format!("{}{yours}", state_word(root.state)), left, root.not_after.clone()]
         }),
     );
+    if let Some(fault) = &status.fault {
+        text += &format!("\n{fault}\n");
+    }
     for what in expired(answer) {
         text += &format!("\n{what} has expired; see the CA's log, or restart it");
     }
@@ -234,13 +243,23 @@ fn status_text(answer: &Answer) -> String {
 fn intermediate_line(intermediate: &Intermediate, of: &str) -> String {
     let left = human::left_until(&intermediate.not_after, clock::now());
     let of = if of.is_empty() { String::new() } else { format!(" of {of}") };
-    format!("Intermediate  {}{of}, {left} left\n", intermediate.serial)
+    let yours = intermediate.brought.as_ref().map_or_else(String::new, |yours| {
+        let (left, until) = (human::left_until(&yours.not_after, clock::now()), &yours.not_after);
+        match yours.serial == intermediate.serial {
+            true => format!("; it is yours, until {until}"),
+            false => format!("; under yours, {}, {left} left, until {until}", yours.serial),
+        }
+    });
+    format!("Intermediate  {}{of}, {left} left{yours}\n", intermediate.serial)
 }
 
 /// "steady", or "converge, next step in 23h 10m".
 pub(crate) fn rotation_words(status: &CaStatus) -> String {
     let phase = phase_word(status.rotation.state);
-    let next = human::left_until(&status.rotation.next_step_at, clock::now());
+    let Some(next) = &status.rotation.next_step_at else {
+        return format!("{phase}, the next one begins when you bring another root");
+    };
+    let next = human::left_until(next, clock::now());
     match status.rotation.state {
         Phase::Steady => format!("{phase}, the next one begins in {next}"),
         _ => format!("{phase}, next step in {next}"),

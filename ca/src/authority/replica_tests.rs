@@ -1,7 +1,12 @@
 //! Two replicas on one stored state, in virtual time: what each does when the other was faster, or when it hears nothing.
 
 use super::*;
-use crate::{admin::status::RootState, publication::TrustFile, state::State, store::next_version};
+use crate::{
+    admin::status::RootState,
+    publication::TrustFile,
+    state::{Offer, State},
+    store::next_version,
+};
 use rcgen::KeyPair;
 use signet_core::{bundle::root_id, identity, telemetry::Metrics, tls};
 use std::{
@@ -9,9 +14,17 @@ use std::{
     sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering},
 };
 
+pub(super) const DOMAIN: &str = "prod.example";
+
 /// The stored state, for all of them.
 #[derive(Clone, Default)]
-struct Shared(Arc<Mutex<Option<State>>>);
+pub(super) struct Shared(Arc<Mutex<Option<State>>>);
+
+impl Shared {
+    pub(super) fn state(&self) -> Option<State> {
+        self.0.lock().unwrap().clone()
+    }
+}
 
 /// One replica's way to it.
 struct Way {
@@ -40,44 +53,77 @@ impl Store for Way {
     }
 }
 
-struct World {
-    directory: PathBuf,
-    shared: Shared,
+pub(super) struct World {
+    pub(super) directory: PathBuf,
+    pub(super) shared: Shared,
     /// Seconds, of both clocks.
-    now: Arc<AtomicI64>,
+    pub(super) now: Arc<AtomicI64>,
     /// Index of who has the Lease.
     leader: Arc<AtomicUsize>,
     cut: Vec<Arc<AtomicBool>>,
-    replicas: Vec<Authority>,
+    pub(super) replicas: Vec<Authority>,
+    /// What the user brings.
+    pub(super) secret: Arc<Mutex<Option<Offer>>>,
 }
 
 impl World {
     fn new(name: &str) -> Self {
+        let mut world = Self::empty(name);
+        world.start(100);
+        world.start(100);
+        world
+    }
+
+    pub(super) fn empty(name: &str) -> Self {
         let directory = std::env::temp_dir().join(format!("signet-replicas-{}-{name}", std::process::id()));
         let _ = std::fs::remove_dir_all(&directory);
-        let mut world = Self {
+        Self {
             directory,
             shared: Shared::default(),
             now: Arc::new(AtomicI64::new(1_800_000_000)),
             leader: Arc::default(),
             cut: vec![],
             replicas: vec![],
-        };
-        world.start(100);
-        world.start(100);
-        world
+            secret: Arc::default(),
+        }
     }
 
     fn start(&mut self, leaf_life: i64) {
-        let (index, cut) = (self.replicas.len(), Arc::new(AtomicBool::new(false)));
+        let (replica, cut) = self.open(self.replicas.len(), leaf_life).unwrap();
+        self.replicas.push(replica);
+        self.cut.push(cut);
+    }
+
+    /// kill -9, and another process with the same name.
+    pub(super) fn restart(&mut self, index: usize) -> Result<(), CaError> {
+        let (replica, cut) = self.open(index, 100)?;
+        (self.replicas[index], self.cut[index]) = (replica, cut);
+        Ok(())
+    }
+
+    pub(super) fn try_start(&mut self) -> Result<(), CaError> {
+        let (replica, cut) = self.open(self.replicas.len(), 100)?;
+        self.replicas.push(replica);
+        self.cut.push(cut);
+        Ok(())
+    }
+
+    fn open(&self, index: usize, leaf_life: i64) -> Result<(Authority, Arc<AtomicBool>), CaError> {
+        let cut = Arc::new(AtomicBool::new(false));
         let now = Arc::clone(&self.now);
         let clock: Clock = Arc::new(move || now.load(Ordering::SeqCst));
         let leader = Arc::clone(&self.leader);
         let leads = Box::new(move || leader.load(Ordering::SeqCst) == index);
-        let domain = TrustDomain::new("cluster.local").unwrap();
+        let domain = TrustDomain::new(DOMAIN).unwrap();
+        let (secret, is_cut) = (Arc::clone(&self.secret), Arc::clone(&cut));
+        let offers: Offers = Box::new(move || match is_cut.load(Ordering::SeqCst) {
+            true => Err(StoreError::Api { place: "test".into(), why: "cut off".into() }),
+            false => Ok(secret.lock().unwrap().clone()),
+        });
         let ground = Ground {
             store: Box::new(Way { shared: self.shared.clone(), cut: Arc::clone(&cut) }),
             publication: Box::new(TrustFile(self.directory.join("trust.pem"))),
+            offers: Some(offers),
             replicas: Some(Replicas { running: Arc::clone(&clock), leads }),
             provider: tls::mesh_provider(tls::default_provider()),
             trust: Trust::new(domain.clone()),
@@ -85,16 +131,15 @@ impl World {
             metrics: Arc::new(CaMetrics::new(&mut Metrics::new())),
         };
         let settings = Settings { domain, root_life: 100_000, intermediate_life: 4_000, leaf_life };
-        self.replicas.push(Authority::open(ground, settings).unwrap());
-        self.cut.push(cut);
+        Ok((Authority::open(ground, settings)?, cut))
     }
 
-    fn pass(&self, seconds: i64) {
+    pub(super) fn pass(&self, seconds: i64) {
         self.now.fetch_add(seconds, Ordering::SeqCst);
     }
 
     /// The last one first: what the first one then stores, the others have not seen.
-    fn beat(&self) {
+    pub(super) fn beat(&self) {
         for replica in self.replicas.iter().rev() {
             let _ = replica.tick();
         }
@@ -104,13 +149,13 @@ impl World {
         self.cut[index].store(cut, Ordering::SeqCst);
     }
 
-    fn leaf(&self, index: usize) -> Result<Granted, CannotIssue> {
-        let id = identity::parse("spiffe://cluster.local/ns/shop/sa/api").unwrap();
+    pub(super) fn leaf(&self, index: usize) -> Result<Granted, CannotIssue> {
+        let id = identity::of(&TrustDomain::new(DOMAIN).unwrap(), "shop", "api").unwrap();
         let key = PublicKey::of(&KeyPair::generate().unwrap()).unwrap();
         self.replicas[index].issue(&id, &key, None)
     }
 
-    fn phase(&self) -> Phase {
+    pub(super) fn phase(&self) -> Phase {
         self.shared.0.lock().unwrap().as_ref().unwrap().rotation.phase
     }
 }

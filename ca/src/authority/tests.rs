@@ -55,8 +55,16 @@ impl World {
         let metrics = Arc::new(CaMetrics::new(&mut Metrics::new()));
         let provider = tls::mesh_provider(tls::default_provider());
         let publication = Box::new(TrustFile(self.trust_file()));
-        let ground =
-            Ground { store: Box::new(store), publication, replicas: None, provider, trust, clock, metrics };
+        let ground = Ground {
+            store: Box::new(store),
+            publication,
+            offers: None,
+            replicas: None,
+            provider,
+            trust,
+            clock,
+            metrics,
+        };
         self.ca = Some(Authority::open(ground, settings)?);
         Ok(())
     }

@@ -107,7 +107,8 @@ mod tests {
             made: 0,
             not_after: 1,
             certificate: "c".into(),
-            key: Key::new("k".to_owned().into()),
+            key: Some(Key::new("k".to_owned().into())),
+            kept: None,
         };
         State::new("cluster.local".into(), root, 1, 10, 0)
     }

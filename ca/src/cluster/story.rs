@@ -271,6 +271,7 @@ async fn a_ca_waits_for_the_api_server_and_asks_for_no_right_that_the_table_does
         format!("GET {SECRET}"),
         "POST /api/v1/namespaces/signet-system/secrets".into(),
         format!("PUT {SECRET}"),
+        format!("GET {SECRET}-intermediate"),
         format!("GET {lease}"),
         "POST /apis/coordination.k8s.io/v1/namespaces/signet-system/leases".into(),
         format!("PUT {lease}"),

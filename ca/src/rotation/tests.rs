@@ -15,8 +15,22 @@ fn root(id: &str, now: i64) -> Root {
         made: now,
         not_after: now + ROOT_LIFE,
         certificate: "".into(),
-        key: Secret::new(String::new().into()),
+        key: Some(Secret::new(String::new().into())),
+        kept: None,
     }
+}
+
+/// A root of the user's.
+fn users(id: &str, now: i64) -> Root {
+    Root { key: None, ..root(id, now) }
+}
+
+fn offer(id: &str) -> Offer {
+    Offer { chain: id.into(), key: Secret::new(String::new().into()), root: id.into() }
+}
+
+fn bring(id: &str, kept: Option<&str>, now: i64) -> Change {
+    Change::Bring { root: users(id, now), offer: offer(id), kept: kept.map(offer) }
 }
 
 fn steady() -> State {
@@ -36,7 +50,7 @@ fn at(phase: Phase) -> (State, i64) {
             break;
         }
         if state.rotation.phase != Phase::Steady {
-            now = now.max(due(&state));
+            now = now.max(due(&state).unwrap());
         }
         state = apply(&state, change, now).unwrap();
         state.check().unwrap();
@@ -56,9 +70,9 @@ fn each_phase_waits_for_what_its_row_says() {
         let (state, now) = at(phase);
         assert_eq!(state.rotation.phase, phase);
         if pause > 0 {
-            assert_eq!(next(&state, now + pause - 1), None, "{phase}: a second early");
+            assert_eq!(next(&state, Offered::Nothing, now + pause - 1), None, "{phase}: a second early");
         }
-        assert_eq!(next(&state, now + pause), Some(step), "{phase}");
+        assert_eq!(next(&state, Offered::Nothing, now + pause), Some(step), "{phase}");
     }
 }
 
@@ -91,7 +105,7 @@ fn roots_play_their_roles_in_turn() {
         ]
     );
     let (state, _) = at(Phase::Retire);
-    let end = apply(&state, Change::Drop, due(&state)).unwrap();
+    let end = apply(&state, Change::Drop, due(&state).unwrap()).unwrap();
     assert_eq!((ids(&end, Role::Active), end.roots.len(), end.bundle_sequence), (vec!["bb"], 1, 3));
 }
 
@@ -121,7 +135,7 @@ fn a_root_is_replaced_around_half_of_its_life_and_not_all_clusters_at_once() {
     let mut dues: Vec<i64> = (0u32..50)
         .map(|n| {
             let id = format!("{:08x}00000000", n.wrapping_mul(0x9e37_79b9));
-            due(&State::new("cluster.local".into(), root(&id, NOW), 1, LEAF, NOW)) - NOW
+            due(&State::new("cluster.local".into(), root(&id, NOW), 1, LEAF, NOW)).unwrap() - NOW
         })
         .collect();
     assert!(
@@ -170,8 +184,97 @@ fn leaves_of_an_earlier_longer_setting_are_waited_for() {
     let state = long.with_leaf_life(LEAF, NOW, 0);
     let state = apply(&state, Change::Prepare(root("bb", NOW)), NOW).unwrap();
     let state = apply(&state, Change::Published, NOW + 1).unwrap();
-    assert_eq!(next(&state, NOW + 1000), None);
-    assert_eq!(next(&state, NOW + 1010), Some(Step::Activate));
+    assert_eq!(next(&state, Offered::Nothing, NOW + 1000), None);
+    assert_eq!(next(&state, Offered::Nothing, NOW + 1010), Some(Step::Activate));
+}
+
+#[test]
+fn what_the_user_brings_decides_in_a_steady_state_and_his_root_is_never_replaced_by_one_of_ours() {
+    let ours = steady();
+    let his = State::new("prod.example".into(), users("aa", NOW), 1, LEAF, NOW);
+    let late = NOW + ROOT_LIFE;
+    for (case, state, offered, step) in [
+        ("half of our root's life is gone", &ours, Offered::Nothing, Some(Step::MakeRoot)),
+        ("... beside what cannot be used", &ours, Offered::Unusable, None),
+        ("... beside another", &ours, Offered::Root("bb"), Some(Step::Bring)),
+        ("half of his is gone", &his, Offered::Nothing, None),
+        ("... and he brings what signs", &his, Offered::Root("aa"), None),
+        ("... or what cannot be used", &his, Offered::Unusable, None),
+        ("he brings another", &his, Offered::Root("bb"), Some(Step::Bring)),
+    ] {
+        assert_eq!(next(state, offered, late), step, "{case}");
+    }
+    assert_eq!(next(&ours, Offered::Root("bb"), NOW), Some(Step::Bring), "at once");
+    assert_eq!(due(&his), None);
+    for phase in [Phase::Prepare, Phase::Converge, Phase::Activate, Phase::Retire] {
+        let (state, now) = at(phase);
+        let wait = if matches!(phase, Phase::Converge | Phase::Retire) { LEAF + 10 } else { 0 };
+        assert_ne!(next(&state, Offered::Root("cc"), now + wait), Some(Step::Bring), "one at a time");
+        assert!(apply(&state, bring("cc", None, now), now).is_err(), "{phase}");
+    }
+}
+
+#[test]
+fn what_signs_under_his_roots_is_kept_while_they_may_sign_and_a_rotation_is_under_way() {
+    let mut state = State::new("prod.example".into(), users("aa", NOW), 1, LEAF, NOW);
+    let mut kept = vec![];
+    let mut now = NOW;
+    for change in
+        [bring("bb", Some("aa"), NOW), Change::Published, Change::Activate, Change::Activated, Change::Drop]
+    {
+        if state.rotation.phase != Phase::Steady {
+            now = now.max(due(&state).unwrap());
+        }
+        state = apply(&state, change, now).unwrap();
+        state.check().unwrap();
+        let of_root = |root: &Root| root.kept.as_ref().map(|offer| offer.chain.to_string());
+        kept.push(state.roots.iter().filter_map(of_root).collect::<Vec<_>>().concat());
+    }
+    assert_eq!(kept, ["aabb", "aabb", "bb", "bb", ""]);
+}
+
+#[test]
+fn until_his_next_root_signs_a_rotation_to_it_is_taken_back_when_he_does_not_bring_it_any_more() {
+    let state = apply(&steady(), bring("bb", None, NOW), NOW).unwrap();
+    let converge = apply(&state, Change::Published, NOW).unwrap();
+    for state in [&state, &converge] {
+        for (offered, taken_back) in [
+            (Offered::Root("bb"), false),
+            (Offered::Unusable, false),
+            (Offered::Root("aa"), true),
+            (Offered::Root("cc"), true),
+            (Offered::Nothing, true),
+        ] {
+            assert_eq!(next(state, offered, NOW) == Some(Step::Abandon), taken_back, "{offered:?}");
+        }
+        let back = apply(state, Change::Abandon, NOW).unwrap();
+        back.check().unwrap();
+        assert_eq!((ids(&back, Role::Active), back.roots.len()), (vec!["aa"], 1));
+        assert_eq!(back.bundle_sequence, state.bundle_sequence + 1);
+    }
+    for phase in [Phase::Steady, Phase::Prepare, Phase::Converge, Phase::Activate, Phase::Retire] {
+        let (ours, now) = at(phase);
+        assert!(apply(&ours, Change::Abandon, now).is_err(), "a root of ours, {phase}");
+        assert_ne!(next(&ours, Offered::Nothing, now), Some(Step::Abandon));
+    }
+    let signs = apply(&converge, Change::Activate, NOW + 2 * LEAF).unwrap();
+    assert!(apply(&signs, Change::Abandon, NOW + 2 * LEAF).is_err());
+}
+
+#[test]
+fn his_active_root_is_distrusted_only_for_another_of_his_also_for_the_one_that_retires() {
+    let mut state = State::new("prod.example".into(), users("aa", NOW), 1, LEAF, NOW);
+    let without = Change::Distrust { id: "aa".into(), fresh: None };
+    assert_eq!(apply(&state, without, NOW).unwrap_err(), OutOfOrder::NoReplacement);
+    for change in [bring("bb", Some("aa"), NOW), Change::Published, Change::Activate] {
+        let now = due(&state).unwrap_or(NOW);
+        state = apply(&state, change, now).unwrap();
+    }
+    let back = Change::Distrust { id: "bb".into(), fresh: Some(users("aa", NOW)) };
+    let state = apply(&state, back, NOW + LEAF).unwrap();
+    state.check().unwrap();
+    assert_eq!((ids(&state, Role::Active), state.roots.len()), (vec!["aa"], 1));
+    assert_eq!(state.rotation.phase, Phase::Steady);
 }
 
 mod law;

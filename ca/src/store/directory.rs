@@ -90,7 +90,8 @@ mod tests {
             made: 0,
             not_after: 1,
             certificate: "c".repeat(1000).into(),
-            key: Secret::new("k".repeat(200_000).into()), // several pages, so that a write has a middle
+            key: Some(Secret::new("k".repeat(200_000).into())), // several pages, so that a write has a middle
+            kept: None,
         };
         State::new("cluster.local".into(), root, 1, 10, 0)
     }
@@ -187,14 +188,59 @@ mod tests {
             ("a field of the future", good.replacen('{', "{\"future\":1,", 1)),
             ("no active root", good.replace("\"active\"", "\"retiring\"")),
             ("a next root in a steady state", good.replace("\"active\"", "\"next\"")),
+            ("an older schema, and a root without key", {
+                let root = Root { key: None, ..state().roots[0].clone() };
+                let keyless = serde_json::to_string(&State { roots: vec![root], ..state() }).unwrap();
+                keyless.replace("\"schema\":2", "\"schema\":1")
+            }),
+            ("a schema that never was", good.replace("\"schema\":2", "\"schema\":0")),
         ] {
             fs::write(directory.join("state.json"), &text).unwrap();
             assert!(matches!(store.load(), Err(StoreError::Broken { .. })), "{case}");
             assert!(store.replace(&state()).is_err(), "{case}");
         }
-        fs::write(directory.join("state.json"), good.replace("\"schema\":1", "\"schema\":2")).unwrap();
+        fs::write(directory.join("state.json"), good.replace("\"schema\":2", "\"schema\":3")).unwrap();
         let error = store.load().unwrap_err();
-        assert!(matches!(error, StoreError::Newer { schema: 2, .. }), "{error}");
+        assert!(matches!(error, StoreError::Newer { schema: 3, .. }), "{error}");
         fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_state_of_schema_1_is_read_and_written_as_the_same_of_schema_2() {
+        let directory = scratch("schema");
+        let store = Directory::open(&directory).unwrap();
+        let written = store.replace(&state()).unwrap();
+        let file = directory.join("state.json");
+        let text = fs::read_to_string(&file).unwrap();
+        fs::write(&file, text.replace("\"schema\": 2", "\"schema\": 1")).unwrap();
+        assert_eq!(store.load().unwrap(), Some(written.clone()));
+        store.replace(&written).unwrap();
+        assert!(fs::read_to_string(&file).unwrap().contains("\"schema\": 2"));
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn a_kept_intermediate_stands_with_a_root_without_key_that_signs_or_will_and_nowhere_else() {
+        use crate::{
+            rotation::{Phase, Rotation},
+            state::Offer,
+        };
+        let offer = Offer { chain: "c".into(), key: Secret::new("kkk".to_owned().into()), root: "r".into() };
+        let own = state().roots[0].clone();
+        let users = Root { key: None, kept: Some(offer), ..own.clone() };
+        let in_phase = |phase, roots| State { roots, rotation: Rotation { phase, since: 0 }, ..state() };
+        let with = |root: &Root, role| Root { role, ..root.clone() };
+        in_phase(Phase::Converge, vec![users.clone(), with(&users, Role::Next)]).check().unwrap();
+        for (case, broken) in [
+            ("steady", in_phase(Phase::Steady, vec![users.clone()])),
+            ("it retires", in_phase(Phase::Retire, vec![own.clone(), with(&users, Role::Retiring)])),
+            ("a root of ours", {
+                let both = Root { key: own.key.clone(), ..users.clone() };
+                in_phase(Phase::Converge, vec![both, with(&own, Role::Next)])
+            }),
+        ] {
+            assert!(broken.check().is_err(), "{case}");
+        }
+        assert!(!format!("{users:?}").contains("kkk"), "keys are never printed");
     }
 }

@@ -41,6 +41,7 @@ pub(super) fn findings(facts: &Facts, expiry_within: i64) -> Vec<Finding> {
         findings.extend(outside_ranges(facts));
         findings.extend(certificates(facts));
         findings.extend(roots(facts, expiry_within));
+        findings.extend(brought(facts));
     }
     findings
 }
@@ -277,11 +278,45 @@ fn roots(facts: &Facts, within: i64) -> Vec<Finding> {
         .filter(|root| human::seconds_until(&root.not_after, facts.now).is_some_and(|left| left < within));
     soon.map(|root| {
         let what = format!("root {}: {}", root.id, human::left_until(&root.not_after, facts.now));
-        let next =
-            "signet ca status shows whether a rotation is under way; begin one with: signet ca rotate".into();
+        let next = match root.brought {
+            true => {
+                format!("put an intermediate of another root of yours into {OWN_INTERMEDIATE} (docs/ca.md)")
+            }
+            false => {
+                "signet ca status shows whether a rotation is under way; begin one with: signet ca rotate"
+                    .into()
+            }
+        };
         Finding::new(Id::RootEnds, what, next)
     })
     .collect()
+}
+
+/// The user's own intermediate, by every replica, though they usually say the same.
+fn brought(facts: &Facts) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let Some(ca) = &facts.ca else { return findings };
+    let mut seen = BTreeSet::new();
+    for brought in ca.replicas.iter().filter_map(|replica| replica.intermediate.brought.as_ref()) {
+        let left = human::seconds_until(&brought.not_after, facts.now);
+        let begun = human::seconds_until(&brought.not_before, facts.now);
+        let late = left.zip(begun).is_some_and(|(left, begun)| left * 3 < left - begun);
+        if late && seen.insert(&brought.serial) {
+            let left = human::left_until(&brought.not_after, facts.now);
+            let what = format!("your own intermediate {}: {left}", brought.serial);
+            let next = format!(
+                "put a new one of the same root into {OWN_INTERMEDIATE}: it is used within a minute, with no restart"
+            );
+            findings.push(Finding::new(Id::RootEnds, what, next));
+        }
+    }
+    if let Some(fault) = &ca.status.fault {
+        let next = format!(
+            "kubectl -n {SYSTEM_NAMESPACE} get secret signet-ca-intermediate; then as docs/ca.md says"
+        );
+        findings.push(Finding::new(Id::BroughtRefused, fault.clone(), next));
+    }
+    findings
 }
 
 fn wants(label: Option<&String>) -> bool {
@@ -291,6 +326,7 @@ fn wants(label: Option<&String>) -> bool {
 /// Native sidecars are stable since then, and it is what k8s-openapi is built for.
 const OLDEST_MINOR: u32 = 33;
 const DAY: i64 = 86_400;
+const OWN_INTERMEDIATE: &str = "Secret signet-system/signet-ca-intermediate";
 
 #[cfg(test)]
 mod tests;

@@ -29,6 +29,7 @@ pub(crate) enum Id {
     OutsideRanges,
     CertificateEnds,
     RootEnds,
+    BroughtRefused,
     PlaintextCaller,
     NodeCaller,
     OnHostNetwork,
@@ -138,8 +139,14 @@ impl Id {
             Self::RootEnds => (
                 "SG031",
                 Warn,
-                "A root ends soon",
-                "A root is replaced at half of its life, so one that is about to end says that rotation does not work.",
+                "A root, or an intermediate of your own, ends soon",
+                "A root is replaced at half of its life, so one that is about to end says that rotation does not work. What you bring yourself, nobody but you renews.",
+            ),
+            Self::BroughtRefused => (
+                "SG032",
+                Warn,
+                "The intermediate of your own is not used, or no longer there",
+                "The CA goes on with what it has in memory, or with its own root; a restart, or the end of what it has, leaves it without.",
             ),
             Self::PlaintextCaller => (
                 "SG040",

@@ -1,4 +1,5 @@
-//! The law under crashes, partitions and stale decisions: replicas as `authority` runs them, one shared state, virtual time.
+//! The law under crashes, partitions and stale decisions: replicas as `authority` runs them, one shared state, virtual time. Beside
+//! them a user, who brings intermediates of roots of his own and takes them away, which each replica sees when it looks.
 
 use super::*;
 
@@ -30,6 +31,10 @@ enum Event {
     Rotate(usize),
     /// Cut off from the API server, or connected again. Whoever asks it for certificates still reaches it.
     Cut(usize, bool),
+    /// The user puts an intermediate of his n-th root into the Secret, or takes it away.
+    Put(Option<u8>),
+    /// Reads the Secret.
+    Look(usize),
 }
 
 /// A process.
@@ -43,6 +48,19 @@ struct Memory {
     good_until: i64,
     /// Since when phase and bundle are known to be stored.
     stood: i64,
+    /// Whose intermediate was in the Secret when it was read.
+    offered: Option<Arc<str>>,
+}
+
+impl Memory {
+    fn offered(&self) -> Offered<'_> {
+        self.offered.as_deref().map_or(Offered::Nothing, Offered::Root)
+    }
+
+    /// Whether it could sign under this root: it is ours, or the user's intermediate is at hand.
+    fn can_sign(&self, root: &Root) -> bool {
+        root.key.is_some() || root.kept.is_some() || self.offered.as_ref() == Some(&root.id)
+    }
 }
 
 #[derive(Default)]
@@ -65,6 +83,8 @@ struct World {
     made: u32,
     /// Steps that were stored: the version that each replaced.
     steps: Vec<u64>,
+    /// Whose intermediate is in the Secret.
+    secret: Option<Arc<str>>,
 }
 
 fn bundle(state: &State) -> Vec<Arc<str>> {
@@ -87,6 +107,7 @@ impl World {
             seen: vec![],
             made: 0,
             steps: vec![],
+            secret: None,
         };
         for index in 0..replicas {
             world.start(index);
@@ -102,10 +123,21 @@ impl World {
         if self.replicas[index].cut {
             return;
         }
-        self.disk.version += 1; // its intermediate is recorded
-        let (state, good_until) = (self.disk.clone(), self.good_until());
-        let (signs, bundle, stood) = (active(&state), bundle(&state), self.now);
-        self.replicas[index].memory = Some(Memory { state, signs, bundle, good_until, stood });
+        let (mut state, good_until) = (self.disk.clone(), self.good_until());
+        state.version += 1; // its intermediate is recorded
+        let (signs, bundle, stood, offered) = (active(&state), bundle(&state), self.now, self.secret.clone());
+        let memory = Memory { state, signs, bundle, good_until, stood, offered };
+        if memory.state.root(&memory.signs).is_some_and(|root| memory.can_sign(root)) {
+            self.disk.version += 1;
+            self.replicas[index].memory = Some(memory);
+        } // or else it waits for the user
+    }
+
+    fn look(&mut self, index: usize) {
+        let secret = self.secret.clone();
+        if let Replica { memory: Some(memory), cut: false } = &mut self.replicas[index] {
+            memory.offered = secret;
+        }
     }
 
     /// `authority::take`: of a state that was read or written now.
@@ -125,8 +157,12 @@ impl World {
     /// A new intermediate, where the active root is another.
     fn renew(&mut self, index: usize) -> bool {
         let (disk, good_until) = (active(&self.disk), self.good_until());
+        if self.replicas[index].memory.as_ref().is_some_and(|memory| memory.signs != disk) {
+            self.look(index); // at once, where it is needed
+        }
+        let root = self.disk.root(&disk).cloned().unwrap();
         let Some(memory) = &mut self.replicas[index].memory else { return false };
-        if memory.signs == disk {
+        if memory.signs == disk || !memory.can_sign(&root) {
             return false;
         }
         self.disk.version += 1;
@@ -182,14 +218,14 @@ impl World {
                     self.leaves.push((Arc::clone(&memory.signs), self.now + LEAF));
                 }
             }
+            Event::Put(root) => self.secret = root.map(|n| format!("yours{n}").into()),
+            Event::Look(index) => self.look(index % many),
             Event::Rotate(index) => {
                 let index = index % many;
-                let fresh = self.fresh();
                 if !self.replicas[index].cut {
                     self.take(index);
-                    if self.replace(index, Change::Prepare(fresh)) {
-                        self.take(index);
-                    }
+                    self.look(index);
+                    self.rotate(index);
                 }
             }
             Event::Follow(index) => {
@@ -204,6 +240,27 @@ impl World {
         }
         self.note();
         self.check();
+    }
+
+    /// `authority::rotate`.
+    fn rotate(&mut self, index: usize) {
+        let Some(memory) = self.replicas[index].memory.clone() else { return };
+        let is_users = memory.state.root_as(Role::Active).is_some_and(|root| root.key.is_none());
+        let change = match next(&memory.state, memory.offered(), self.now) {
+            Some(Step::Bring) => self.bring(&memory),
+            _ if is_users => return,
+            _ => Change::Prepare(self.fresh()),
+        };
+        if self.replace(index, change) {
+            self.take(index);
+        }
+    }
+
+    /// `authority::bring`: what signs can be kept by who has it.
+    fn bring(&self, memory: &Memory) -> Change {
+        let active = memory.state.root_as(Role::Active).unwrap();
+        let kept = active.key.is_none() && memory.signs == active.id;
+        super::bring(memory.offered.as_deref().unwrap(), kept.then_some(&*active.id), self.now)
     }
 
     fn fresh(&mut self) -> Root {
@@ -224,9 +281,13 @@ impl World {
                 return;
             }
         }
-        let Some(memory) = self.replicas[index].memory.clone() else { return };
+        let Some(mut memory) = self.replicas[index].memory.clone() else { return };
         let settled = self.alone || self.now - memory.stood > FOLLOWS + MARGIN;
-        let Some(step) = next(&memory.state, self.now).filter(|_| settled) else {
+        if settled && next(&memory.state, memory.offered(), self.now) == Some(Step::Abandon) {
+            self.look(index); // before anything is taken back
+            memory.offered.clone_from(&self.secret);
+        }
+        let Some(step) = next(&memory.state, memory.offered(), self.now).filter(|_| settled) else {
             if memory.state.version == self.disk.version {
                 self.file = bundle(&memory.state); // `keep_published`
             }
@@ -235,12 +296,19 @@ impl World {
         if step == Step::Publish && memory.state.version == self.disk.version {
             self.file = bundle(&memory.state); // written and read back, and only then dated
         }
+        if step == Step::Activate
+            && !memory.state.root_as(Role::Next).is_some_and(|root| memory.can_sign(root))
+        {
+            return;
+        }
         if matches!(crash, Crash::BeforeStore) {
             self.replicas[index].memory = None;
             return;
         }
         let change = match step {
             Step::MakeRoot => Change::Prepare(self.fresh()),
+            Step::Bring => self.bring(&memory),
+            Step::Abandon => Change::Abandon,
             Step::Publish => Change::Published,
             Step::Activate => Change::Activate,
             Step::Retire => Change::Activated,
@@ -257,7 +325,7 @@ impl World {
         }
         self.take(index);
         self.renew(index);
-        if step == Step::Drop {
+        if matches!(step, Step::Drop | Step::Abandon) {
             self.file = bundle(&self.disk);
         }
         if matches!(crash, Crash::AfterEffect) {
@@ -284,11 +352,18 @@ impl World {
     fn settle(&mut self) {
         let tick = LEAF / 20;
         let most = (2 * (LEAF + 10) + 8 * (FOLLOWS + MARGIN + tick)) / tick + 2;
+        // The user brings what signs: who died begins again, and what was not active yet is taken back.
+        self.secret = self
+            .disk
+            .root_as(Role::Active)
+            .filter(|root| root.key.is_none())
+            .map(|root| Arc::clone(&root.id));
         for index in 0..self.replicas.len() {
             self.event(Event::Cut(index, false));
         }
         for _ in 0..most {
             for index in 0..self.replicas.len() {
+                self.event(Event::Look(index));
                 self.event(Event::Tick(index, Crash::No));
                 self.event(Event::Issue(index));
             }
@@ -318,7 +393,9 @@ fn event() -> impl Strategy<Value = Event> {
         6 => one.clone().prop_map(Event::Issue),
         1 => one.clone().prop_map(Event::Kill),
         1 => one.clone().prop_map(Event::Rotate),
-        2 => (one, any::<bool>()).prop_map(|(index, cut)| Event::Cut(index, cut)),
+        2 => (one.clone(), any::<bool>()).prop_map(|(index, cut)| Event::Cut(index, cut)),
+        1 => proptest::option::weighted(0.8, 0u8..3).prop_map(Event::Put),
+        2 => one.prop_map(Event::Look),
     ]
 }
 
@@ -339,46 +416,4 @@ proptest! {
     }
 }
 
-/// One of two hears nothing from the start of each phase on, and goes on being asked for certificates.
-#[test]
-fn a_rotation_passes_a_replica_that_is_cut_off_in_any_phase() {
-    for cut_in in [Phase::Prepare, Phase::Converge, Phase::Activate, Phase::Retire] {
-        let (mut world, mut since) = (World::new(2), None);
-        world.event(Event::Rotate(0));
-        for second in 0..500 {
-            if world.disk.rotation.phase == cut_in {
-                since = since.or(Some(second));
-            }
-            world.event(Event::Cut(1, since.is_some_and(|since| second - since < 3 * FOLLOWS)));
-            world.event(Event::Tick(0, Crash::No));
-            world.event(Event::Follow(1));
-            world.event(Event::Issue(0));
-            world.event(Event::Issue(1));
-            world.event(Event::Pass(1));
-        }
-        assert_eq!(world.disk.rotation.phase, Phase::Steady, "{cut_in}");
-        assert_eq!(&*active(&world.disk), "0000000000000001", "{cut_in}");
-        assert_eq!(world.steps.len(), 5, "each step once: {cut_in}");
-    }
-}
-
-#[test]
-fn a_crash_at_each_step_of_a_rotation_is_resumed() {
-    for crash in [Crash::BeforeStore, Crash::AfterStore, Crash::AfterEffect] {
-        let mut world = World::new(1);
-        world.event(Event::Rotate(0));
-        let mut seen = vec![];
-        for _ in 0..200 {
-            world.event(Event::Tick(0, Crash::No)); // starts the dead one
-            world.event(Event::Issue(0));
-            let before = world.disk.rotation.phase;
-            if !seen.contains(&before) && next(&world.disk, world.now).is_some() {
-                seen.push(before);
-                world.event(Event::Tick(0, crash));
-            }
-            world.event(Event::Pass(LEAF / 20));
-        }
-        assert_eq!(world.disk.rotation.phase, Phase::Steady, "{crash:?}");
-        assert_eq!(&*active(&world.disk), "0000000000000001", "{crash:?}");
-    }
-}
+mod stories;

@@ -67,6 +67,15 @@ fn ca(intermediate_ends: &str, root_ends: &str) -> ca::Answer {
     ca::Answer::of_one("ca-0", parse(status))
 }
 
+/// [`ca`], under a root of the user's.
+fn brought(begins: &str, ends: &str, fault: Option<&str>) -> ca::Answer {
+    let mut answer = ca("2001-10-05T00:00:00Z", "2011-09-09T00:00:00Z");
+    let yours = json!({ "serial": "7", "notBefore": begins, "notAfter": ends });
+    answer.replicas[0].intermediate.brought = Some(parse(yours));
+    answer.status.fault = fault.map(Into::into);
+    answer
+}
+
 fn controller(version: &str, leaf_ends: &str) -> ControllerStatus {
     let proxy = json!({ "connected": true, "version": version, "ready": true, "notReady": null, "leafNotAfter": leaf_ends,
                         "bundleSequence": 1, "rejected": [] });
@@ -129,7 +138,7 @@ fn where_nothing_is_wrong_nothing_is_found() {
 type Break = fn(&mut Facts);
 
 /// What is broken, and how the one finding begins.
-const BROKEN: [(Id, Break, &str); 18] = [
+const BROKEN: [(Id, Break, &str); 20] = [
     (
         Id::OldKubernetes,
         |facts| facts.server.as_mut().unwrap().git_version = "v1.32.9+k3s1".into(),
@@ -213,6 +222,20 @@ const BROKEN: [(Id, Break, &str); 18] = [
         Id::RootEnds,
         |facts| facts.ca = Some(ca("2001-10-01T00:00:00Z", "2001-10-05T00:00:00Z")),
         "root r: 25d",
+    ),
+    (
+        Id::RootEnds,
+        |facts| facts.ca = Some(brought("2001-07-09T00:00:00Z", "2001-10-07T00:00:00Z", None)),
+        "your own intermediate 7: 27d",
+    ),
+    (
+        Id::BroughtRefused,
+        |facts| {
+            let yours =
+                brought("2001-09-08T00:00:00Z", "2001-12-09T00:00:00Z", Some("Secret x, tls.key is none"));
+            facts.ca = Some(yours);
+        },
+        "Secret x, tls.key is none",
     ),
 ];
 

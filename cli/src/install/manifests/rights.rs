@@ -4,6 +4,7 @@
 /// A right as "<role> <resource>.<group> <resourceNames> <verbs>", and the words of the design that ask for it.
 pub(crate) const RIGHTS: &[(&str, &str)] = &[
     ("Role/ca secrets signet-ca get,update", "get/update those named signet-ca"),
+    ("Role/ca secrets signet-ca-intermediate get", "get the one named signet-ca-intermediate"),
     ("Role/ca secrets  create", "create secrets and leases"),
     ("Role/ca leases.coordination.k8s.io signet-ca get,update", "get/update those named signet-ca"),
     ("Role/ca leases.coordination.k8s.io  create", "create secrets and leases"),

@@ -25,6 +25,7 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 pub(crate) struct Mesh {
     pub(crate) namespace: Namespace,
     pub(crate) system: Namespace,
+    pub(crate) trust_domain: String,
 }
 
 /// Installs Signet (one replica of each part), runs `story`, uninstalls it. Of a story that fails, the control plane's logs are printed.
@@ -34,10 +35,23 @@ pub(crate) async fn mesh(story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result
 
 /// [`mesh`], installed with these options: none is what a user of a real cluster has, two replicas of each part.
 pub(crate) async fn mesh_with(options: &[&str], story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
+    mesh_after(async |_| Ok(()), options, story).await
+}
+
+/// [`mesh_with`], over what `prepare` has made in the cluster before.
+pub(crate) async fn mesh_after(
+    prepare: impl AsyncFnOnce(&Mesh) -> Result<()>,
+    options: &[&str],
+    story: impl AsyncFnOnce(&Mesh) -> Result<()>,
+) -> Result<()> {
     disturb(async |namespace| {
-        let mesh = Mesh::of(namespace);
+        let mut mesh = Mesh::of(namespace);
+        if let Some(named) = options.windows(2).find(|two| two[0] == "--trust-domain") {
+            named[1].clone_into(&mut mesh.trust_domain);
+        }
         mesh.uninstall().await?; // of a test that was killed
         let ended = AssertUnwindSafe(Box::pin(async {
+            prepare(&mesh).await?;
             mesh.install(options).await?;
             story(&mesh).await
         }))
@@ -57,7 +71,8 @@ pub(crate) async fn mesh_with(options: &[&str], story: impl AsyncFnOnce(&Mesh) -
 
 impl Mesh {
     pub(crate) fn of(namespace: &Namespace) -> Self {
-        Self { namespace: namespace.clone(), system: Namespace::of_others(&namespace.cluster, SYSTEM) }
+        let system = Namespace::of_others(&namespace.cluster, SYSTEM);
+        Self { namespace: namespace.clone(), system, trust_domain: "cluster.local".into() }
     }
 
     /// Applies what `signet install` prints and waits until every part is available.

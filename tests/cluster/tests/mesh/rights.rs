@@ -107,10 +107,13 @@ async fn verb_by_verb(mesh: &Mesh) -> Result<()> {
     let mut rights = Rows { mesh, given: BTreeSet::new() };
     install_without_rights(mesh).await?;
 
-    // The CA begins: it looks at what is published, then for its state.
+    // The CA begins: it looks at what is published, then for its state, then for what a user may bring.
     let ca = async |verb: &str| lacks(&log(mesh, "ca").await, verb);
-    rights.give("ClusterRole/signet-ca", "get configmaps", async || ca("get secrets").await).await?;
-    rights.give("Role/ca", "get secrets", async || ca("create secrets").await).await?;
+    let own = "get secrets signet-ca";
+    rights.give("ClusterRole/signet-ca", "get configmaps", async || ca(own).await).await?;
+    let brought = "get secrets signet-ca-intermediate";
+    rights.give("Role/ca", own, async || ca(brought).await).await?;
+    rights.give("Role/ca", brought, async || ca("create secrets").await).await?;
     rights.give("Role/ca", "create secrets", async || there::<Secret>(system, "signet-ca").await).await?;
     // Another CA, over the state that is there, writes its intermediate to it.
     system.wait_deployment_available("ca").await?;
@@ -183,7 +186,7 @@ struct Rows<'a> {
 }
 
 impl Rows<'_> {
-    /// Waits until the part has said that it lacks "<verb> <resource>", gives it, and waits until it `works`, which it must not before.
+    /// Waits until the part has said that it lacks "<verb> <resource>[ <name>]", gives it, and waits until it `works`, which it must not before.
     async fn give(&mut self, role: &str, right: &str, works: impl AsyncFnMut() -> Result<()>) -> Result<()> {
         self.give_within(Duration::from_secs(60), role, right, works).await
     }
@@ -202,9 +205,10 @@ impl Rows<'_> {
         mesh.system.eventually(&format!("the {part} to say that it lacks {right}"), said).await?;
         ensure!(works().await.is_err(), "it works without {right}");
         let rule = RIGHTS.iter().flat_map(|(rule, _)| each_verb(rule)).find(|rule| {
-            let (verb, resource) = right.split_once(' ').unwrap_or_default();
+            let (verb, resource, name) = parts(right);
             let words: Vec<&str> = rule.split(' ').collect();
-            words[0] == role && words[1].split('.').next() == Some(resource) && words[3] == verb
+            let is_named = name.is_none_or(|name| words[2] == name);
+            words[0] == role && words[1].split('.').next() == Some(resource) && is_named && words[3] == verb
         });
         let rule = rule.with_context(|| format!("no {right} for {role} in the design"))?;
         self.given.insert(rule);
@@ -260,9 +264,20 @@ async fn allow(mesh: &Mesh, role: &str, given: &BTreeSet<String>) -> Result<()> 
 
 /// An error unless the API server's words for "you may not" are there ("get secrets": `cannot get resource "secrets"`).
 fn lacks(words: &str, right: &str) -> Result<()> {
-    let (verb, resource) = right.split_once(' ').context("a verb and a resource")?;
-    ensure!(words.contains(&format!("cannot {verb} resource {resource} ")), "not said: {right}");
+    let (verb, resource, name) = parts(right);
+    let cannot = format!("cannot {verb} resource {resource} ");
+    let said = words.lines().any(|line| {
+        line.contains(&cannot)
+            && name.is_none_or(|name| line.contains(&format!("{resource} {name} is forbidden")))
+    });
+    ensure!(said, "not said: {right}");
     Ok(())
+}
+
+/// Of "<verb> <resource>[ <name>]".
+fn parts(right: &str) -> (&str, &str, Option<&str>) {
+    let mut words = right.split(' ');
+    (words.next().unwrap_or_default(), words.next().unwrap_or_default(), words.next())
 }
 
 /// Everything that a part says of itself.

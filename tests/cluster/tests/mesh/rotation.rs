@@ -74,7 +74,7 @@ async fn rotate_and_cut_off_the_leader(mesh: &Mesh) -> Result<()> {
 }
 
 /// What the CA stored, each time that it stored something else: where the rotation stands, and the bundle's sequence.
-async fn record(system: &Namespace, history: &mut Vec<(String, u64)>) -> Result<()> {
+pub(crate) async fn record(system: &Namespace, history: &mut Vec<(String, u64)>) -> Result<()> {
     loop {
         let state = state(system).await?;
         let phase = state["rotation"]["phase"].as_str().context("a phase")?.to_owned();
@@ -86,7 +86,7 @@ async fn record(system: &Namespace, history: &mut Vec<(String, u64)>) -> Result<
     }
 }
 
-fn steps_were_taken_once(history: &[(String, u64)]) -> Result<()> {
+pub(crate) fn steps_were_taken_once(history: &[(String, u64)]) -> Result<()> {
     let first = history.first().context("a history")?.1;
     let expected = [
         ("steady", first),
@@ -112,20 +112,20 @@ async fn one_root_was_made(system: &Namespace) -> Result<()> {
     Ok(())
 }
 
-async fn root(mesh: &Mesh) -> Result<String> {
+pub(crate) async fn root(mesh: &Mesh) -> Result<String> {
     let state = state(&mesh.system).await?;
     let roots = state["roots"].as_array().context("roots")?;
     ensure!(roots.len() == 1, "{} roots", roots.len());
     Ok(roots[0]["id"].as_str().context("an id")?.to_owned())
 }
 
-async fn is_in(system: &Namespace, phase: &str) -> Result<()> {
+pub(crate) async fn is_in(system: &Namespace, phase: &str) -> Result<()> {
     let rotation = state(system).await?["rotation"].clone();
     ensure!(rotation["phase"] == phase, "it is in {rotation}");
     Ok(())
 }
 
-async fn state(system: &Namespace) -> Result<Value> {
+pub(crate) async fn state(system: &Namespace) -> Result<Value> {
     let secret = system.api::<Secret>().get("signet-ca").await?;
     let data = secret.data.unwrap_or_default();
     Ok(serde_json::from_slice(&data.get("state.json").context("state.json")?.0)?)

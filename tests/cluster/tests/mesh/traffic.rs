@@ -120,7 +120,7 @@ async fn proven(mesh: &Mesh) -> Result<()> {
     let name = &mesh.namespace.name;
     let edges = mesh.edges(name).await?;
     let of_the_client = edges.iter().filter(|edge| edge["client"]["pod"] == "load");
-    let id = |account: &str| format!("spiffe://cluster.local/ns/{name}/sa/{account}");
+    let id = |account: &str| format!("spiffe://{}/ns/{name}/sa/{account}", mesh.trust_domain);
     let mut proven = Vec::new();
     for edge in of_the_client {
         ensure!(edge["client"]["id"] == id("reader").as_str(), "not the client: {edge:#}");
