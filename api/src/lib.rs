@@ -1,5 +1,7 @@
 //! The contracts between the parts of Signet, generated from `proto/`. Messages only: conversions live with the type they build.
 
+pub mod codec;
+
 /// The published contracts that we speak and do not own.
 pub mod istio {
     include!(concat!(env!("OUT_DIR"), "/istio.v1.auth.rs"));

@@ -119,8 +119,10 @@ impl Writer {
     }
 
     fn next(&mut self, files: usize, objects: &[Arc<Object>], mut errors: Vec<ManifestError>) {
-        let Builder { mesh, trust, reports, metrics } = &self.builder;
-        let index = Index::build(mesh, objects);
+        let Builder { trust, reports, metrics, .. } = &self.builder;
+        let before = Arc::clone(&self.snapshots.borrow().index);
+        let index = before.build_next(objects);
+        drop(before);
         errors.extend(index.errors.iter().cloned());
         errors.sort();
         for error in errors.iter().filter(|error| !self.errors.contains(error)) {

@@ -6,6 +6,7 @@ mod objects;
 
 use std::{
     collections::{BTreeMap, HashMap},
+    hash::{Hash, Hasher},
     net::IpAddr,
     sync::Arc,
 };
@@ -70,12 +71,38 @@ pub struct Index {
     pub objects: usize,
     pods_by_address: HashMap<IpAddr, Arc<Pod>>,
     services_by_address: HashMap<IpAddr, Arc<Service>>,
+    /// What became of objects in which there was no error.
+    parsed: HashMap<Itself, Arc<Pod>>,
+}
+
+/// An object as itself: another one of the same content is another one.
+#[derive(Debug)]
+struct Itself(Arc<Object>);
+
+impl PartialEq for Itself {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Itself {}
+
+impl Hash for Itself {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        Arc::as_ptr(&self.0).hash(state);
+    }
 }
 
 impl Index {
     /// Of objects that are unique by their key, in any order.
     pub fn build(mesh: &Mesh, objects: &[Arc<Object>]) -> Self {
-        let mut index = Self::empty(mesh.clone());
+        Self::empty(mesh.clone()).build_next(objects)
+    }
+
+    /// The same of other objects. Pods that are the very same ones are shared with this index: of ten thousand, a change touches
+    /// few, and two or three indexes live at a time.
+    pub fn build_next(&self, objects: &[Arc<Object>]) -> Self {
+        let mut index = Self::empty(self.mesh.clone());
         let mut sorted: Vec<&Arc<Object>> = objects.iter().collect();
         sorted.sort_by(|a, b| a.origin.cmp(&b.origin));
         for object in &sorted {
@@ -86,7 +113,7 @@ impl Index {
         }
         for object in &sorted {
             index.objects += usize::from(!matches!(object.kind, Kind::Other { .. }));
-            index.take(object);
+            index.take(object, self);
         }
         index.find_by_address();
         for policies in index.policies.values_mut() {
@@ -110,16 +137,27 @@ impl Index {
             objects: 0,
             pods_by_address: HashMap::new(),
             services_by_address: HashMap::new(),
+            parsed: HashMap::new(),
         }
     }
 
-    fn take(&mut self, object: &Object) {
+    fn take(&mut self, object: &Arc<Object>, before: &Self) {
         let (origin, errors) = (&object.origin, &mut self.errors);
         match &object.kind {
             Kind::Namespace(_) | Kind::ServiceAccount(_) | Kind::Other { .. } => {}
             Kind::Pod(pod) => {
-                if let Some(pod) = Pod::parse(pod, origin, &self.namespaces, &self.mesh, errors) {
-                    self.pods.insert((pod.namespace.clone(), pod.name.clone()), Arc::new(pod));
+                let itself = Itself(Arc::clone(object));
+                let is_as_before = |pod: &&Arc<Pod>| {
+                    self.namespaces.get(&pod.namespace) == before.namespaces.get(&pod.namespace)
+                };
+                let known = before.parsed.get(&itself).filter(is_as_before).map(Arc::clone);
+                let faults = errors.len();
+                let parse = || Pod::parse(pod, origin, &self.namespaces, &self.mesh, errors).map(Arc::new);
+                if let Some(pod) = known.or_else(parse) {
+                    if errors.len() == faults {
+                        self.parsed.insert(itself, Arc::clone(&pod));
+                    }
+                    self.pods.insert((pod.namespace.clone(), pod.name.clone()), pod);
                 }
             }
             Kind::Service(service) => {
@@ -199,3 +237,6 @@ impl Index {
         self.policies.get(&pod.namespace).into_iter().flatten().filter(|policy| policy.selects(&pod.labels))
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream};
 use rustls::{crypto::WebPkiSupportedAlgorithms, pki_types::UnixTime};
 use signet_api::xds::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse,
@@ -38,7 +39,7 @@ pub(crate) struct Discovery {
 
 #[tonic::async_trait]
 impl AggregatedDiscoveryService for Discovery {
-    type DeltaAggregatedResourcesStream = ReceiverStream<Result<DeltaDiscoveryResponse, Status>>;
+    type DeltaAggregatedResourcesStream = stream::Map<ReceiverStream<Boxed>, fn(Boxed) -> Unboxed>;
 
     async fn delta_aggregated_resources(
         &self,
@@ -53,7 +54,7 @@ impl AggregatedDiscoveryService for Discovery {
         let (responses, stream) = mpsc::channel(Type::ALL.len() + 1); // one in flight per type, and the end: never full
         let session = Session { discovery: self.clone(), peer, who, seat, responses, ack_by: None };
         self.drain.spawn(session.run(request.into_inner()));
-        Ok(Response::new(ReceiverStream::new(stream)))
+        Ok(Response::new(ReceiverStream::new(stream).map(|response| response.map(|response| *response))))
     }
 }
 
@@ -70,13 +71,17 @@ pub(crate) fn caller<T>(request: &Request<T>) -> Result<(Arc<Peer>, Subscriber),
     }
 }
 
+/// On its way to the stream: tokio's channels hold 32 places each, so a place is to be small.
+type Boxed = Result<Box<DeltaDiscoveryResponse>, Status>;
+type Unboxed = Result<DeltaDiscoveryResponse, Status>;
+
 /// One stream's life.
 struct Session {
     discovery: Discovery,
     peer: Arc<Peer>,
     who: Subscriber,
     seat: Seat,
-    responses: mpsc::Sender<Result<DeltaDiscoveryResponse, Status>>,
+    responses: mpsc::Sender<Boxed>,
     /// When the oldest response in flight must have been answered.
     ack_by: Option<Instant>,
 }
@@ -176,7 +181,7 @@ impl Session {
             let response = self.seat.subscriptions().next(kind, snapshot, who, refused);
             if let Some(response) = response {
                 metrics.pushes(kind.word());
-                self.responses.send(Ok(response)).await.ok()?;
+                self.responses.send(Ok(Box::new(response))).await.ok()?;
                 self.ack_by.get_or_insert(Instant::now() + ACK);
             }
         }
