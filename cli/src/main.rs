@@ -2,8 +2,9 @@
 
 use std::process::ExitCode;
 
-use signet_allocator as _;
 use signet_cli::{Cli, USAGE};
+
+signet_allocator::settings!(dirty_ms = 0);
 
 #[tokio::main]
 async fn main() -> ExitCode {

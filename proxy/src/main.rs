@@ -4,7 +4,6 @@ use std::{process::ExitCode, sync::Arc};
 
 use anyhow::anyhow;
 use clap::Parser as _;
-use signet_allocator as _;
 use signet_core::{
     drain::Drain,
     parent,
@@ -37,6 +36,8 @@ use signet_wire::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
+
+signet_allocator::settings!(dirty_ms = 1000);
 
 fn main() -> anyhow::Result<ExitCode> {
     let args = Args::parse();
