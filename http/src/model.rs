@@ -21,7 +21,7 @@ pub use self::{
 };
 
 /// All that one data plane serves. A backend that no rule names is kept ready; a rule whose backend is missing answers 500.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Snapshot {
     pub listeners: Vec<Arc<Listener>>,
     pub routes: Vec<Arc<Route>>,
@@ -71,7 +71,7 @@ impl Scheme {
 
 /// Rules for hosts. Among the routes of a listener, the most specific host that matches a request owns it: if none of the
 /// rules for that host matches, the answer is 404, and no other host's rules are asked (a host has one owner, design 8).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Route {
     /// "<namespace>/<name>". The last word in a tie, alphabetically; shown in the access log.
     pub name: Arc<str>,
@@ -85,7 +85,7 @@ pub struct Route {
 }
 
 /// What happens to the requests that match.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Rule {
     /// Any of them. Empty: every request, as `Prefix /` has it.
     pub matches: Vec<Match>,
@@ -155,14 +155,14 @@ pub enum ValueMatch {
 }
 
 /// What a rule does with a request.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub enum Action {
     Forward(Forward),
     Redirect(Redirect),
     Respond(Respond),
 }
 
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Forward {
     /// Chosen by weight for each request. None, or only weights of 0: 500 (Gateway API, HTTPRouteRule.backendRefs).
     pub backends: Vec<Weighted>,
@@ -173,7 +173,7 @@ pub struct Forward {
 }
 
 /// A share of a rule's requests.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Weighted {
     pub target: Target,
     pub weight: u32,

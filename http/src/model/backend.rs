@@ -8,7 +8,7 @@ use signet_core::identity::SpiffeId;
 use super::Hostname;
 
 /// A Service's port, usually.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Backend {
     /// "<namespace>/<service>:<port>". What is known of its endpoints' health stays with the name.
     pub name: Arc<str>,
