@@ -256,6 +256,17 @@ impl Progress {
     }
 }
 
+/// Cancels an upload when it is dropped: whoever waited for the answer no longer does.
+pub(crate) struct CancelOnDrop(pub(crate) Option<Arc<Progress>>);
+
+impl Drop for CancelOnDrop {
+    fn drop(&mut self) {
+        if let Some(progress) = &self.0 {
+            progress.cancel();
+        }
+    }
+}
+
 /// A backend's body on its way to a client. Dropped, it tells `end` how it ended.
 pub(crate) struct Download {
     body: Body,

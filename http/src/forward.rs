@@ -291,7 +291,7 @@ async fn attempt(
     request: Request<Upload>,
 ) -> Result<Tried, Failed> {
     let engine = &exchange.connection.engine;
-    let (began, load, progress) = (Instant::now(), member.load(), request.body().progress());
+    let (began, load) = (Instant::now(), member.load());
     let way = Way {
         connector: &*engine.connector,
         drain: &engine.drain,
@@ -306,7 +306,6 @@ async fn attempt(
         Some(deadline) => match timeout_at(deadline, sent).await {
             Ok(answer) => answer?,
             Err(_) => {
-                progress.cancel();
                 return Err(Failed { refusal: Refusal::BackendTimeout, fate: Fate::Sent, unsent: None });
             }
         },

@@ -13,7 +13,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use super::world::*;
-use crate::{limits::Limits, serve::Version};
+use crate::{
+    limits::Limits,
+    model::{Rule, Timeout, Timeouts},
+    serve::Version,
+};
 
 /// A client of its own connection.
 async fn client(world: &World) -> SendRequest<Bytes> {
@@ -289,6 +293,39 @@ async fn a_stream_that_is_reset_takes_its_request_back() {
     up.send_reset(Reason::CANCEL);
     drop(response);
     assert!(tokio::time::timeout(Duration::from_secs(5), heard).await.unwrap().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_time_is_over_stops_its_upload() {
+    let world = World::new();
+    let (told, hears) = tokio::sync::oneshot::channel();
+    let told = std::sync::Mutex::new(Some(told));
+    world.put(
+        1,
+        Arc::new(move |stream| {
+            let told = told.lock().unwrap().take();
+            Box::pin(async move {
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                let (request, _respond) = connection.accept().await.unwrap().unwrap();
+                let mut body = request.into_body();
+                let ended = async {
+                    while let Some(Ok(_)) = body.data().await {}
+                    body.is_end_stream()
+                };
+                tokio::select! {
+                    whole = ended => drop(told.unwrap().send(whole)),
+                    _ = connection.accept() => {}
+                }
+            })
+        }),
+    );
+    let timeouts = Timeouts { request: Timeout::After(Duration::from_secs(2)), ..Timeouts::default() };
+    world.apply(vec![Rule { timeouts, ..to_backend() }], vec![h2_backend(&[1])]);
+    let mut sender = client(&world).await;
+    let (response, mut up) = sender.send_request(post("/"), false).unwrap();
+    up.send_data("some".into(), false).unwrap();
+    assert_eq!(response.await.unwrap().status(), 504);
+    assert!(!hears.await.unwrap(), "a body cut short is not whole");
 }
 
 #[tokio::test(start_paused = true)]

@@ -23,7 +23,7 @@ use tokio::time::{Instant, timeout};
 
 use super::{After, Answer, Failed, Fate, Way};
 use crate::{
-    body::{Body, Received, Upload},
+    body::{Body, CancelOnDrop, Received, Upload},
     limits::UpstreamLimits,
     refusal::Refusal,
 };
@@ -102,16 +102,17 @@ pub(super) async fn send(way: &Way<'_>, request: Request<Upload>) -> Result<Answ
             let _ = send_body(stream, upload, None).await;
         });
     }
+    let mut waiting = CancelOnDrop(Some(Arc::clone(&progress)));
     match way.patiently(&progress, response).await {
-        Ok(Ok(response)) => Ok(Answer {
-            response: response.map(|stream| Body::H2(Received::new(stream))),
-            after: After::Stream(active),
-        }),
-        Ok(Err(error)) => Err(failed(&error, progress.failed())),
-        Err(refusal) => {
-            progress.cancel();
-            Err(Failed::sent(refusal, Fate::Sent))
+        Ok(Ok(response)) => {
+            waiting.0 = None;
+            Ok(Answer {
+                response: response.map(|stream| Body::H2(Received::new(stream))),
+                after: After::Stream(active),
+            })
         }
+        Ok(Err(error)) => Err(failed(&error, progress.failed())),
+        Err(refusal) => Err(Failed::sent(refusal, Fate::Sent)),
     }
 }
 
