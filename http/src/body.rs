@@ -15,7 +15,7 @@ use http_body::{Body as _, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use crate::{guard::Malformed, refusal::Refusal};
+use crate::{guard::Malformed, refusal::Refusal, request};
 
 /// What arrives from either side, or what we say ourselves.
 pub(crate) enum Body {
@@ -175,7 +175,10 @@ impl Upload {
             Ok(frame) => {
                 let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
                 self.left = self.left.checked_sub(bytes).ok_or(Refusal::BodyTooLarge)?;
-                Ok(frame)
+                Ok(match frame.into_trailers() {
+                    Ok(trailers) => Frame::trailers(request::trailers_for_backend(trailers)),
+                    Err(frame) => frame,
+                })
             }
             Err(Broken::Lost) => Err(Refusal::ClientGone),
             Err(Broken::Malformed(why)) => Err(Refusal::BadFraming(why)),

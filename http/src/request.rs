@@ -176,14 +176,7 @@ pub(crate) fn head_for_backend(
     }
     let drops = limits.head.underscores == Underscores::Drop;
     let id = headers.get(REQUEST_ID).filter(|_| limits.trust.hops > 0).cloned();
-    let doubtful: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| is_ours(name) || (drops && name.as_str().contains('_')))
-        .cloned()
-        .collect();
-    for name in &doubtful {
-        headers.remove(name);
-    }
+    strip_ours(headers, drops);
     join_cookies(headers);
     say_where_from(headers, target, sender, public_port);
     let id = id.unwrap_or_else(new_id);
@@ -203,6 +196,23 @@ fn is_ours(name: &HeaderName) -> bool {
         || is("x-original-")
         || name == header::FORWARDED
         || name == REQUEST_ID
+}
+
+fn strip_ours(headers: &mut HeaderMap, with_underscores: bool) {
+    let doubtful = |name: &&HeaderName| is_ours(name) || (with_underscores && name.as_str().contains('_'));
+    let doubtful: Vec<HeaderName> = headers.keys().filter(doubtful).cloned().collect();
+    for name in &doubtful {
+        headers.remove(name);
+    }
+}
+
+/// What some origins merge into the head is held to what a head is held to.
+pub(crate) fn trailers_for_backend(mut trailers: HeaderMap) -> HeaderMap {
+    strip_hop(&mut trailers);
+    strip_ours(&mut trailers, true);
+    trailers.remove(header::HOST);
+    trailers.remove(header::CONTENT_LENGTH);
+    trailers
 }
 
 fn say_where_from(headers: &mut HeaderMap, target: &Target, sender: &Sender, public_port: u16) {

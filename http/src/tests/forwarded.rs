@@ -53,7 +53,7 @@ async fn trailers_and_a_get_with_a_body_pass() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ntrailer: x-sum\r\n\r\n1\r\na\r\n0\r\nx-sum: 9\r\n\r\n".into()
     });
     let text = world
-        .talk("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: x-up\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-up: 7\r\n\r\n")
+        .talk("GET / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTrailer: x-up, x-real-ip\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nx-real-ip: 6.6.6.6\r\nx-up: 7\r\n\r\n")
         .await;
     assert!(text.ends_with("0\r\nx-sum: 9\r\n\r\n"), "{text}");
     assert_eq!(world.seen()[0].body, "hix-up: 7");

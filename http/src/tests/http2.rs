@@ -365,6 +365,8 @@ async fn a_slow_reader_of_small_messages_does_not_end_its_neighbours() {
     world.apply(vec![to_backend()], vec![h2_backend(&[1])]);
     let slow = client(&world).await;
     let mut quick = client(&world).await;
+    let (response, mut neighbour) = quick.send_request(post("/quick"), false).unwrap();
+    let answered = response.await.unwrap();
     let (response, mut up) = slow.ready().await.unwrap().send_request(post("/slow"), false).unwrap();
     let unread = response.await.unwrap();
     for _ in 0..40_000 {
@@ -376,9 +378,9 @@ async fn a_slow_reader_of_small_messages_does_not_end_its_neighbours() {
         }
         up.send_data("small".into(), false).unwrap();
     }
-    let (response, mut up) = quick.send_request(post("/quick"), false).unwrap();
-    up.send_data("hi".into(), true).unwrap();
-    assert_eq!(whole(response.await.unwrap()).await.0, b"hi");
+    neighbour.send_data("hi".into(), true).unwrap();
+    assert_eq!(whole(answered).await.0, b"hi");
+    assert_eq!(world.origins.dials.load(Relaxed), 1);
     drop(unread);
 }
 
