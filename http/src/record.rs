@@ -1,0 +1,160 @@
+//! One request's record: filled in on its way, and written once, at its end: the access log line and the metrics carry the
+//! same word.
+
+use std::{net::IpAddr, sync::Arc, time::Duration};
+
+use http::{HeaderValue, Method, StatusCode, Version};
+use tokio::time::Instant;
+
+use crate::{
+    arrival::Arrival,
+    body::Progress,
+    engine::Engine,
+    metrics::{OTHER, Open},
+    model::Scheme,
+    refusal::{OK, Refusal},
+};
+
+/// What the access log says of a request.
+pub(crate) struct Record {
+    engine: Arc<Engine>,
+    arrival: Arc<Arrival>,
+    began: Instant,
+    pub(crate) line: Line,
+    progress: Option<Arc<Progress>>,
+    _active: Open,
+    written: bool,
+}
+
+/// The fields that are learnt on the way.
+#[derive(Debug)]
+pub(crate) struct Line {
+    pub(crate) version: &'static str,
+    pub(crate) method: Option<Method>,
+    pub(crate) scheme: Scheme,
+    pub(crate) client: IpAddr,
+    /// As the client wrote them; checked, so that neither can write a line of its own.
+    pub(crate) authority: Option<Box<str>>,
+    pub(crate) path: Option<Box<str>>,
+    /// A host pattern of the table.
+    pub(crate) host: Arc<str>,
+    pub(crate) route: Option<Arc<str>>,
+    pub(crate) backend: Option<Arc<str>>,
+    pub(crate) endpoint: Option<std::net::SocketAddr>,
+    pub(crate) tries: u32,
+    pub(crate) status: StatusCode,
+    /// Until the response's head.
+    pub(crate) answered_after: Option<Duration>,
+    pub(crate) request_id: Option<HeaderValue>,
+}
+
+impl Record {
+    pub(crate) fn open(engine: &Arc<Engine>, arrival: &Arc<Arrival>, version: Version) -> Self {
+        let line = Line {
+            version: match version {
+                Version::HTTP_10 => "HTTP/1.0",
+                Version::HTTP_2 => "HTTP/2",
+                _ => "HTTP/1.1",
+            },
+            method: None,
+            scheme: arrival.scheme,
+            client: arrival.client.ip().to_canonical(),
+            authority: None,
+            path: None,
+            host: Arc::clone(&engine.other),
+            route: None,
+            backend: None,
+            endpoint: None,
+            tries: 0,
+            status: StatusCode::OK,
+            answered_after: None,
+            request_id: None,
+        };
+        Self {
+            engine: Arc::clone(engine),
+            arrival: Arc::clone(arrival),
+            began: Instant::now(),
+            line,
+            progress: None,
+            _active: Open::count(&engine.metrics.active),
+            written: false,
+        }
+    }
+
+    pub(crate) fn began(&self) -> Instant {
+        self.began
+    }
+
+    pub(crate) fn uploads(&mut self, progress: Arc<Progress>) {
+        self.progress = Some(progress);
+    }
+
+    /// The head of the answer is ready.
+    pub(crate) fn answered(&mut self, status: StatusCode) {
+        self.line.status = status;
+        self.line.answered_after = Some(self.began.elapsed());
+    }
+
+    /// The request is over. `sent`: bytes of the response's body.
+    pub(crate) fn close(mut self, sent: u64, outcome: Result<(), Refusal>) {
+        self.write(sent, outcome);
+    }
+
+    fn write(&mut self, sent: u64, outcome: Result<(), Refusal>) {
+        self.written = true;
+        let (reason, why) = match outcome {
+            Ok(()) => (OK, None),
+            Err(refusal) => (refusal.reason(), Some(refusal.why())),
+        };
+        if self.line.answered_after.is_none() {
+            self.line.status = outcome.err().map_or(StatusCode::OK, Refusal::status);
+        }
+        let metrics = &self.engine.metrics;
+        metrics.answered(&self.line.host, self.line.status.as_u16(), reason);
+        if let Some(time) = self.line.answered_after {
+            metrics.took(&self.line.host, time);
+        }
+        self.log(sent, reason, why);
+    }
+
+    fn log(&self, sent: u64, reason: &'static str, why: Option<&'static str>) {
+        let line = &self.line;
+        tracing::info!(
+            target: "access",
+            client = %line.client,
+            peer = %self.arrival.client,
+            port = self.arrival.port,
+            version = %line.version,
+            method = line.method.as_ref().map(Method::as_str),
+            scheme = %line.scheme.word(),
+            authority = line.authority.as_deref(),
+            path = line.path.as_deref(),
+            host = (&*line.host != OTHER).then_some(&*line.host),
+            route = line.route.as_deref(),
+            backend = line.backend.as_deref(),
+            endpoint = line.endpoint.map(tracing::field::display),
+            tries = line.tries,
+            status = line.status.as_u16(),
+            received = self.progress.as_ref().map_or(0, |progress| progress.bytes()),
+            sent,
+            answered_ms = line.answered_after.map(milliseconds),
+            lasted_ms = milliseconds(self.began.elapsed()),
+            request_id = line.request_id.as_ref().and_then(|id| id.to_str().ok()),
+            reason = %reason,
+            why,
+        );
+    }
+}
+
+impl Drop for Record {
+    /// Nobody waited for the answer any longer.
+    fn drop(&mut self) {
+        if !self.written {
+            self.write(0, Err(Refusal::ClientGone));
+        }
+    }
+}
+
+fn milliseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
