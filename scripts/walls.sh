@@ -27,14 +27,15 @@ must_not() {
 http=(hyper http h2 axum tower)
 protobuf=(tonic prost prost-types signet-api)
 kubernetes=(kube kube-client k8s-openapi)
-must_not signet-core "${http[@]}" "${protobuf[@]}" "${kubernetes[@]}" signet-link signet-http signet-ca signet-controller signet-injector signet-proxy signet-cli
+must_not signet-core "${http[@]}" "${protobuf[@]}" "${kubernetes[@]}" signet-link signet-http signet-ca signet-controller signet-injector signet-proxy signet-gateway signet-cli
 must_not signet-api "${kubernetes[@]}" signet-core rustls tokio-rustls
 must_not signet-link "${kubernetes[@]}" signet-ca signet-controller signet-injector signet-proxy signet-cli
 must_not signet-ca signet-controller signet-proxy signet-cli
 must_not signet-controller signet-ca signet-proxy signet-cli
 must_not signet-injector kube kube-client signet-ca signet-controller signet-proxy signet-cli # it asks the API server nothing
-must_not signet-http "${kubernetes[@]}" "${protobuf[@]}" axum tower signet-link signet-ca signet-controller signet-injector signet-proxy signet-cli
+must_not signet-http "${kubernetes[@]}" signet-link signet-ca signet-controller signet-injector signet-proxy signet-cli
 must_not signet-proxy "${kubernetes[@]}" signet-ca signet-controller signet-injector signet-cli # no data plane talks to Kubernetes
+must_not signet-gateway "${kubernetes[@]}" signet-ca signet-controller signet-injector signet-proxy signet-cli # nor does the other one
 must_not signet-cli signet-tests signet-bench signet-cluster
 # It measures what ships, as processes.
 must_not signet-bench signet-api signet-link signet-ca signet-controller signet-proxy signet-cli signet-tests signet-cluster

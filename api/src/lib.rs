@@ -20,11 +20,20 @@ pub mod v1 {
 pub mod wire {
     include!(concat!(env!("OUT_DIR"), "/signet.wire.v1.rs"));
 }
+/// What edge tells gateways.
+pub mod edge;
 
 /// Type URLs of our resources on the delta xDS stream.
 pub const ADDRESS: &str = "type.googleapis.com/signet.v1.Address";
 pub const WORKLOAD_SETTINGS: &str = "type.googleapis.com/signet.v1.WorkloadSettings";
 pub const TRUST_BUNDLE: &str = "type.googleapis.com/signet.v1.TrustBundle";
+/// Type URLs of edge's resources, in the order in which a gateway wants them: a route after its backends.
+pub const EDGE_TYPES: [&str; 5] = [EDGE_LISTENER, EDGE_CERTIFICATE, EDGE_BACKEND, EDGE_ROUTE, EDGE_HTTPS_HOST];
+pub const EDGE_LISTENER: &str = "type.googleapis.com/signet.edge.v1.Listener";
+pub const EDGE_ROUTE: &str = "type.googleapis.com/signet.edge.v1.Route";
+pub const EDGE_BACKEND: &str = "type.googleapis.com/signet.edge.v1.Backend";
+pub const EDGE_HTTPS_HOST: &str = "type.googleapis.com/signet.edge.v1.HttpsHost";
+pub const EDGE_CERTIFICATE: &str = "type.googleapis.com/signet.edge.v1.Certificate";
 
 /// The key in `IstioCertificateRequest.metadata` whose text asks for a serving certificate instead of an SVID: the DNS name.
 pub const SERVING_FIELD: &str = "serving";

@@ -4,6 +4,8 @@ pub use spiffe::{SpiffeId, TrustDomain};
 
 /// The namespace of our own parts; in directory mode too, where no such Namespace object exists.
 pub const SYSTEM_NAMESPACE: &str = "signet-system";
+/// The namespace of the gateways, apart from ours: they face strangers.
+pub const GATEWAY_NAMESPACE: &str = "signet-gateway";
 
 /// Parses a workload's SPIFFE ID and accepts one spelling only.
 ///
@@ -56,6 +58,16 @@ pub fn controller(domain: &TrustDomain) -> SpiffeId {
 /// The ID of the injector, whose webhook has a certificate for its DNS name beside it.
 pub fn injector(domain: &TrustDomain) -> SpiffeId {
     of(domain, SYSTEM_NAMESPACE, "injector").expect("both segments are valid")
+}
+
+/// The pinned ID of edge, which tells gateways what they serve.
+pub fn edge(domain: &TrustDomain) -> SpiffeId {
+    of(domain, SYSTEM_NAMESPACE, "edge").expect("both segments are valid")
+}
+
+/// The ID of every gateway: who has it gets the keys of the edge.
+pub fn gateway(domain: &TrustDomain) -> SpiffeId {
+    of(domain, GATEWAY_NAMESPACE, "gateway").expect("both segments are valid")
 }
 
 /// A string that is not the SPIFFE ID of a workload, and why.

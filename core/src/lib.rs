@@ -1,5 +1,5 @@
 //! What every part of Signet stands on: who someone is ([`identity`], [`svid`]), whom we believe ([`bundle`], [`trust`]),
-//! how we speak ([`tls`], [`verifier`]), what an injected pod holds and users may write on it ([`pod`], [`annotations`]), and how a process lives ([`telemetry`], [`drain`], [`parent`], [`files`], [`schedule`]).
+//! how we speak ([`tls`], [`verifier`]; [`edge_tls`] to the world), what an injected pod holds and users may write on it ([`pod`], [`annotations`]), and how a process lives ([`telemetry`], [`drain`], [`parent`], [`files`], [`schedule`]).
 //!
 //! Not here: HTTP, Kubernetes, protobuf.
 
@@ -7,6 +7,7 @@ pub mod annotations;
 pub mod bundle;
 pub mod clock;
 pub mod drain;
+pub mod edge_tls;
 pub mod files;
 pub mod identity;
 pub mod parent;

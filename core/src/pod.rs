@@ -32,6 +32,7 @@ pub const ADMIN_PORT: u16 = 15021;
 /// Ports of the control plane's Services and pods.
 pub const CA_PORT: u16 = 15012;
 pub const CONTROLLER_PORT: u16 = 15010;
+pub const EDGE_PORT: u16 = 15014;
 /// Of the injector's pods; its Service has 443, which is where the API server asks.
 pub const INJECTOR_PORT: u16 = 8443;
 /// The one name that the injector's serving certificate has, and the key under which it asks the CA for it (a field of the
@@ -48,6 +49,8 @@ pub const POD_IPS: &str = "SIGNET_POD_IPS";
 pub const MESH: &str = "SIGNET_MESH";
 /// JSON of a list of [`Probe`]s; absent when there is none.
 pub const PROBES: &str = "SIGNET_PROBES";
+/// JSON of a [`Gateway`], in the gateway's container; beside it [`POD_NAME`] alone.
+pub const GATEWAY: &str = "SIGNET_GATEWAY";
 /// The pod's [`UPSTREAMS`] annotation as it is; absent when there is none. The app dials 127.0.0.1 at the left ports.
 pub const POD_UPSTREAMS: &str = "SIGNET_UPSTREAMS";
 
@@ -104,6 +107,59 @@ pub struct Mesh {
     pub controller: String,
     /// The cluster's pod and Service ranges, at least one: inside them an unanswered address is refused, never plaintext.
     pub mesh_ranges: Vec<String>,
+}
+
+/// Where the mesh is for a gateway, and how it serves. What is absent has its default.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gateway {
+    /// "cluster.local"
+    pub trust_domain: String,
+    /// "<host>:<port>", like "ca.signet-system.svc:15012".
+    pub ca: String,
+    pub edge: String,
+    #[serde(default)]
+    pub serving: Serving,
+}
+
+/// How a gateway serves.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
+pub struct Serving {
+    /// "10.0.0.0/8": load balancers, whose connections must begin with a PROXY header.
+    pub proxy_protocol: Vec<String>,
+    /// Proxies in front of us that append to X-Forwarded-For; 0: nobody's is believed.
+    pub trusted_hops: usize,
+    /// After SIGTERM: how long we go on accepting, while load balancers take us out.
+    pub drain_seconds: u64,
+    /// Then: how long what is open may take to end.
+    pub finish_seconds: u64,
+    /// Threads that serve.
+    pub workers: usize,
+    /// Connections in all, and of one client address (an IPv6 /64 is one).
+    pub connections: usize,
+    pub connections_per_client: usize,
+    /// Handshakes that have not ended, likewise.
+    pub handshakes: usize,
+    pub handshakes_per_client: usize,
+    pub handshake_seconds: u64,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self {
+            proxy_protocol: Vec::new(),
+            trusted_hops: 0,
+            drain_seconds: 10,
+            finish_seconds: 40,
+            workers: 1,
+            connections: 10_000,
+            connections_per_client: 256,
+            handshakes: 1024,
+            handshakes_per_client: 64,
+            handshake_seconds: 10,
+        }
+    }
 }
 
 /// One probe or hook of a container that the kubelet asks the proxy for, at [`Probe::path`] on [`PAGES_PORT`].

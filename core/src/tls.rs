@@ -10,8 +10,8 @@ use rustls::{
     client::Resumption,
     crypto::CryptoProvider,
     pki_types::{CertificateDer, IpAddr, Ipv4Addr, PrivateKeyDer, ServerName},
-    server::NoServerSessionStorage,
-    sign::{CertifiedKey, SingleCertAndKey},
+    server::{NoServerSessionStorage, ProducesTickets},
+    sign::{CertifiedKey, SigningKey, SingleCertAndKey},
     version::TLS13,
 };
 use spiffe::SpiffeId;
@@ -27,9 +27,19 @@ pub const ALPN_WIRE: &[u8] = b"signet/1";
 /// gRPC to the CA and the controller.
 pub const ALPN_GRPC: &[u8] = b"h2";
 
-/// The crypto that we ship. The only line that names it: FIPS and other providers come in here.
+/// The crypto that we ship. This and the two below alone name it: FIPS and other providers come in here.
 pub fn default_provider() -> CryptoProvider {
     rustls::crypto::aws_lc_rs::default_provider()
+}
+
+/// A private key of any kind that it knows. `der` stays the caller's to wipe.
+pub(crate) fn signing_key(der: &PrivateKeyDer<'_>) -> Result<Arc<dyn SigningKey>, Error> {
+    rustls::crypto::aws_lc_rs::sign::any_supported_type(der)
+}
+
+/// Keys for session tickets, random and replaced every 6 h.
+pub(crate) fn tickets() -> Result<Arc<dyn ProducesTickets>, Error> {
+    rustls::crypto::aws_lc_rs::Ticketer::new()
 }
 
 /// `base` narrowed to what the mesh speaks, in our order of preference.

@@ -1,6 +1,7 @@
 //! The one L7 engine: route table, matches, filters, balancing, retries, connection pools (docs/http.md).
 //!
-//! [`model`] is what it is told: plain data, without Kubernetes and without protobuf. [`engine::Engine`] holds what was told
+//! [`model`] is what it is told: plain data, without Kubernetes and without protobuf; [`contract`]
+//! is how it travels. [`engine::Engine`] holds what was told
 //! last, compiled; [`serve::serve`] carries one client connection. A request's life is `guard` (HTTP/1) or `serve/h2` ->
 //! `exchange` (check, host, rule) -> `forward` (pick, send, again) -> `upstream` -> `body` -> `record`.
 
@@ -8,6 +9,7 @@ pub mod arrival;
 mod balance;
 mod body;
 pub mod chunks;
+pub mod contract;
 pub mod engine;
 mod exchange;
 mod filters;

@@ -1,8 +1,9 @@
 //! How our own processes reach each other: gRPC over mesh mTLS ([`client`], [`server`]), and what each of them needs for
 //! it: its own SVID ([`svid`]), the trust file ([`trust_file`]), and for the webhook a certificate with a name ([`serving`]).
-//! Beside that, the pages that strangers may ask it for ([`pages`]).
+//! Data planes share the client's end of a [`discovery`] stream. Beside that, the pages that strangers may ask it for ([`pages`]).
 
 pub mod client;
+pub mod discovery;
 pub mod listen;
 pub mod pages;
 pub mod place;

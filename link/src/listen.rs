@@ -59,11 +59,17 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Connections of one listener: counted in all, and by where they come from.
+/// Connections of one listener: counted in all, and by where they come from: an IPv4 address, or an IPv6 /64.
 pub struct Places {
     most: usize,
     per_source: usize,
-    taken: Mutex<HashMap<IpAddr, usize>>,
+    taken: Mutex<Taken>,
+}
+
+#[derive(Default)]
+struct Taken {
+    all: usize,
+    by_source: HashMap<IpAddr, usize>,
 }
 
 /// One connection's place; dropping it gives it back.
@@ -79,24 +85,40 @@ impl Places {
 
     /// `None`: all are taken, or this source has enough of them.
     pub fn take(places: &Arc<Self>, source: IpAddr) -> Option<Place> {
+        let source = counted_as(source);
         let mut taken = places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = taken.values().sum();
-        let of_source = taken.get(&source).copied().unwrap_or(0);
-        if all >= places.most || of_source >= places.per_source {
+        let of_source = taken.by_source.get(&source).copied().unwrap_or(0);
+        if taken.all >= places.most || of_source >= places.per_source {
             return None;
         }
-        taken.insert(source, of_source + 1);
+        taken.all += 1;
+        taken.by_source.insert(source, of_source + 1);
         Some(Place { places: Arc::clone(places), source })
+    }
+
+    /// Places that are taken, and sources that have one.
+    pub fn count(&self) -> (usize, usize) {
+        let taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        (taken.all, taken.by_source.len())
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
         let mut taken = self.places.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        match taken.get_mut(&self.source) {
+        taken.all -= 1;
+        match taken.by_source.get_mut(&self.source) {
             Some(n) if *n > 1 => *n -= 1,
-            _ => drop(taken.remove(&self.source)),
+            _ => drop(taken.by_source.remove(&self.source)),
         }
+    }
+}
+
+/// One host has a whole IPv6 /64 to come from.
+pub fn counted_as(source: IpAddr) -> IpAddr {
+    match source.to_canonical() {
+        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
+        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -122,6 +144,9 @@ mod tests {
         let again = Places::take(&places, a);
         assert!(again.is_some());
         drop((second, other, again));
-        assert!(places.taken.lock().unwrap().is_empty(), "who has none is forgotten");
+        assert_eq!(places.count(), (0, 0), "who has none is forgotten");
+        let one_host =
+            ["2001:2::1", "2001:2::2", "2001:2::3"].map(|ip| Places::take(&places, ip.parse().unwrap()));
+        assert!(one_host[1].is_some() && one_host[2].is_none(), "a /64 is one source");
     }
 }

@@ -3,29 +3,20 @@
 //! One delta xDS stream carries three types: our own settings, the trust bundle, and the addresses that are used. Content
 //! hashes resume it after a break, so an unchanged mesh costs a reconnect and nothing more. Everything known goes on meanwhile.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use prometheus_client::metrics::{counter::Counter, gauge::Gauge};
 use signet_api::{
     ADDRESS, TRUST_BUNDLE, WORKLOAD_SETTINGS, v1,
-    xds::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse, Node, Resource, Status as Detail,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-    },
+    xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
 };
-use signet_core::{bundle::TrustBundle, drain::Drain, telemetry::Metrics, trust::Trust};
-use signet_link::client;
+use signet_core::{bundle::TrustBundle, drain::Drain, trust::Trust};
+pub use signet_link::discovery::Discovery;
+use signet_link::discovery::{Holder, Server, Versions};
 use tokio::{
-    sync::{mpsc, watch},
-    time::{interval, sleep, timeout},
+    sync::watch,
+    time::{Interval, interval},
 };
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Channel;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::{
     Proxy,
@@ -33,216 +24,112 @@ use crate::{
     settings::Settings,
 };
 
-/// How discovery stands, for the admin page.
-#[derive(Clone, Debug, Default, serde::Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Status {
-    pub connected: bool,
-    pub last_error: Option<String>,
-    /// Answers that we could not use.
-    pub nacks: u64,
+/// Connects to the controller, for ever, until `drain` stops.
+pub fn run(discovery: &Arc<Discovery>, proxy: Arc<Proxy>, drain: &Drain) {
+    let server = Server {
+        word: "controller",
+        target: proxy.config.controller.clone(),
+        source: proxy.config.source(),
+        svid: proxy.svid.clone(),
+        trust: Arc::clone(&proxy.trust),
+        max_message: MAX_MESSAGE,
+    };
+    let holder = Feed {
+        held: Held::new(proxy.config.workload.name().to_string()),
+        interests: proxy.model.watch_interests(),
+        forget: None,
+        proxy,
+    };
+    discovery.run(server, holder, drain);
 }
 
-/// The stream's metrics and status.
-pub struct Discovery {
-    status: watch::Sender<Status>,
-    channel: watch::Sender<Option<Channel>>,
-    connected: Gauge,
-    nacks: Counter,
+/// The stream's other end in this process: the model, and what is held of it.
+struct Feed {
+    proxy: Arc<Proxy>,
+    held: Held,
+    interests: watch::Receiver<u64>,
+    /// Made when it is first waited for: it belongs to the runtime.
+    forget: Option<Interval>,
 }
 
-impl Discovery {
-    pub fn new(metrics: &mut Metrics) -> Arc<Self> {
-        Arc::new(Self {
-            status: watch::Sender::default(),
-            channel: watch::Sender::new(None),
-            connected: metrics.add(
-                "discovery_connected",
-                "1: the controller's stream is up",
-                Gauge::default(),
-            ),
-            nacks: metrics.add(
-                "discovery_nacks",
-                "Answers of the controller that could not be used",
-                Counter::default(),
-            ),
-        })
+impl Holder for Feed {
+    fn first(&mut self) -> Vec<DeltaDiscoveryRequest> {
+        self.held.first_requests(&self.proxy.model, &self.proxy.trust)
     }
 
-    pub fn status(&self) -> Status {
-        self.status.borrow().clone()
+    fn take(&mut self, discovery: &Discovery, answer: DeltaDiscoveryResponse) -> DeltaDiscoveryRequest {
+        take(discovery, &self.proxy.model, &self.proxy.trust, &mut self.held, answer)
     }
 
-    /// The connection that discovery has, for reports.
-    pub fn channel(&self) -> watch::Receiver<Option<Channel>> {
-        self.channel.subscribe()
-    }
-
-    /// Connects, for ever, until `drain` stops.
-    pub fn run(self: &Arc<Self>, proxy: Arc<Proxy>, drain: &Drain) {
-        let (discovery, stop) = (Arc::clone(self), drain.clone());
-        drain.spawn(async move {
-            let mut held = Held::new(proxy.config.workload.name().to_string());
-            let mut failures = 0;
-            loop {
-                let attempt = discovery.one_stream(&proxy, &mut held, &mut failures);
-                let why = tokio::select! {
-                    biased;
-                    () = stop.stopping() => return,
-                    why = Box::pin(attempt) => why,
-                };
-                discovery.lost(&why);
-                failures = (failures + 1).min(16);
-                let pause = (FIRST_PAUSE * 2_u32.pow(failures)).min(LONGEST_PAUSE);
-                sleep(pause.mul_f64(0.75 + 0.5 * fastrand::f64())).await;
-            }
-        });
-    }
-
-    fn lost(&self, why: &str) {
-        self.channel.send_replace(None);
-        self.connected.set(0);
-        let was = self.status.borrow().connected;
-        self.status.send_modify(|status| {
-            status.connected = false;
-            status.last_error = Some(why.to_owned());
-        });
-        if was {
-            warn!(error = why, "controller lost; what is known goes on");
+    async fn next(&mut self) -> Option<DeltaDiscoveryRequest> {
+        let forget = self.forget.get_or_insert_with(|| interval(FORGET_CHECK));
+        tokio::select! {
+            changed = self.interests.changed() => if changed.is_err() {
+                std::future::pending::<()>().await; // the model is gone, and so is the process
+            },
+            _ = forget.tick() => {}
         }
+        self.held.follow(&self.proxy.model)
     }
+}
 
-    fn up(&self, channel: Channel) {
-        self.connected.set(1);
-        self.channel.send_replace(Some(channel));
-        self.status.send_modify(|status| status.connected = true);
-        info!("controller connected");
-    }
-
-    /// One stream from its connect to its end, and why it ended.
-    async fn one_stream(&self, proxy: &Arc<Proxy>, held: &mut Held, failures: &mut u32) -> String {
-        proxy.svid.ready().await;
-        let svid = proxy.svid.clone();
-        let config = move || svid.current().map(|generation| Arc::clone(&generation.grpc.client));
-        let connecting = client::channel(&proxy.config.controller, proxy.config.source(), config);
-        let distrusted = distrusted(&proxy.trust);
-        let mut trust = proxy.trust.watch();
-        let channel = match connecting.await {
-            Ok(channel) => channel,
-            Err(error) => return error.to_string(),
-        };
-        let (requests, outgoing) = mpsc::channel(REQUESTS);
-        for request in held.first_requests(&proxy.model, &proxy.trust) {
-            if let Err(why) = send(&requests, request).await {
-                return why;
+/// Applies one answer to the model, whole, and says ACK or NACK.
+fn take(
+    discovery: &Discovery,
+    model: &Model,
+    trust: &Trust,
+    held: &mut Held,
+    answer: DeltaDiscoveryResponse,
+) -> DeltaDiscoveryRequest {
+    let mut faults = Vec::new();
+    let type_url = answer.type_url;
+    model.update(|draft| {
+        for resource in answer.resources {
+            if type_url == ADDRESS && !held.addresses.contains(resource.name.as_str()) {
+                continue; // unsubscribed meanwhile: kept, it would grow stale and be used as an answer later
+            }
+            let (name, version) = (resource.name.clone(), resource.version.clone());
+            let applied = match type_url.as_str() {
+                ADDRESS => decode::<v1::Address>(resource, ADDRESS)
+                    .and_then(Answer::try_from)
+                    .map(|answer| draft.set_address(&name, Some(answer))),
+                WORKLOAD_SETTINGS => decode::<v1::WorkloadSettings>(resource, WORKLOAD_SETTINGS)
+                    .and_then(Settings::try_from)
+                    .map(|settings| draft.set_settings(settings)),
+                TRUST_BUNDLE => {
+                    decode::<v1::TrustBundle>(resource, TRUST_BUNDLE).and_then(bundle).map(|bundle| {
+                        trust.offer(bundle);
+                    })
+                }
+                other => Err(format!("type {other:?} was not asked for")),
+            };
+            match applied {
+                Ok(()) => held.versions.note(&type_url, name, version),
+                Err(why) => faults.push(format!("{name}: {why}")),
             }
         }
-        let mut ads =
-            AggregatedDiscoveryServiceClient::new(channel.clone()).max_decoding_message_size(MAX_MESSAGE);
-        let opening = ads.delta_aggregated_resources(ReceiverStream::new(outgoing));
-        let mut answers = match timeout(OPENING, opening).await {
-            Ok(Ok(answer)) => answer.into_inner(),
-            Ok(Err(status)) => return status.to_string(),
-            Err(_) => return format!("no answer in {OPENING:?}"),
-        };
-        self.up(channel);
-        let mut interests = proxy.model.watch_interests();
-        let mut forget = interval(FORGET_CHECK);
-        loop {
-            tokio::select! {
-                answer = answers.message() => match answer {
-                    Ok(Some(answer)) => {
-                        *failures = 0;
-                        let reply = self.take(&proxy.model, &proxy.trust, held, answer);
-                        if let Err(why) = send(&requests, reply).await { return why }
-                    }
-                    Ok(None) => return "the controller ended the stream".into(),
-                    Err(status) => return status.to_string(),
-                },
-                _ = trust.changed() => if self::distrusted(&proxy.trust) != distrusted {
-                    return "a root was distrusted; the controller has to prove itself anew".into();
-                },
-                changed = interests.changed() => {
-                    if changed.is_err() { return "the model is gone".into() }
-                    if let Some(request) = held.follow(&proxy.model)
-                        && let Err(why) = send(&requests, request).await { return why }
-                }
-                _ = forget.tick() => {
-                    if let Some(request) = held.follow(&proxy.model)
-                        && let Err(why) = send(&requests, request).await { return why }
-                }
+        for name in answer.removed_resources {
+            held.versions.forget(&type_url, &name);
+            match type_url.as_str() {
+                ADDRESS if held.addresses.contains(name.as_str()) => draft.set_address(&name, None),
+                ADDRESS => {}
+                _ => warn!(type_url, name, "the controller knows it no more; what we hold stays"),
             }
         }
-    }
-
-    /// Applies one answer to the model, whole, and says ACK or NACK.
-    fn take(
-        &self,
-        model: &Model,
-        trust: &Trust,
-        held: &mut Held,
-        answer: DeltaDiscoveryResponse,
-    ) -> DeltaDiscoveryRequest {
-        let mut faults = Vec::new();
-        let type_url = answer.type_url;
-        model.update(|draft| {
-            for resource in answer.resources {
-                if type_url == ADDRESS && !held.addresses.contains(resource.name.as_str()) {
-                    continue; // unsubscribed meanwhile: kept, it would grow stale and be used as an answer later
-                }
-                let (name, version) = (resource.name.clone(), resource.version.clone());
-                let applied = match type_url.as_str() {
-                    ADDRESS => decode::<v1::Address>(resource, ADDRESS)
-                        .and_then(Answer::try_from)
-                        .map(|answer| draft.set_address(&name, Some(answer))),
-                    WORKLOAD_SETTINGS => decode::<v1::WorkloadSettings>(resource, WORKLOAD_SETTINGS)
-                        .and_then(Settings::try_from)
-                        .map(|settings| draft.set_settings(settings)),
-                    TRUST_BUNDLE => {
-                        decode::<v1::TrustBundle>(resource, TRUST_BUNDLE).and_then(bundle).map(|bundle| {
-                            trust.offer(bundle);
-                        })
-                    }
-                    other => Err(format!("type {other:?} was not asked for")),
-                };
-                match applied {
-                    Ok(()) => held.note(&type_url, name, version),
-                    Err(why) => faults.push(format!("{name}: {why}")),
-                }
-            }
-            for name in answer.removed_resources {
-                held.drop_version(&type_url, &name);
-                match type_url.as_str() {
-                    ADDRESS if held.addresses.contains(name.as_str()) => draft.set_address(&name, None),
-                    ADDRESS => {}
-                    _ => warn!(type_url, name, "the controller knows it no more; what we hold stays"),
-                }
-            }
-        });
-        let mut reply =
-            DeltaDiscoveryRequest { type_url, response_nonce: answer.nonce, ..Default::default() };
-        if !faults.is_empty() {
-            let message = shown_faults(&faults);
-            warn!(error = message, "an answer of the controller is unusable; what we held before stays");
-            self.nacks.inc();
-            self.status.send_modify(|status| status.nacks += 1);
-            reply.error_detail = Some(Detail { code: INVALID_ARGUMENT, message });
-        }
-        reply
-    }
+    });
+    discovery.reply(type_url, answer.nonce, &faults)
 }
 
 /// What we subscribe to and hold, by type.
 struct Held {
-    /// Type URL -> name -> version.
-    versions: HashMap<String, HashMap<String, String>>,
+    versions: Versions,
     addresses: BTreeSet<Arc<str>>,
     node: String,
 }
 
 impl Held {
     fn new(node: String) -> Self {
-        Self { versions: HashMap::new(), addresses: BTreeSet::new(), node }
+        Self { versions: Versions::default(), addresses: BTreeSet::new(), node }
     }
 
     fn first_requests(&mut self, model: &Model, trust: &Trust) -> Vec<DeltaDiscoveryRequest> {
@@ -260,19 +147,7 @@ impl Held {
     }
 
     fn subscribe(&self, type_url: &str, names: Vec<String>) -> DeltaDiscoveryRequest {
-        DeltaDiscoveryRequest {
-            node: Some(Node { id: self.node.clone() }),
-            type_url: type_url.into(),
-            resource_names_subscribe: names,
-            initial_resource_versions: self
-                .versions
-                .get(type_url)
-                .cloned()
-                .unwrap_or_default()
-                .into_iter()
-                .collect(),
-            ..Default::default()
-        }
+        self.versions.subscribe(&self.node, type_url, names)
     }
 
     /// The difference to what the model wants now, if any. A name that nobody uses any more is forgotten.
@@ -284,7 +159,7 @@ impl Held {
             return None;
         }
         model.update(|draft| unsubscribe.iter().for_each(|name| draft.forget_address(name)));
-        unsubscribe.iter().for_each(|name| self.drop_version(ADDRESS, name));
+        unsubscribe.iter().for_each(|name| self.versions.forget(ADDRESS, name));
         self.addresses = wanted;
         Some(DeltaDiscoveryRequest {
             type_url: ADDRESS.into(),
@@ -292,41 +167,6 @@ impl Held {
             resource_names_unsubscribe: unsubscribe,
             ..Default::default()
         })
-    }
-
-    fn note(&mut self, type_url: &str, name: String, version: String) {
-        self.versions.entry(type_url.into()).or_default().insert(name, version);
-    }
-
-    fn drop_version(&mut self, type_url: &str, name: &str) {
-        if let Some(versions) = self.versions.get_mut(type_url) {
-            versions.remove(name);
-        }
-    }
-}
-
-/// Waits for room; a controller that does not read for [`SEND`] is one that hangs.
-async fn send(
-    requests: &mpsc::Sender<DeltaDiscoveryRequest>,
-    request: DeltaDiscoveryRequest,
-) -> Result<(), String> {
-    match timeout(SEND, requests.send(request)).await {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(_)) => Err("the stream closed".into()),
-        Err(_) => Err(format!("the controller read nothing for {SEND:?}")),
-    }
-}
-
-fn distrusted(trust: &Trust) -> Vec<Arc<str>> {
-    trust.bundle().map(|bundle| bundle.distrusted.clone()).unwrap_or_default()
-}
-
-/// The first few, so that one broken release of the controller cannot fill a disk with log lines.
-fn shown_faults(faults: &[String]) -> String {
-    let shown = faults.iter().take(SHOWN_FAULTS).map(String::as_str).collect::<Vec<_>>().join("; ");
-    match faults.len().saturating_sub(SHOWN_FAULTS) {
-        0 => shown,
-        more => format!("{shown}; and {more} more"),
     }
 }
 
@@ -343,18 +183,8 @@ fn bundle(message: v1::TrustBundle) -> Result<TrustBundle, String> {
     TrustBundle::new(message.sequence, roots, message.distrusted.into_iter().map(Into::into).collect())
 }
 
-/// google.rpc.Code.
-const INVALID_ARGUMENT: i32 = 3;
 const MAX_MESSAGE: usize = 4 << 20;
-/// Requests that wait for the stream: three first ones, then one at a time.
-const REQUESTS: usize = 16;
-const OPENING: Duration = Duration::from_secs(5);
-/// Both sides could wait for each other to read, as HTTP/2's windows end at 64 KiB; this ends it.
-const SEND: Duration = Duration::from_secs(10);
-const SHOWN_FAULTS: usize = 8;
 const FORGET_CHECK: Duration = Duration::from_secs(30);
-const FIRST_PAUSE: Duration = Duration::from_millis(25);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests;

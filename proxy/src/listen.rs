@@ -11,6 +11,7 @@ use std::{
 };
 
 use nix::errno::Errno;
+use signet_link::listen::counted_as;
 pub use signet_link::listen::serve;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::TcpListener;
@@ -136,14 +137,6 @@ impl Drop for Arrival {
             Some(count) if *count > 1 => *count -= 1,
             _ => drop(arrived.remove(&self.source)),
         }
-    }
-}
-
-/// One host has a whole IPv6 /64 to come from.
-fn counted_as(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 

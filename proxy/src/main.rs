@@ -23,7 +23,7 @@ use signet_proxy::{
     capture::self_test::{self, Process},
     config::Config,
     connections::Connections,
-    discovery::Discovery,
+    discovery::{self, Discovery},
     inbound, judge, limits,
     model::Model,
     outbound,
@@ -101,7 +101,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         canary,
     });
     admin.serve(&proxy, &discovery, probes, metrics, &control);
-    discovery.run(Arc::clone(&proxy), &control);
+    discovery::run(&discovery, Arc::clone(&proxy), &control);
     report::run(Arc::clone(&proxy), &discovery, &control);
     judge::run(Arc::clone(&proxy), &control);
     pool::run(Arc::clone(&proxy.client.pool), proxy.svid.clone(), &proxy.trust, &control);

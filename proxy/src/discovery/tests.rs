@@ -1,6 +1,6 @@
 use super::*;
 use prost::Message as _;
-use signet_core::identity::TrustDomain;
+use signet_core::{identity::TrustDomain, telemetry::Metrics};
 
 struct Fixture {
     discovery: Arc<Discovery>,
@@ -27,7 +27,7 @@ impl Fixture {
             removed_resources: removed.iter().map(ToString::to_string).collect(),
             ..Default::default()
         };
-        self.discovery.take(&self.model, &self.trust, &mut self.held, answer)
+        take(&self.discovery, &self.model, &self.trust, &mut self.held, answer)
     }
 }
 
@@ -60,7 +60,7 @@ fn an_unusable_answer_is_nacked_and_what_was_held_stays() {
     let nack = fixture.take(vec![resource("api.shop", "v2", &v1::Address::default())], &[]);
     assert!(nack.error_detail.unwrap().message.contains("api.shop"));
     assert!(matches!(fixture.model.snapshot().address("api.shop"), Some(Some(Answer::Service(_)))));
-    assert_eq!(fixture.held.versions[ADDRESS]["api.shop"], "v1");
+    assert_eq!(fixture.held.versions.get(ADDRESS, "api.shop"), Some("v1"));
     assert_eq!(fixture.discovery.status().nacks, 1);
 }
 
@@ -124,7 +124,7 @@ fn settings_that_the_controller_no_longer_knows_stay() {
         ..Default::default()
     };
     for answer in [answer(vec![resource], &[]), answer(vec![], &["shop/web"])] {
-        let ack = fixture.discovery.take(&fixture.model, &fixture.trust, &mut fixture.held, answer);
+        let ack = take(&fixture.discovery, &fixture.model, &fixture.trust, &mut fixture.held, answer);
         assert_eq!(ack.error_detail, None);
         assert!(fixture.model.snapshot().settings.is_some());
     }

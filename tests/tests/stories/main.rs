@@ -7,6 +7,7 @@
 
 mod admission;
 mod demo;
+mod gateway;
 mod hostile;
 mod identity;
 mod injector;

@@ -1,0 +1,118 @@
+//! signet-gateway, the edge. This file wires and decides nothing.
+
+use std::{process::ExitCode, sync::Arc, time::Duration};
+
+use anyhow::anyhow;
+use clap::Parser as _;
+use signet_core::{
+    drain::Drain,
+    parent,
+    telemetry::{self, Metrics},
+    tls,
+    trust::Trust,
+};
+use signet_gateway::{
+    Gateway, admin, args::Args, config::Config, feed, listeners, mesh::Ways, metrics::GatewayMetrics,
+};
+use signet_http::{engine::Engine, limits, metrics::HttpMetrics};
+use signet_link::{
+    discovery::Discovery,
+    svid::{Svid, SvidConfig},
+    trust_file,
+};
+use signet_wire::pool::{self, Pool};
+use tokio::{
+    runtime::{Builder, Runtime},
+    signal::unix::{Signal, SignalKind, signal},
+    time::sleep,
+};
+use tracing::info;
+
+signet_allocator::settings!(dirty_ms = 1000);
+
+fn main() -> anyhow::Result<ExitCode> {
+    let args = Args::parse();
+    telemetry::init(args.log_format, &args.log).map_err(|e| anyhow!(e))?;
+    if args.exit_with_parent {
+        parent::exit_with_parent()?;
+    }
+    let config = match args.bootstrap {
+        Some(file) => Config::read(&file)?,
+        None => Config::of_pod(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?,
+    };
+    runtime(config.workers)?.block_on(Box::pin(run(config)))
+}
+
+/// One worker unless told otherwise, and then no other thread to wake (design 12).
+fn runtime(workers: usize) -> std::io::Result<Runtime> {
+    match workers {
+        1 => Builder::new_current_thread().enable_all().build(),
+        workers => Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
+    }
+}
+
+async fn run(config: Config) -> anyhow::Result<ExitCode> {
+    let mut signals = Signals::new()?;
+    let (control, accepting, data) = (Drain::new(), Drain::new(), Drain::new());
+    let mut metrics = Metrics::new();
+    let trust = Trust::new(config.trust_domain.clone());
+    trust_file::watch(config.trust_bundle_file.clone(), Arc::clone(&trust), &control);
+    let svid = SvidConfig {
+        id: config.id.clone(),
+        ca: config.ca.clone(),
+        token: config.token.clone(),
+        source: config.source,
+    };
+    let provider = tls::mesh_provider(tls::default_provider());
+    let svid = Svid::start(svid, provider, Arc::clone(&trust), &control, &mut metrics);
+    let pages = admin::bind(config.admin).await?;
+    let wires = Pool::new(&mut metrics);
+    pool::run(Arc::clone(&wires), svid.clone(), &trust, &control);
+    let ways = Ways::new(wires, svid.clone(), Arc::clone(&trust), config.source, &config.name);
+    let limits =
+        limits::Limits { trust: limits::Trust { hops: config.trusted_hops }, ..limits::Limits::default() };
+    let engine = Engine::new(Arc::new(ways), limits, HttpMetrics::new(&mut metrics), data.clone());
+    let discovery = Discovery::new(&mut metrics);
+    let gateway = Gateway::new(config, svid, trust, engine, GatewayMetrics::new(&mut metrics));
+    pages.serve(&gateway, &discovery, metrics, &control);
+    feed::run(&gateway, &discovery, &control);
+    listeners::run(&gateway, &accepting, &data);
+    info!(id = %gateway.config.id, edge = %gateway.config.edge.address, "started");
+
+    signals.next().await;
+    let (drain, finish) = (gateway.config.limits.drain, gateway.config.limits.finish);
+    info!(accepting_s = drain.as_secs(), finishing_s = finish.as_secs(), "draining");
+    gateway.drain();
+    let cut = tokio::select! {
+        biased;
+        () = signals.next() => data.run(Duration::ZERO).await,
+        cut = async {
+            sleep(drain).await;
+            accepting.run(Duration::ZERO).await;
+            data.run(finish).await
+        } => cut,
+    };
+    accepting.run(Duration::ZERO).await;
+    control.run(Duration::ZERO).await;
+    info!(cut, "drained");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Each asks for one step more: to drain, then to cut.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
