@@ -28,7 +28,8 @@ pub const ADDRESS: &str = "type.googleapis.com/signet.v1.Address";
 pub const WORKLOAD_SETTINGS: &str = "type.googleapis.com/signet.v1.WorkloadSettings";
 pub const TRUST_BUNDLE: &str = "type.googleapis.com/signet.v1.TrustBundle";
 /// Type URLs of edge's resources, in the order in which a gateway wants them: a route after its backends.
-pub const EDGE_TYPES: [&str; 5] = [EDGE_LISTENER, EDGE_CERTIFICATE, EDGE_BACKEND, EDGE_ROUTE, EDGE_HTTPS_HOST];
+pub const EDGE_TYPES: [&str; 5] =
+    [EDGE_LISTENER, EDGE_CERTIFICATE, EDGE_BACKEND, EDGE_ROUTE, EDGE_HTTPS_HOST];
 pub const EDGE_LISTENER: &str = "type.googleapis.com/signet.edge.v1.Listener";
 pub const EDGE_ROUTE: &str = "type.googleapis.com/signet.edge.v1.Route";
 pub const EDGE_BACKEND: &str = "type.googleapis.com/signet.edge.v1.Backend";

@@ -21,6 +21,7 @@ use signet_core::{
     svid::hex,
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
+use signet_lease::Lease;
 use signet_link::pages::Pages;
 use tokio::{
     net::{TcpListener, UnixListener},
@@ -32,7 +33,7 @@ use tracing::{error, info};
 use crate::{
     authority::{Authority, CaError},
     callers::grantable,
-    cluster::{lease::Lease, trust::TrustMaps},
+    cluster::trust::TrustMaps,
     keeper::OwnCertificate,
     refusal::Refusal,
     tokens::{CannotMint, Tokens},

@@ -11,7 +11,6 @@ mod audit;
 mod authority;
 mod brought;
 mod callers;
-mod clock;
 mod cluster;
 pub mod csr; // for its fuzz target (tests/fuzz)
 mod issue;
@@ -42,11 +41,16 @@ use signet_core::{
     files::create_private_dir,
     identity::{SpiffeId, TrustDomain},
     parent,
-    pod::{CA_PORT, POD_NAME},
+    pod::CA_PORT,
     telemetry::{self, Metrics},
     tls,
     trust::Trust,
     verifier::MeshVerifier,
+};
+use signet_lease::{
+    Lease,
+    clock::{self, Clock},
+    replica_name,
 };
 use signet_link::listen;
 use tokio::{
@@ -65,11 +69,7 @@ use crate::{
     audit::Audit,
     authority::{Authority, Ground, Offers, Replicas, Settings},
     callers::{Accepted, Callers},
-    clock::Clock,
-    cluster::{
-        intermediate::IntermediateSecret, lease::Lease, reviews::Reviews, secret::SecretStore,
-        trust::TrustMaps,
-    },
+    cluster::{intermediate::IntermediateSecret, reviews::Reviews, secret::SecretStore, trust::TrustMaps},
     keeper::{Keeper, OwnCertificate, Told},
     ledger::{About, Ledger},
     metrics::CaMetrics,
@@ -167,7 +167,13 @@ impl Ca {
         let questions = bind(args.admin).await?;
 
         let (running, runtime) = (clock::running(), Handle::current());
-        let lease = Lease::new(client.clone(), pod_name(), Arc::clone(&running), clock::real());
+        let lease = Lease::new(
+            client.clone(),
+            cluster::PART,
+            replica_name(cluster::PART),
+            Arc::clone(&running),
+            clock::real(),
+        );
         let maps = TrustMaps::new(client.clone(), runtime.clone(), Arc::clone(&lease), Arc::clone(&running));
         let told = Told::default();
         let authority = loop {
@@ -314,13 +320,6 @@ impl Base {
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
     listen::bind(address).await.with_context(|| format!("listening on {address}"))
-}
-
-/// A pod's host name is its name, unless the pod asks for another; two replicas never have the same.
-fn pod_name() -> String {
-    let name = std::env::var(POD_NAME).ok().filter(|name| !name.is_empty());
-    name.or_else(|| std::env::var("HOSTNAME").ok())
-        .unwrap_or_else(|| format!("ca-{:016x}", fastrand::u64(..)))
 }
 
 fn open_audit(args: &Args, default: &Path) -> anyhow::Result<Audit> {

@@ -52,6 +52,7 @@ pub(crate) enum Part {
     Ca,
     Controller,
     Injector,
+    Edge,
 }
 
 /// The answers of all pods of a part that gave one, and why the others did not.
@@ -264,6 +265,7 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 }
 
 impl Part {
+    /// Those of every installation.
     pub(crate) const ALL: [Self; 3] = [Self::Ca, Self::Controller, Self::Injector];
 
     fn labels(self) -> String {
@@ -277,6 +279,7 @@ impl fmt::Display for Part {
             Self::Ca => "ca",
             Self::Controller => "controller",
             Self::Injector => "injector",
+            Self::Edge => "edge",
         })
     }
 }

@@ -1,5 +1,6 @@
 //! `signet explain` and `signet endpoints`: why a pod is or is not in the mesh, who is behind a Service, what a proxy is told. The
-//! controller knows; every replica is asked, and the one that the proxy is connected to knows best.
+//! controller knows; every replica is asked, and the one that the proxy is connected to knows best. Of an Ingress edge knows
+//! ([`hosts`]).
 
 use std::net::IpAddr;
 
@@ -13,6 +14,7 @@ use crate::{
     ask::{NoAnswer, Place},
     cluster::Part,
     edges::edges_table,
+    hosts,
     named::{InNamespace, Kind, is_name},
     output::{self, Output},
     replicas,
@@ -20,23 +22,25 @@ use crate::{
     whom::{Asking, Whom},
 };
 
-/// Show why a pod or Service is (not) in the mesh, and what around it is plaintext
+/// Show why a pod or Service is (not) in the mesh, or what becomes of an Ingress
 ///
 /// A pod: whether it should have a proxy and has one, and if not why and what to do; its mode, Services and policies. A Service: its
-/// endpoints, and for each whether it is reached by mutual TLS. Where a pod and a Service have that name, both are shown.
+/// endpoints, and for each whether it is reached by mutual TLS. Where a pod and a Service have that name, both are shown. An Ingress:
+/// its hosts and whose they are, its rules with their endpoints, its certificates, and all that is wrong with it.
 ///
 /// Changes nothing.
 ///
 /// Examples:
 ///   signet explain shop/web-0
 ///   signet explain -n shop service/api
+///   signet explain -n shop ingress/web
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,
-    after_help = "Exit status: 0 shown, 1 it should be in the mesh and is not, 2 could not ask"
+    after_help = "Exit status: 0 shown, 1 it should be in the mesh and is not, or something of the Ingress is not served, 2 could not ask"
 )]
 pub(crate) struct Args {
-    /// "namespace/pod" or "namespace/service"
+    /// "namespace/pod" or "namespace/service"; with -n also "ingress/NAME"
     name: String,
     #[command(flatten)]
     namespace: InNamespace,
@@ -72,6 +76,17 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     let named = args.namespace.read(&args.name)?;
     let (namespace, name) = named.in_full()?;
     let whom = args.asking.whom().await?;
+    let out = Output::to_stdout(args.asking.output);
+    if named.kind == Some(Kind::Ingress) {
+        let Some((ingress, text)) = hosts::ingress(out, &whom, namespace, name).await? else {
+            bail!(
+                "edge knows no Ingress {namespace}/{name}: there is none, or it is of another class (spec.ingressClassName: signet)"
+            );
+        };
+        let wrong = hosts::is_ingress_wrong(&ingress);
+        out.show(&json!({ "ingress": ingress }), |_| text)?;
+        return Ok(if wrong { Exit::Fix } else { Exit::Fine });
+    }
     let (mut pod, mut service) = (Vec::new(), Vec::new());
     if named.may_be(Kind::Pod) {
         pod = ask(&whom, &format!("/v1/explain?namespace={namespace}&pod={name}")).await?;
@@ -85,10 +100,11 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         match named.kind {
             Some(Kind::Pod) => bail!("there is no Pod {namespace}/{name}"),
             Some(Kind::Service) => bail!("there is no Service {namespace}/{name}"),
-            None => bail!("there is no Pod and no Service {namespace}/{name}"),
+            _ => bail!(
+                "there is no Pod and no Service {namespace}/{name}; an Ingress is named -n {namespace} ingress/{name}"
+            ),
         }
     }
-    let out = Output::to_stdout(args.asking.output);
     let wanting = pod.as_ref().is_some_and(|pod| pod["wanted"] == true && pod["injected"] != true);
     let text = match (&pod, &service) {
         (Some(pod), None) => pod_text(out, &read(pod)?),

@@ -5,6 +5,7 @@
 //!
 //! A library too, because the tests run meshes with [`local::Local`].
 
+mod allow;
 pub mod ask;
 mod ca;
 mod check;
@@ -13,6 +14,7 @@ mod completion;
 mod demo;
 mod edges;
 mod explain;
+mod hosts;
 mod human;
 mod identity;
 mod inject;
@@ -45,6 +47,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 /// Then, for either:
 ///   signet status               is it well
 ///   signet edges                who talks to whom, and is it encrypted
+///   signet hosts                which public hosts are served, and with which certificate
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "signet",
@@ -69,6 +72,8 @@ enum Command {
     Edges(edges::Args),
     Explain(explain::Args),
     Endpoints(explain::EndpointsArgs),
+    Hosts(hosts::Args),
+    Allow(allow::Args),
     Identity(identity::Args),
     Inject(inject::Inject),
     Uninject(inject::Uninject),
@@ -126,6 +131,8 @@ impl Command {
             Self::Edges(args) => Box::pin(edges::run(args)).await,
             Self::Explain(args) => Box::pin(explain::run(args)).await,
             Self::Endpoints(args) => Box::pin(explain::endpoints(args)).await,
+            Self::Allow(args) => allow::run(&args),
+            Self::Hosts(args) => Box::pin(hosts::run(args)).await,
             Self::Inject(args) => inject::run(args),
             Self::Uninject(args) => inject::run_uninject(args),
             Self::Identity(args) => Box::pin(identity::run(args)).await,

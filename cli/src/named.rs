@@ -35,6 +35,7 @@ pub(crate) struct Named {
 pub(crate) enum Kind {
     Pod,
     Service,
+    Ingress,
 }
 
 impl Scope {
@@ -65,7 +66,7 @@ impl InNamespace {
                     bail!("{text:?} says the namespace itself; leave out -n {namespace}")
                 }
                 None => bail!(
-                    "{text:?} is not in namespace {namespace}; with -n write NAME, pod/NAME or service/NAME"
+                    "{text:?} is not in namespace {namespace}; with -n write NAME, pod/NAME, service/NAME or ingress/NAME"
                 ),
             },
         };
@@ -96,6 +97,7 @@ impl Kind {
         match word {
             "pod" | "pods" | "po" => Some(Self::Pod),
             "service" | "services" | "svc" => Some(Self::Service),
+            "ingress" | "ingresses" | "ing" => Some(Self::Ingress),
             _ => None,
         }
     }
@@ -128,6 +130,7 @@ mod tests {
             ("web-0", Some("shop"), "shop web-0"),
             ("pod/web-0", Some("shop"), "shop web-0 Pod"),
             ("svc/web", Some("shop"), "shop web Service"),
+            ("ing/web", Some("shop"), "shop web Ingress"),
             ("pod/web-0", None, "pod web-0"), // a namespace may be called so
         ] {
             assert_eq!(read(text, namespace).as_deref(), Ok(want), "{text} {namespace:?}");
@@ -140,7 +143,7 @@ mod tests {
             ("web-0", None, "web-0 -n NAMESPACE"),
             ("shop/web-0", Some("shop"), "leave out -n shop"),
             ("shop/web-0", Some("office"), "not in namespace office"),
-            ("deployment/web", Some("shop"), "pod/NAME or service/NAME"),
+            ("deployment/web", Some("shop"), "pod/NAME, service/NAME or ingress/NAME"),
             ("a/b/c", None, "is no name"),
             ("web&x", Some("shop"), "is no name"),
             ("", None, "is no name"),

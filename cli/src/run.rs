@@ -20,6 +20,12 @@ pub(crate) enum Command {
     /// --admin-socket ./admin.sock
     #[command(after_help = STATUS)]
     Controller(signet_controller::Args),
+    /// Run edge, which tells gateways what to serve, on a cluster's Ingresses or on a directory of manifests
+    ///
+    /// Example: signet run edge --source-dir ./manifests --token-file ./token --trust-bundle ./bundle.pem
+    /// --admin-socket ./admin.sock
+    #[command(after_help = STATUS)]
+    Edge(Box<signet_controller::edge::Args>),
     /// Run the webhook that puts the proxy into pods
     ///
     /// Example: signet run injector --image registry.example.com/signet:0.1.0 --mesh-range 10.244.0.0/16,10.96.0.0/12
@@ -31,6 +37,7 @@ pub(crate) async fn run(command: Command) -> Result<Exit> {
     match command {
         Command::Ca(args) => Box::pin(signet_ca::run(args)).await?,
         Command::Controller(args) => Box::pin(signet_controller::run(args)).await?,
+        Command::Edge(args) => Box::pin(signet_controller::edge::run(*args)).await?,
         Command::Injector(args) => Box::pin(signet_injector::run(args)).await?,
     }
     Ok(Exit::Fine)

@@ -11,6 +11,7 @@ pub(crate) use signet_controller::{
         EdgeList, EndpointAnswer, Endpoints, PodExplanation, ProxyStatus, ServiceExplanation,
         Status as ControllerStatus, WorkloadStatus,
     },
+    edge::answers::{CertificateAnswer, HostAnswer, HostList, IngressAnswer, RuleAnswer, WayAnswer},
     edges::{Edge, End},
 };
 

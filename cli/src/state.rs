@@ -63,6 +63,14 @@ impl StateDir {
         self.0.join("controller/admin.sock")
     }
 
+    pub fn edge(&self) -> PathBuf {
+        self.0.join("edge")
+    }
+
+    pub fn edge_socket(&self) -> PathBuf {
+        self.0.join("edge/admin.sock")
+    }
+
     pub fn workloads(&self) -> PathBuf {
         self.0.join("workloads")
     }

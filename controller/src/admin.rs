@@ -39,6 +39,7 @@ use tracing::error;
 
 use crate::{
     answers::{ClusterStatus, EdgeList, Endpoints, Manifests, ProxyStatus, Status, WorkloadStatus},
+    edge::claim_store::ClaimStore,
     edges::{Edge, End},
     explain,
     index::{Index, Pod, Transport},
@@ -65,26 +66,28 @@ pub(crate) struct Admin {
 pub(crate) struct Readiness {
     pub svid: Svid,
     pub health: Health,
+    /// Edge's: without them nobody is answered.
+    pub claims: Option<ClaimStore>,
     /// Data planes are answered: everything is known.
     pub answers: Arc<AtomicBool>,
     pub drain: Drain,
 }
 
-/// Serves all pages on `socket` (0600) until `drain` stops. A socket that a dead controller left is replaced.
-pub(crate) fn serve_socket(socket: &Path, admin: Admin, drain: &Drain) -> io::Result<()> {
+/// Serves `routes` on `socket` (0600) until `drain` stops. A socket that a dead process left is replaced.
+pub(crate) fn serve_socket(socket: &Path, routes: Router, drain: &Drain) -> io::Result<()> {
     match fs::remove_file(socket) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
     }
     let listener = UnixListener::bind(socket)?; // in a directory that only we can enter, so there is no moment of 0755
     fs::set_permissions(socket, PermissionsExt::from_mode(PRIVATE))?;
-    serve(listener, pages(admin), drain);
+    serve(listener, routes, drain);
     Ok(())
 }
 
-/// Serves all pages on `address` until `drain` stops.
-pub(crate) async fn serve_loopback(address: SocketAddr, admin: Admin, drain: &Drain) -> io::Result<()> {
-    serve(TcpListener::bind(address).await?, pages(admin), drain);
+/// Serves `routes` on `address` until `drain` stops.
+pub(crate) async fn serve_loopback(address: SocketAddr, routes: Router, drain: &Drain) -> io::Result<()> {
+    serve(TcpListener::bind(address).await?, routes, drain);
     Ok(())
 }
 
@@ -96,19 +99,24 @@ pub(crate) async fn serve_network(
     drain: &Drain,
 ) -> io::Result<()> {
     let routes = Router::new().route("/ready", get(ready)).with_state(readiness);
-    let routes = routes.merge(Router::new().route("/metrics", get(self::metrics)).with_state(metrics));
+    let routes = routes.merge(metrics_page(&metrics));
     serve(Pages::new(listen::bind(address).await?), routes, drain);
     Ok(())
 }
 
-fn pages(admin: Admin) -> Router {
-    let metrics = Router::new().route("/metrics", get(self::metrics)).with_state(Arc::clone(&admin.metrics));
+/// What the controller shows.
+pub(crate) fn pages(admin: Admin) -> Router {
+    let metrics = metrics_page(&admin.metrics);
     let pages = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/edges", get(edges))
         .route("/v1/explain", get(explain))
         .route("/v1/endpoints", get(endpoints));
     pages.with_state(admin).merge(metrics)
+}
+
+pub(crate) fn metrics_page(metrics: &Arc<Metrics>) -> Router {
+    Router::new().route("/metrics", get(self::metrics)).with_state(Arc::clone(metrics))
 }
 
 fn serve<L>(listener: L, routes: Router, drain: &Drain)
@@ -137,6 +145,7 @@ impl Readiness {
     /// Once we know everything an API server that is down does not make us unready: stale beats empty.
     fn missing(&self) -> Vec<String> {
         let mut missing = self.health.missing();
+        missing.extend(self.claims.as_ref().and_then(ClaimStore::missing));
         if self.svid.current().is_none() {
             missing.push("no certificate yet: see the log, and whether the CA is ready".into());
         }
@@ -233,7 +242,7 @@ async fn endpoints(State(admin): State<Admin>, Query(asked): Query<Asked>) -> Re
     Json(Endpoints { from: from.clone(), connected: connected.is_some(), hosts }).into_response()
 }
 
-fn refused(status: StatusCode, why: &str) -> Response {
+pub(crate) fn refused(status: StatusCode, why: &str) -> Response {
     (status, Json(serde_json::json!({ "error": why }))).into_response()
 }
 

@@ -6,7 +6,10 @@ use signet_core::identity::TrustDomain;
 
 use crate::{
     index::{Index, Mesh},
-    source::{Object, parse},
+    source::{
+        Object,
+        parse::{self, Secrets},
+    },
 };
 
 /// A mesh of trust domain cluster.local, without ranges.
@@ -17,6 +20,11 @@ pub(crate) fn mesh() -> Mesh {
 /// An index of objects that all parse.
 pub(crate) fn index<const N: usize>(manifests: [Manifest; N]) -> Index {
     Index::build(&mesh(), &objects(manifests))
+}
+
+/// An index of these objects.
+pub(crate) fn index_of(objects: &[Arc<Object>]) -> Index {
+    Index::build(&mesh(), objects)
 }
 
 pub(crate) fn objects<const N: usize>(manifests: [Manifest; N]) -> Vec<Arc<Object>> {
@@ -57,7 +65,7 @@ pub(crate) fn policy(name: &str, spec: serde_json::Value) -> Manifest {
     manifest("signet.dev/v1alpha1", "AuthorizationPolicy", name).in_namespace("shop").with("/spec", spec)
 }
 
-fn manifest(api_version: &str, kind: &str, name: &str) -> Manifest {
+pub(crate) fn manifest(api_version: &str, kind: &str, name: &str) -> Manifest {
     Manifest(serde_json::json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": name}}))
 }
 
@@ -114,7 +122,7 @@ impl Manifest {
     }
 
     pub(crate) fn objects(&self) -> Vec<Arc<Object>> {
-        let (objects, errors) = parse::parse("test.json", &self.text());
+        let (objects, errors) = parse::parse_with("test.json", &self.text(), Secrets::Read);
         assert!(errors.is_empty() || self.0["kind"] == "AuthorizationPolicy", "{errors:?}");
         objects.into_iter().map(Arc::new).collect()
     }

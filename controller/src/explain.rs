@@ -11,7 +11,7 @@ use crate::{
     },
     edges::{Edge, End},
     index::{Index, Membership, NOT_INJECTED, Pod, Service},
-    resources::{Snapshot, Subscriber, Type},
+    resources::{Serves as _, Snapshot, Subscriber, Type},
     subscriptions::Held,
     translate,
 };

@@ -112,7 +112,7 @@ impl Index {
             }
         }
         for object in &sorted {
-            index.objects += usize::from(!matches!(object.kind, Kind::Other { .. }));
+            index.objects += usize::from(object.kind.is_of_the_mesh());
             index.take(object, self);
         }
         index.find_by_address();
@@ -144,7 +144,12 @@ impl Index {
     fn take(&mut self, object: &Arc<Object>, before: &Self) {
         let (origin, errors) = (&object.origin, &mut self.errors);
         match &object.kind {
-            Kind::Namespace(_) | Kind::ServiceAccount(_) | Kind::Other { .. } => {}
+            Kind::Namespace(_) | Kind::ServiceAccount(_) => {}
+            Kind::Ingress(_)
+            | Kind::IngressClass(_)
+            | Kind::Node(_)
+            | Kind::Secret(_)
+            | Kind::Other { .. } => {}
             Kind::Pod(pod) => {
                 let itself = Itself(Arc::clone(object));
                 let is_as_before = |pod: &&Arc<Pod>| {

@@ -6,7 +6,9 @@ mod admin;
 pub mod answers;
 #[cfg(test)]
 mod build;
+pub mod edge;
 pub mod edges;
+mod events;
 mod explain;
 mod follow;
 pub mod index;
@@ -66,7 +68,8 @@ use crate::{
     index::{Membership, Mesh},
     metrics::Metrics,
     report::{Reports, Telemeter},
-    source::cluster::Cluster,
+    resources::{Serves, Snapshot},
+    source::cluster::{Cluster, Watched},
     stream::Discovery,
     streams::Streams,
 };
@@ -190,11 +193,12 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
             let client = Client::try_default().await.context(
                 "no way to the API server: neither a service account is mounted here nor does KUBECONFIG name a cluster",
             )?;
-            let cluster = Cluster::watch(&client, &metrics, drain);
+            let cluster = Cluster::watch(&client, Watched::MESH, &metrics, drain);
             let (health, answers) = (cluster.health(), Arc::new(AtomicBool::new(false)));
             let readiness = Readiness {
                 svid: svid.clone(),
                 health: health.clone(),
+                claims: None,
                 answers: Arc::clone(&answers),
                 drain: drain.clone(),
             };
@@ -207,7 +211,7 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         }
     };
     let Followed { snapshots, manifests } = followed;
-    let streams = Arc::new(Streams::default());
+    let streams = Arc::new(Streams::new(Snapshot::TYPES));
     let discovery = Discovery {
         snapshots: snapshots.clone(),
         streams: Arc::clone(&streams),
@@ -222,19 +226,25 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         metrics,
         drain: drain.clone(),
     };
-    answer(listener, svid, discovery, telemeter, drain);
+    answer(listener, svid, discovery, Some(telemeter), drain);
     let admin = Admin { snapshots, manifests, health, streams, reports, metrics: registry };
     match &args.admin_socket {
-        Some(socket) => admin::serve_socket(socket, admin, drain)
+        Some(socket) => admin::serve_socket(socket, admin::pages(admin), drain)
             .with_context(|| format!("admin socket {}", socket.display())),
-        None => admin::serve_loopback(args.admin, admin, drain)
+        None => admin::serve_loopback(args.admin, admin::pages(admin), drain)
             .await
             .with_context(|| format!("listening on {}", args.admin)),
     }
 }
 
-/// Serves data planes.
-fn answer(listener: TcpListener, svid: Svid, discovery: Discovery, telemeter: Telemeter, drain: &Drain) {
+/// Serves data planes: what they are told, and where there is a `telemeter`, what they report.
+fn answer<S: Serves>(
+    listener: TcpListener,
+    svid: Svid,
+    discovery: Discovery<S>,
+    telemeter: Option<Telemeter>,
+    drain: &Drain,
+) {
     let config = move || svid.current().map(|generation| Arc::clone(&generation.grpc.server));
     let incoming = server::incoming(listener, config, Limits::default(), drain);
     let serving = Server::builder()
@@ -242,12 +252,14 @@ fn answer(listener: TcpListener, svid: Svid, discovery: Discovery, telemeter: Te
         .http2_keepalive_timeout(Some(KEEP_ALIVE))
         .max_concurrent_streams(STREAMS)
         .add_service(AggregatedDiscoveryServiceServer::new(discovery).max_decoding_message_size(MAX_REQUEST))
-        .add_service(TelemetryServer::new(telemeter).max_decoding_message_size(MAX_REQUEST));
+        .add_optional_service(
+            telemeter.map(|telemeter| TelemetryServer::new(telemeter).max_decoding_message_size(MAX_REQUEST)),
+        );
     let stop = drain.clone();
     drain.spawn(async move {
         let stopping = async move { stop.stopping().await };
         if let Err(error) = Box::pin(serving.serve_with_incoming_shutdown(incoming, stopping)).await {
-            tracing::error!(%error, "the controller's gRPC server ended; restart it");
+            tracing::error!(%error, "the gRPC server for data planes ended; restart us");
         }
     });
 }

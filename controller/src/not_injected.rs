@@ -1,9 +1,9 @@
 //! Events on Pods that their labels want in the mesh and that have no proxy: why, and what to do. Where `kubectl describe pod`
 //! and `kubectl get events` show it, to who never heard of us.
 //!
-//! Written once per Pod, by whichever replica comes first: an event's name is made of its Pod's, its UID and the reason, so the
-//! API server refuses the second. It forgets events after an hour; so that a controller that starts then does not tell again
-//! what is old, it begins with the Pods that are younger. Of the older ones `signet explain` and `signet status` speak.
+//! Written once per Pod, by whichever replica comes first ([`events`]). The API server forgets events after an hour; so that a
+//! controller that starts then does not tell again what is old, it begins with the Pods that are younger. Of the older ones
+//! `signet explain` and `signet status` speak.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -11,21 +11,17 @@ use std::{
     time::Duration,
 };
 
-use k8s_openapi::{
-    api::core::v1::{Event, EventSource, ObjectReference},
-    apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time},
-    jiff::Timestamp,
-};
-use kube::{Api, Client, api::PostParams};
-use sha2::{Digest as _, Sha256};
-use signet_core::{clock, drain::Drain, svid::hex};
+use k8s_openapi::api::core::v1::ObjectReference;
+use kube::Client;
+use signet_core::{clock, drain::Drain};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout},
+    time::{Instant, sleep, sleep_until},
 };
 use tracing::{info, warn};
 
 use crate::{
+    events::{self, Warning},
     index::{Index, Obstacle, Pod},
     metrics::Metrics,
     resources::Snapshot,
@@ -57,7 +53,7 @@ async fn run(client: &Client, mut snapshots: watch::Receiver<Arc<Snapshot>>, met
             }
             continue;
         };
-        match write(client, pod, &obstacle).await {
+        match events::write(client, &warning(pod, &obstacle), clock::unix_now()).await {
             Ok(written) => {
                 if written {
                     metrics.events.inc();
@@ -137,34 +133,10 @@ impl Told {
     }
 }
 
-/// True when it is new; false when somebody wrote it before, or its namespace takes none any more.
-async fn write(client: &Client, pod: &Pod, obstacle: &Obstacle) -> Result<bool, String> {
-    let api = Api::<Event>::namespaced(client.clone(), &pod.namespace);
-    let event = event(pod, obstacle, clock::unix_now());
-    match timeout(ANSWER, api.create(&PostParams::default(), &event)).await {
-        Ok(Ok(_)) => Ok(true),
-        // There already; or the namespace is gone (404), or it takes none: terminating, a quota, an admission policy (403); or the
-        // object is one that it will never take. Without the right to write any, each of them is tried again.
-        Ok(Err(kube::Error::Api(status))) if [400, 404, 409, 422].contains(&status.code) => Ok(false),
-        Ok(Err(kube::Error::Api(status))) if status.code == 403 && !status.message.contains(NO_RIGHT) => {
-            Ok(false)
-        }
-        Ok(Err(error)) => Err(error.to_string()),
-        Err(_) => Err(format!("no answer in {ANSWER:?}")),
-    }
-}
-
-fn event(pod: &Pod, obstacle: &Obstacle, now: i64) -> Event {
-    let time = Timestamp::from_second(now).ok().map(Time);
+fn warning(pod: &Pod, obstacle: &Obstacle) -> Warning {
     let step = obstacle.next_step(&pod.namespace, &pod.name, pod.injection.owner.as_ref());
-    let message = format!("no mesh proxy, so its traffic is plaintext: {}. Next: {step}", obstacle.why());
-    Event {
-        metadata: ObjectMeta {
-            name: Some(name(pod, obstacle)),
-            namespace: Some(pod.namespace.clone()),
-            ..ObjectMeta::default()
-        },
-        involved_object: ObjectReference {
+    Warning {
+        about: ObjectReference {
             api_version: Some("v1".into()),
             kind: Some("Pod".into()),
             namespace: Some(pod.namespace.clone()),
@@ -172,22 +144,11 @@ fn event(pod: &Pod, obstacle: &Obstacle, now: i64) -> Event {
             uid: Some(pod.uid.clone()),
             ..ObjectReference::default()
         },
-        reason: Some(REASON.into()),
-        message: Some(message.chars().take(MAX_MESSAGE).collect()),
-        type_: Some("Warning".into()),
-        count: Some(1),
-        first_timestamp: time.clone(),
-        last_timestamp: time,
-        source: Some(EventSource { component: Some("signet-controller".into()), ..EventSource::default() }),
-        ..Event::default()
+        reason: REASON,
+        key: obstacle.word().into(),
+        message: format!("no mesh proxy, so its traffic is plaintext: {}. Next: {step}", obstacle.why()),
+        component: "signet-controller",
     }
-}
-
-/// The same on every replica. A Pod's name is a DNS subdomain of at most 253 bytes; so must be ours, with 17 more.
-fn name(pod: &Pod, obstacle: &Obstacle) -> String {
-    let hash = Sha256::digest(format!("{} {}", pod.uid, obstacle.word()));
-    let kept: String = pod.name.chars().take(MAX_NAME).collect();
-    format!("{}.{}", kept.trim_end_matches(['.', '-']), hex(&hash[..8]))
 }
 
 fn seconds(nanoseconds: i128) -> i64 {
@@ -195,8 +156,6 @@ fn seconds(nanoseconds: i128) -> i64 {
 }
 
 const REASON: &str = "NotInjected";
-/// RBAC's own words in a 403; whatever else refuses an event, refuses this one.
-const NO_RIGHT: &str = "cannot create resource";
 /// Seconds; kube-apiserver's default --event-ttl.
 const EVENT_LIFE: i64 = 3600;
 /// Labelled, then restarted: the Pods that go anyway are not spoken of.
@@ -205,10 +164,6 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// notices.
 const PACE: Duration = Duration::from_millis(200);
 const RETRY: Duration = Duration::from_secs(10);
-const ANSWER: Duration = Duration::from_secs(10);
-/// Characters; the API takes 1 024 bytes, and container names are ASCII.
-const MAX_MESSAGE: usize = 1000;
-const MAX_NAME: usize = 230;
 
 #[cfg(test)]
 #[path = "not_injected/tests.rs"]

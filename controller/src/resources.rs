@@ -1,37 +1,54 @@
-//! Resources as they travel: encoded, with the hash of their content as version; and who may have which.
+//! Resources as they travel: encoded, with the hash of their content as version; and who may have which. What the controller
+//! serves is here, what edge serves in `edge::snapshot`.
 
 use std::{
     collections::HashMap,
+    fmt,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use sha2::{Digest as _, Sha256};
-use signet_api::{ADDRESS, TRUST_BUNDLE, WORKLOAD_SETTINGS, v1};
+use signet_api::{
+    ADDRESS, EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, TRUST_BUNDLE,
+    WORKLOAD_SETTINGS, v1,
+};
 use signet_core::{bundle::TrustBundle, identity::SpiffeId, svid::hex};
+
+use zeroize::Zeroizing;
 
 use crate::{index::Index, translate};
 
-/// The resource types that we serve.
+/// The resource types that a process of ours serves.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Type {
     Address,
     WorkloadSettings,
     TrustBundle,
+    Listener,
+    Certificate,
+    Backend,
+    Route,
+    HttpsHost,
 }
 
 impl Type {
-    pub(crate) const ALL: [Self; 3] = [Self::Address, Self::WorkloadSettings, Self::TrustBundle];
-
-    pub(crate) fn parse(url: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|kind| kind.url() == url)
-    }
+    /// The controller's, for every workload of the mesh.
+    pub(crate) const MESH: &[Self] = &[Self::Address, Self::WorkloadSettings, Self::TrustBundle];
+    /// Edge's, for gateways alone: a route after its backends, a redirect to HTTPS after its certificate.
+    pub(crate) const EDGE: &[Self] =
+        &[Self::Listener, Self::Certificate, Self::Backend, Self::Route, Self::HttpsHost];
 
     pub(crate) fn url(self) -> &'static str {
         match self {
             Self::Address => ADDRESS,
             Self::WorkloadSettings => WORKLOAD_SETTINGS,
             Self::TrustBundle => TRUST_BUNDLE,
+            Self::Listener => EDGE_LISTENER,
+            Self::Certificate => EDGE_CERTIFICATE,
+            Self::Backend => EDGE_BACKEND,
+            Self::Route => EDGE_ROUTE,
+            Self::HttpsHost => EDGE_HTTPS_HOST,
         }
     }
 
@@ -41,6 +58,11 @@ impl Type {
             Self::Address => "address",
             Self::WorkloadSettings => "workload_settings",
             Self::TrustBundle => "trust_bundle",
+            Self::Listener => "listener",
+            Self::Certificate => "certificate",
+            Self::Backend => "backend",
+            Self::Route => "route",
+            Self::HttpsHost => "https_host",
         }
     }
 }
@@ -51,6 +73,23 @@ pub(crate) struct Subscriber {
     pub(crate) id: SpiffeId,
     pub(crate) address: IpAddr,
 }
+
+/// One state of what a process serves: the controller's for proxies, edge's for gateways.
+pub(crate) trait Serves: Send + Sync + 'static {
+    /// In the order in which they are sent.
+    const TYPES: &'static [Type];
+    /// For messages: who ends a stream.
+    const PART: &'static str;
+
+    /// What `who` gets for `name`.
+    fn resource(&self, who: &Subscriber, kind: Type, name: &str) -> Result<Encoded, Denial>;
+
+    /// What a subscription to [`ALL`] stands for.
+    fn names(&self, who: &Subscriber, kind: Type) -> Result<Vec<Arc<str>>, Denial>;
+}
+
+/// The name that subscribes to every resource of a type (delta xDS).
+pub(crate) const ALL: &str = "*";
 
 /// Why a subscriber does not get a resource.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -71,6 +110,10 @@ pub(crate) fn may_have(index: &Index, who: &Subscriber, kind: Type, name: &str) 
         Type::Address => Ok(()),
         Type::TrustBundle if name == index.mesh.trust_domain.as_str() => Ok(()),
         Type::TrustBundle => Err(Denial::Absent),
+        // Not of the mesh, and not served by its stream.
+        Type::Listener | Type::Certificate | Type::Backend | Type::Route | Type::HttpsHost => {
+            Err(Denial::Absent)
+        }
         Type::WorkloadSettings => {
             let pod = name
                 .split_once('/')
@@ -87,18 +130,24 @@ pub(crate) fn may_have(index: &Index, who: &Subscriber, kind: Type, name: &str) 
     }
 }
 
-/// One resource, encoded.
-#[derive(Clone, Debug, Eq, PartialEq)]
+/// One resource, encoded. It may hold a key: wiped with the last of its copies, and not shown.
+#[derive(Clone, Eq, PartialEq)]
 pub(crate) struct Encoded {
     /// First 16 hex digits of the content's SHA-256: the same on every replica and after every restart.
     pub(crate) version: Arc<str>,
-    pub(crate) body: Arc<[u8]>,
+    pub(crate) body: Arc<Zeroizing<Vec<u8>>>,
 }
 
 impl Encoded {
-    fn of(message: &impl prost::Message) -> Self {
-        let body = message.encode_to_vec();
-        Self { version: hex(&Sha256::digest(&body)[..8]).into(), body: body.into() }
+    pub(crate) fn of(message: &impl prost::Message) -> Self {
+        let body = Zeroizing::new(message.encode_to_vec());
+        Self { version: hex(&Sha256::digest(&*body)[..8]).into(), body: Arc::new(body) }
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Encoded({}, {} bytes)", self.version, self.body.len())
     }
 }
 
@@ -121,19 +170,6 @@ impl Snapshot {
     /// The same objects, another bundle.
     pub(crate) fn with_bundle(&self, bundle: Option<Arc<TrustBundle>>) -> Self {
         Self { index: Arc::clone(&self.index), bundle, addresses: Arc::clone(&self.addresses) }
-    }
-
-    /// What `who` gets for `name`.
-    pub(crate) fn resource(&self, who: &Subscriber, kind: Type, name: &str) -> Result<Encoded, Denial> {
-        may_have(&self.index, who, kind, name)?;
-        match kind {
-            Type::Address => self.address(who, name),
-            Type::WorkloadSettings => {
-                translate::settings(&self.index, name).map(|settings| Encoded::of(&settings))
-            }
-            Type::TrustBundle => self.bundle.as_deref().map(|bundle| Encoded::of(&bundle_message(bundle))),
-        }
-        .ok_or(Denial::Absent)
     }
 
     fn address(&self, who: &Subscriber, name: &str) -> Option<Encoded> {
@@ -160,6 +196,29 @@ impl Snapshot {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<String, Encoded>> {
         self.addresses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Serves for Snapshot {
+    const TYPES: &'static [Type] = Type::MESH;
+    const PART: &'static str = "the controller";
+
+    fn resource(&self, who: &Subscriber, kind: Type, name: &str) -> Result<Encoded, Denial> {
+        may_have(&self.index, who, kind, name)?;
+        match kind {
+            Type::Address => self.address(who, name),
+            Type::WorkloadSettings => {
+                translate::settings(&self.index, name).map(|settings| Encoded::of(&settings))
+            }
+            Type::TrustBundle => self.bundle.as_deref().map(|bundle| Encoded::of(&bundle_message(bundle))),
+            Type::Listener | Type::Certificate | Type::Backend | Type::Route | Type::HttpsHost => None,
+        }
+        .ok_or(Denial::Absent)
+    }
+
+    /// Nobody gets all of the mesh.
+    fn names(&self, _: &Subscriber, _: Type) -> Result<Vec<Arc<str>>, Denial> {
+        Err(Denial::Absent)
     }
 }
 

@@ -5,17 +5,20 @@ pub(crate) mod cluster;
 pub mod directory;
 pub mod parse;
 pub mod policy;
+pub mod tls_secret;
 
 use std::{fmt, sync::Arc};
 
 use k8s_openapi::{
     api::{
-        core::v1::{Namespace, Pod, Service, ServiceAccount},
+        core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
         discovery::v1::EndpointSlice,
+        networking::v1::{Ingress, IngressClass},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use policy::PolicyObject;
+use tls_secret::TlsSecret;
 
 /// One object and where it stands.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +36,11 @@ pub enum Kind {
     EndpointSlice(Box<EndpointSlice>),
     Pod(Box<Pod>),
     Policy(Box<PolicyObject>),
+    Ingress(Box<Ingress>),
+    IngressClass(Box<IngressClass>),
+    Node(Box<Node>),
+    /// Of a directory, and only where it is asked for them; in a cluster they are asked for by name (`edge::secrets`).
+    Secret(Box<TlsSecret>),
     /// Not ours: Deployments, ConfigMaps, ... Counted, not used.
     Other {
         api_version: String,
@@ -77,10 +85,38 @@ impl Object {
             Kind::EndpointSlice(o) => ("EndpointSlice", &o.metadata),
             Kind::Pod(o) => ("Pod", &o.metadata),
             Kind::Policy(o) => return Some(("AuthorizationPolicy", o.namespace.clone(), o.name.clone())),
+            Kind::Ingress(o) => ("Ingress", &o.metadata),
+            Kind::IngressClass(o) => return Some(("IngressClass", String::new(), name(&o.metadata))),
+            Kind::Node(o) => return Some(("Node", String::new(), name(&o.metadata))),
+            Kind::Secret(o) => return Some(("Secret", o.namespace.clone(), o.name.clone())),
             Kind::Other { .. } => return None,
         };
         Some((kind, namespace(meta), name(meta)))
     }
+}
+
+impl Kind {
+    /// What the mesh is made of; the rest is edge's, or nobody's.
+    pub(crate) fn is_of_the_mesh(&self) -> bool {
+        match self {
+            Self::Namespace(_)
+            | Self::ServiceAccount(_)
+            | Self::Service(_)
+            | Self::EndpointSlice(_)
+            | Self::Pod(_)
+            | Self::Policy(_) => true,
+            Self::Ingress(_)
+            | Self::IngressClass(_)
+            | Self::Node(_)
+            | Self::Secret(_)
+            | Self::Other { .. } => false,
+        }
+    }
+}
+
+/// Annotations of an Ingress that mean something to a controller like ours: to us, or to the one that it was written for.
+pub(crate) fn is_ingress_setting(key: &str) -> bool {
+    INGRESS_SETTINGS.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// As kubectl does: no namespace means "default".
@@ -115,6 +151,19 @@ impl fmt::Display for ManifestError {
         write!(f, ": {}", self.message)
     }
 }
+
+/// Of an IngressClass.
+pub(crate) const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
+/// Prefixes.
+const INGRESS_SETTINGS: [&str; 7] = [
+    "kubernetes.io/ingress.class",
+    "kubernetes.io/tls-acme",
+    "nginx.ingress.kubernetes.io/",
+    "cert-manager.io/",
+    "acme.cert-manager.io/",
+    "certmanager.k8s.io/",
+    "signet.dev/",
+];
 
 #[cfg(test)]
 mod tests;

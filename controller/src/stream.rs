@@ -21,15 +21,14 @@ use tracing::{debug, info, warn};
 
 use crate::{
     metrics::Metrics,
-    resources::{Snapshot, Subscriber, Type},
+    resources::{Serves, Subscriber},
     streams::{Seat, Streams},
     subscriptions::{Answer, Breach},
 };
 
 /// The gRPC service.
-#[derive(Clone)]
-pub(crate) struct Discovery {
-    pub(crate) snapshots: watch::Receiver<Arc<Snapshot>>,
+pub(crate) struct Discovery<S> {
+    pub(crate) snapshots: watch::Receiver<Arc<S>>,
     pub(crate) streams: Arc<Streams>,
     pub(crate) trust: Arc<Trust>,
     pub(crate) algorithms: WebPkiSupportedAlgorithms,
@@ -37,8 +36,21 @@ pub(crate) struct Discovery {
     pub(crate) drain: Drain,
 }
 
+impl<S> Clone for Discovery<S> {
+    fn clone(&self) -> Self {
+        Self {
+            snapshots: self.snapshots.clone(),
+            streams: Arc::clone(&self.streams),
+            trust: Arc::clone(&self.trust),
+            algorithms: self.algorithms,
+            metrics: Arc::clone(&self.metrics),
+            drain: self.drain.clone(),
+        }
+    }
+}
+
 #[tonic::async_trait]
-impl AggregatedDiscoveryService for Discovery {
+impl<S: Serves> AggregatedDiscoveryService for Discovery<S> {
     type DeltaAggregatedResourcesStream = stream::Map<ReceiverStream<Boxed>, fn(Boxed) -> Unboxed>;
 
     async fn delta_aggregated_resources(
@@ -51,7 +63,7 @@ impl AggregatedDiscoveryService for Discovery {
             warn!(id = %who.id, address = %who.address, "discovery stream refused: it has too many already");
             return Err(Status::resource_exhausted("too many discovery streams of this workload"));
         };
-        let (responses, stream) = mpsc::channel(Type::ALL.len() + 1); // one in flight per type, and the end: never full
+        let (responses, stream) = mpsc::channel(S::TYPES.len() + 1); // one in flight per type, and the end: never full
         let session = Session { discovery: self.clone(), peer, who, seat, responses, ack_by: None };
         self.drain.spawn(session.run(request.into_inner()));
         Ok(Response::new(ReceiverStream::new(stream).map(|response| response.map(|response| *response))))
@@ -76,8 +88,8 @@ type Boxed = Result<Box<DeltaDiscoveryResponse>, Status>;
 type Unboxed = Result<DeltaDiscoveryResponse, Status>;
 
 /// One stream's life.
-struct Session {
-    discovery: Discovery,
+struct Session<S> {
+    discovery: Discovery<S>,
     peer: Arc<Peer>,
     who: Subscriber,
     seat: Seat,
@@ -86,7 +98,7 @@ struct Session {
     ack_by: Option<Instant>,
 }
 
-impl Session {
+impl<S: Serves> Session<S> {
     async fn run(mut self, mut requests: Streaming<DeltaDiscoveryRequest>) {
         let metrics = Arc::clone(&self.discovery.metrics);
         metrics.streams.inc();
@@ -111,7 +123,7 @@ impl Session {
             let ack_by = self.ack_by;
             tokio::select! {
                 biased;
-                () = self.discovery.drain.stopping() => return Some(Status::unavailable("the controller stops")),
+                () = self.discovery.drain.stopping() => return Some(stops::<S>()),
                 () = self.responses.closed() => return None,
                 () = sleep_until(expiry) => {
                     return Some(Status::unauthenticated("your certificate expired; come back with the next one"));
@@ -127,7 +139,7 @@ impl Session {
                 }
                 changed = snapshots.changed() => match changed {
                     Ok(()) => self.seat.subscriptions().touch(),
-                    Err(_) => return Some(Status::unavailable("the controller stops")),
+                    Err(_) => return Some(stops::<S>()),
                 },
                 message = requests.message() => match message {
                     Ok(Some(request)) => if let Err(status) = self.take(request) { return Some(status) },
@@ -161,7 +173,7 @@ impl Session {
             Answer::Ack(kind) => self.seat.nack(kind, None),
             Answer::Nack { kind, names, why } => {
                 let shown = names.iter().take(NACK_NAMES).map(|name| &**name).collect::<Vec<_>>().join(", ");
-                warn!(id = %self.who.id, address = %self.who.address, kind = kind.word(), names = %shown, %why, "a proxy rejected what we sent");
+                warn!(id = %self.who.id, address = %self.who.address, kind = kind.word(), names = %shown, %why, "a data plane rejected what we sent");
                 metrics.nacks(kind.word());
                 self.seat.nack(kind, Some(format!("{} {shown}: {why}", kind.word())));
             }
@@ -171,8 +183,8 @@ impl Session {
     }
 
     /// Sends what is due. `None`: the client has gone.
-    async fn push(&mut self, snapshot: &Snapshot) -> Option<()> {
-        for kind in Type::ALL {
+    async fn push(&mut self, snapshot: &S) -> Option<()> {
+        for kind in S::TYPES.iter().copied() {
             let (who, metrics) = (&self.who, &self.discovery.metrics);
             let refused = |name: &str, word: &'static str| {
                 warn!(id = %who.id, address = %who.address, kind = kind.word(), name, reason = word, "subscription refused");
@@ -193,6 +205,10 @@ impl Session {
         let now = UnixTime::since_unix_epoch(Duration::from_secs(clock::unix_now().unsigned_abs()));
         verifier.check_chain(&self.peer.chain, now).is_ok()
     }
+}
+
+fn stops<S: Serves>() -> Status {
+    Status::unavailable(format!("{} stops", S::PART))
 }
 
 /// How long the peer's leaf is still valid.

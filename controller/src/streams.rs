@@ -11,8 +11,11 @@ use crate::{
 };
 
 /// The discovery streams that are open now.
-#[derive(Debug, Default)]
-pub(crate) struct Streams(Mutex<HashMap<Subscriber, Open>>);
+#[derive(Debug)]
+pub(crate) struct Streams {
+    served: &'static [Type],
+    open: Mutex<HashMap<Subscriber, Open>>,
+}
 
 #[derive(Debug, Default)]
 struct Open {
@@ -21,6 +24,11 @@ struct Open {
 }
 
 impl Streams {
+    /// Of a process that serves these types.
+    pub(crate) fn new(served: &'static [Type]) -> Self {
+        Self { served, open: Mutex::default() }
+    }
+
     /// A place for one more stream; `None` when this subscriber has [`MAX_STREAMS`].
     pub(crate) fn open(self: &Arc<Self>, who: &Subscriber) -> Option<Seat> {
         let mut all = self.lock();
@@ -28,7 +36,7 @@ impl Streams {
         if open.streams.len() >= MAX_STREAMS {
             return None;
         }
-        let subscriptions = Arc::<Mutex<Subscriptions>>::default();
+        let subscriptions = Arc::new(Mutex::new(Subscriptions::new(self.served)));
         open.streams.push(Arc::clone(&subscriptions));
         Some(Seat { streams: Arc::clone(self), who: who.clone(), subscriptions })
     }
@@ -51,7 +59,7 @@ impl Streams {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<Subscriber, Open>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

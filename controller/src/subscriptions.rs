@@ -7,11 +7,12 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use signet_api::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
 
-use crate::resources::{Denial, Encoded, Snapshot, Subscriber, Type};
+use crate::resources::{ALL, Denial, Encoded, Serves, Subscriber, Type};
 
 /// The subscriptions of one stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Subscriptions {
+    served: &'static [Type],
     types: BTreeMap<Type, Subscribed>,
     /// Names over all types.
     names: usize,
@@ -21,6 +22,8 @@ pub(crate) struct Subscriptions {
 #[derive(Debug, Default)]
 struct Subscribed {
     names: BTreeMap<Arc<str>, Held>,
+    /// It asked for [`ALL`]: `names` are those that it was told of, and others that it asked for make no difference.
+    all: bool,
     /// Something may have changed since the last look.
     due: bool,
     in_flight: Option<InFlight>,
@@ -69,9 +72,17 @@ pub(crate) enum Breach {
 }
 
 impl Subscriptions {
+    /// Of a stream that serves these types.
+    pub(crate) fn new(served: &'static [Type]) -> Self {
+        Self { served, types: BTreeMap::new(), names: 0, nonces: 0 }
+    }
+
     /// Takes one request in.
     pub(crate) fn request(&mut self, request: DeltaDiscoveryRequest) -> Result<Answer, Breach> {
-        let kind = Type::parse(&request.type_url)
+        let mut served = self.served.iter();
+        let kind = served
+            .find(|kind| kind.url() == request.type_url)
+            .copied()
             .ok_or_else(|| Breach::UnknownType(request.type_url.chars().take(SHOWN).collect()))?;
         let all = request.resource_names_subscribe.iter().chain(request.initial_resource_versions.keys());
         if let Some(long) = all.map(String::len).find(|len| *len > MAX_NAME_BYTES) {
@@ -80,14 +91,23 @@ impl Subscriptions {
         let subscribed = self.types.entry(kind).or_default();
         let resumed = if subscribed.begun { BTreeMap::new() } else { request.initial_resource_versions };
         subscribed.begun = true;
-        for name in request.resource_names_unsubscribe {
+        if request.resource_names_subscribe.iter().any(|name| name == ALL) {
+            self.names -= if subscribed.all { 0 } else { subscribed.names.len() };
+            subscribed.all_of(&resumed);
+        }
+        if subscribed.all && request.resource_names_unsubscribe.iter().any(|name| name == ALL) {
+            (subscribed.all, subscribed.names) = (false, BTreeMap::new());
+        }
+        // By "*" it has every name already.
+        let (subscribe, unsubscribe) = match subscribed.all {
+            true => (Vec::new(), Vec::new()),
+            false => (request.resource_names_subscribe, request.resource_names_unsubscribe),
+        };
+        for name in unsubscribe {
             self.names -= usize::from(subscribed.names.remove(name.as_str()).is_some());
         }
-        for name in request.resource_names_subscribe {
-            let held = match resumed.get(&name) {
-                Some(version) if version.len() <= MAX_NAME_BYTES => Held::Version(version.as_str().into()),
-                _ => Held::Nothing, // asked again: sent again
-            };
+        for name in subscribe {
+            let held = Held::brought(resumed.get(&name)); // asked again: sent again
             self.names += usize::from(subscribed.names.insert(name.into(), held).is_none());
             subscribed.due = true;
             if self.names > MAX_NAMES {
@@ -126,10 +146,10 @@ impl Subscriptions {
 
     /// The next response of `kind`, if one is due and none is in flight. Every name that is refused is told to `refused` with
     /// the rule that refused it, once until the answer changes; its subscriber sees it as removed, like one that is not there.
-    pub(crate) fn next(
+    pub(crate) fn next<S: Serves>(
         &mut self,
         kind: Type,
-        snapshot: &Snapshot,
+        snapshot: &S,
         who: &Subscriber,
         mut refused: impl FnMut(&str, &'static str),
     ) -> Option<DeltaDiscoveryResponse> {
@@ -140,6 +160,7 @@ impl Subscriptions {
         let mut response = DeltaDiscoveryResponse { type_url: kind.url().to_owned(), ..Default::default() };
         let (mut names, mut bytes) = (Vec::new(), 0);
         subscribed.due = false;
+        subscribed.look(kind, snapshot, who);
         for (name, held) in &mut subscribed.names {
             if bytes > MAX_RESPONSE_BYTES {
                 subscribed.due = true; // the rest comes after the ACK
@@ -166,6 +187,9 @@ impl Subscriptions {
             }
             names.push(Arc::clone(name));
         }
+        if subscribed.all {
+            subscribed.names.retain(|_, held| *held != Held::Absence); // told, and not ours to remember
+        }
         if names.is_empty() {
             return None;
         }
@@ -176,10 +200,46 @@ impl Subscriptions {
     }
 }
 
+impl Subscribed {
+    /// It holds the versions that it brought along; on a stream that goes on, asking again is asking for everything again.
+    fn all_of(&mut self, resumed: &BTreeMap<String, String>) {
+        let brought = resumed.iter().take(MAX_NAMES);
+        self.names =
+            brought.map(|(name, version)| (name.as_str().into(), Held::brought(Some(version)))).collect();
+        (self.all, self.due) = (true, true);
+    }
+
+    /// Takes in the names that [`ALL`] stands for now. Whoever may not have them is answered as for any other name.
+    fn look<S: Serves>(&mut self, kind: Type, snapshot: &S, who: &Subscriber) {
+        if !self.all {
+            return;
+        }
+        match snapshot.names(who, kind) {
+            Ok(names) => {
+                for name in names {
+                    self.names.entry(name).or_insert(Held::Nothing);
+                }
+            }
+            Err(_) => (self.all, self.names) = (false, [(ALL.into(), Held::Nothing)].into()),
+        }
+    }
+}
+
+impl Held {
+    /// What a client says that it holds.
+    fn brought(version: Option<&String>) -> Self {
+        match version {
+            Some(version) if version.len() <= MAX_NAME_BYTES => Self::Version(version.as_str().into()),
+            _ => Self::Nothing,
+        }
+    }
+}
+
 /// Names of one stream: a proxy subscribes to what it dials, and 10 000 destinations are a whole large cluster.
 pub(crate) const MAX_NAMES: usize = 10_000;
-/// A host has at most 253 bytes (RFC 1035), "<namespace>/<pod>" 63 + 1 + 253.
-pub(crate) const MAX_NAME_BYTES: usize = 320;
+/// A host has at most 253 bytes (RFC 1035), "<namespace>/<pod>" 63 + 1 + 253; a route of edge is the longest,
+/// "ingress/<namespace>/<name>/*.<host>".
+pub(crate) const MAX_NAME_BYTES: usize = 640;
 /// A response is closed once it is longer: two of them stay below gRPC's default limit of 4 MiB.
 const MAX_RESPONSE_BYTES: usize = 1 << 20;
 /// Characters of a client's words that we repeat.

@@ -17,6 +17,7 @@ pub enum Spot {
     PodAnnotation,
     NamespaceLabel,
     NamespaceAnnotation,
+    IngressAnnotation,
 }
 
 /// What is wrong with `key` standing at `spot`: not one of ours although it says `signet.dev/`, with its nearest neighbour
@@ -50,6 +51,7 @@ impl Spot {
             Self::PodAnnotation => "Pod annotation",
             Self::NamespaceLabel => "Namespace label",
             Self::NamespaceAnnotation => "Namespace annotation",
+            Self::IngressAnnotation => "Ingress annotation",
         }
     }
 }
@@ -162,6 +164,7 @@ const KEYS: &[(&str, &[Spot])] = &[
     (pod::MTLS, &[Spot::NamespaceLabel]),
     (pod::TRUST, &[Spot::NamespaceLabel]),
     (pod::PERMISSIVE_PORTS, &[Spot::PodAnnotation, Spot::NamespaceAnnotation]),
+    (pod::HOSTS, &[Spot::NamespaceAnnotation]),
     (pod::UPSTREAMS, &[Spot::PodAnnotation]),
     (pod::INBOUND, &[Spot::PodAnnotation]),
     (pod::EXCLUDE_INBOUND_PORTS, &[Spot::PodAnnotation]),

@@ -4,8 +4,11 @@ pub use spiffe::{SpiffeId, TrustDomain};
 
 /// The namespace of our own parts; in directory mode too, where no such Namespace object exists.
 pub const SYSTEM_NAMESPACE: &str = "signet-system";
-/// The namespace of the gateways, apart from ours: they face strangers.
+/// The namespace of gateways, apart from ours: they face strangers, and in hostport mode they need ports of the node, which ours
+/// forbids.
 pub const GATEWAY_NAMESPACE: &str = "signet-gateway";
+/// The namespace of what edge stores: claims of hosts and, later, keys of ACME certificates.
+pub const EDGE_NAMESPACE: &str = "signet-edge";
 
 /// Parses a workload's SPIFFE ID and accepts one spelling only.
 ///
@@ -55,19 +58,19 @@ pub fn controller(domain: &TrustDomain) -> SpiffeId {
     of(domain, SYSTEM_NAMESPACE, "controller").expect("both segments are valid")
 }
 
-/// The ID of the injector, whose webhook has a certificate for its DNS name beside it.
-pub fn injector(domain: &TrustDomain) -> SpiffeId {
-    of(domain, SYSTEM_NAMESPACE, "injector").expect("both segments are valid")
-}
-
-/// The pinned ID of edge, which tells gateways what they serve.
+/// The pinned ID of edge, which tells gateways what to serve.
 pub fn edge(domain: &TrustDomain) -> SpiffeId {
     of(domain, SYSTEM_NAMESPACE, "edge").expect("both segments are valid")
 }
 
-/// The ID of every gateway: who has it gets the keys of the edge.
+/// The pinned ID of every gateway: who alone gets edge keys.
 pub fn gateway(domain: &TrustDomain) -> SpiffeId {
     of(domain, GATEWAY_NAMESPACE, "gateway").expect("both segments are valid")
+}
+
+/// The ID of the injector, whose webhook has a certificate for its DNS name beside it.
+pub fn injector(domain: &TrustDomain) -> SpiffeId {
+    of(domain, SYSTEM_NAMESPACE, "injector").expect("both segments are valid")
 }
 
 /// A string that is not the SPIFFE ID of a workload, and why.

@@ -81,6 +81,8 @@ pub const MTLS: &str = "signet.dev/mtls";
 pub const PERMISSIVE_PORTS: &str = "signet.dev/permissive-ports";
 pub const UPSTREAMS: &str = "signet.dev/upstreams";
 pub const INBOUND: &str = "signet.dev/inbound";
+/// "app.example.com, *.team.example": hosts that belong to a namespace, whoever asks for them.
+pub const HOSTS: &str = "signet.dev/hosts";
 /// "9100, 9200": ports of the pod that capture leaves alone.
 pub const EXCLUDE_INBOUND_PORTS: &str = "signet.dev/exclude-inbound-ports";
 /// "5432": destination ports that capture leaves alone.

@@ -8,12 +8,12 @@ use signet_core::identity::SYSTEM_NAMESPACE;
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use super::call;
 use crate::{
     brought::{CA_CRT, SECRET, TLS_CRT, TLS_KEY},
     state::{Offer, Secret as Key},
     store::StoreError,
 };
+use signet_lease::call;
 
 /// Secret [`NAME`] in our namespace. Its type is not asked for: what is in it decides.
 pub(crate) struct IntermediateSecret {
@@ -57,8 +57,8 @@ const NAME: &str = "signet-ca-intermediate";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::double::{Double, Fault};
     use serde_json::json;
+    use signet_lease::double::{Double, Fault};
 
     const PATH: &str = "/api/v1/namespaces/signet-system/secrets/signet-ca-intermediate";
 

@@ -21,10 +21,10 @@ use signet_core::{
     identity::{self, NotASpiffeId, SpiffeId, TrustDomain},
     pod::TOKEN_AUDIENCE,
 };
+use signet_lease::{NoAnswer, call};
 use tokio::{sync::Semaphore, time::timeout};
 use tonic::Code;
 
-use super::{NoAnswer, call};
 use crate::callers::Pod;
 
 /// Asks the API server about tokens, within limits.

@@ -7,10 +7,11 @@ use kube::{
     api::{ObjectMeta, PostParams},
 };
 use signet_core::identity::SYSTEM_NAMESPACE;
+use signet_lease::{NoAnswer, call};
 use tokio::runtime::Handle;
 use zeroize::Zeroizing;
 
-use super::{MANAGER, NoAnswer, call, labels};
+use super::{MANAGER, labels};
 use crate::{
     state::State,
     store::{Store, StoreError, next_version, parse},
@@ -94,11 +95,9 @@ const PLACE: &str = "Secret signet-system/signet-ca";
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        cluster::double::{Double, Fault},
-        state::{Role, Root, Secret as Key},
-    };
+    use crate::state::{Role, Root, Secret as Key};
     use serde_json::json;
+    use signet_lease::double::{Double, Fault};
 
     fn state() -> State {
         let root = Root {

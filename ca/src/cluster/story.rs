@@ -19,6 +19,7 @@ use signet_core::{
     tls::{self, Generation, anonymous_client, mesh_provider},
     trust::Trust,
 };
+use signet_lease::double::{Double, Fault};
 use signet_link::{Target, client};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -27,10 +28,7 @@ use tokio::{
 };
 use tonic::Code;
 
-use super::{
-    double::{Double, Fault},
-    reviews::tests::{POD, accepted, token},
-};
+use super::reviews::tests::{POD, accepted, token};
 use crate::{Args, Ca};
 
 const SECRET: &str = "/api/v1/namespaces/signet-system/secrets/signet-ca";

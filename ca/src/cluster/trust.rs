@@ -30,14 +30,12 @@ use signet_core::{
     identity::SYSTEM_NAMESPACE,
     pod::{INJECT, TRUST, TRUST_BUNDLE_KEY, TRUST_CONFIG_MAP},
 };
+use signet_lease::{Lease, NoAnswer, call, clock::Clock};
 use tokio::{runtime::Handle, sync::watch, time::timeout};
 use tracing::{info, warn};
 
-use super::{MANAGER, NoAnswer, call, labels, lease::Lease};
-use crate::{
-    clock::Clock,
-    publication::{CannotPublish, Publication},
-};
+use super::{MANAGER, labels};
+use crate::publication::{CannotPublish, Publication};
 
 /// Publishes what [`Publication::publish`] was last told to, while the Lease is ours.
 pub(crate) struct TrustMaps {

@@ -11,6 +11,7 @@ use crate::{
     answers::{PodExplanation, ServiceExplanation},
     build::{Manifest, mesh, namespace, objects, pod, service},
     index::{Membership, Mesh},
+    source::cluster::Watched,
 };
 use signet_api::{ADDRESS, xds::DeltaDiscoveryRequest};
 
@@ -30,8 +31,8 @@ fn admin() -> Admin {
     Admin {
         snapshots: watch::channel(Arc::new(Snapshot::new(Arc::new(index), None))).1,
         manifests: watch::channel(Arc::default()).1,
-        health: Some(Health::default()),
-        streams: Arc::default(),
+        health: Some(Health::of(Watched::MESH)),
+        streams: Arc::new(Streams::new(Type::MESH)),
         reports: Arc::default(),
         metrics: signet_core::telemetry::Metrics::new().share(),
     }
@@ -88,7 +89,7 @@ async fn endpoints_of_a_pod_are_what_its_stream_asked_for_or_the_one_that_is_ask
     let want = [line("10.96.0.1", "service", "nothing"), line("nobody.shop", "absent", "nothing")];
     assert_eq!(shown(&all.hosts), want);
     let snapshot = admin.snapshots.borrow().clone();
-    seat.subscriptions().next(Type::Address, &snapshot, &who, |_, _| {}).unwrap();
+    seat.subscriptions().next(Type::Address, &*snapshot, &who, |_, _| {}).unwrap();
     let all: Endpoints = read(&admin, "/v1/endpoints?from=shop/web").await;
     assert_eq!(
         shown(&all.hosts),

@@ -1,3 +1,4 @@
+use k8s_openapi::jiff::Timestamp;
 use serde_json::json;
 use signet_core::telemetry;
 use tokio::time::advance;
@@ -135,8 +136,10 @@ fn an_events_name_is_a_dns_name_of_at_most_253_bytes_whatever_the_pod_is_called(
     let index = index([namespace("shop"), new("web"), new(&long)]);
     for name in ["web", &long] {
         let pod = index.pod("shop", name).unwrap();
-        let (event, other) =
-            (super::name(pod, &Obstacle::NotAsked), super::name(pod, &Obstacle::HostNetwork));
+        let (event, other) = (
+            events::name(&warning(pod, &Obstacle::NotAsked)),
+            events::name(&warning(pod, &Obstacle::HostNetwork)),
+        );
         assert!(event.len() <= 253 && event != other && !event.contains("-."), "{event}");
     }
 }

@@ -1,7 +1,8 @@
-//! A cluster's objects: five watches -> what each kind holds -> one change at a time for who builds the index.
+//! A cluster's objects: a watch for each kind that this process follows -> what each holds -> one change at a time for who
+//! builds the index.
 //!
-//! Stale beats empty, and half is worse than nothing: nobody is answered before each of the five kinds was listed whole, and
-//! from then on everything known stays in use, through broken watches, API servers that are down and lists that take their
+//! Stale beats empty, and half is worse than nothing: nobody is answered before each of the kinds was listed whole, and from
+//! then on everything known stays in use, through broken watches, API servers that are down and lists that take their
 //! time, until something newer is there as a whole.
 
 mod store;
@@ -23,8 +24,9 @@ use std::{
 
 use futures_util::StreamExt as _;
 use k8s_openapi::api::{
-    core::v1::{Namespace, Pod, Service, ServiceAccount},
+    core::v1::{Namespace, Node, Pod, Service, ServiceAccount},
     discovery::v1::EndpointSlice,
+    networking::v1::{Ingress, IngressClass},
 };
 use kube::{
     Api, Client, Resource,
@@ -42,7 +44,7 @@ use tracing::{info, warn};
 use super::Object;
 use crate::metrics::Metrics;
 
-/// The kinds that are watched; nobody is answered before all of them are known.
+/// The kinds that are watched; nobody is answered before all those of its process are known.
 #[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
 pub(crate) enum Watched {
     Namespaces,
@@ -50,11 +52,25 @@ pub(crate) enum Watched {
     Services,
     EndpointSlices,
     Pods,
+    Ingresses,
+    IngressClasses,
+    Nodes,
 }
 
 impl Watched {
-    pub(crate) const ALL: [Self; 5] =
-        [Self::Namespaces, Self::ServiceAccounts, Self::Services, Self::EndpointSlices, Self::Pods];
+    /// The controller's.
+    pub(crate) const MESH: &[Self] =
+        &[Self::Namespaces, Self::ServiceAccounts, Self::Services, Self::EndpointSlices, Self::Pods];
+    /// Edge's. Secrets are not among them: they are asked for by name (`edge::secrets`).
+    pub(crate) const EDGE: &[Self] = &[
+        Self::Namespaces,
+        Self::Services,
+        Self::EndpointSlices,
+        Self::Pods,
+        Self::Ingresses,
+        Self::IngressClasses,
+        Self::Nodes,
+    ];
 
     /// As in RBAC rules.
     pub(crate) fn word(self) -> &'static str {
@@ -64,6 +80,9 @@ impl Watched {
             Self::Services => "services",
             Self::EndpointSlices => "endpointslices",
             Self::Pods => "pods",
+            Self::Ingresses => "ingresses",
+            Self::IngressClasses => "ingressclasses",
+            Self::Nodes => "nodes",
         }
     }
 }
@@ -78,18 +97,21 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Begins to watch, until `drain` stops.
-    pub(crate) fn watch(client: &Client, metrics: &Arc<Metrics>, drain: &Drain) -> Self {
+    /// Begins to watch these kinds, until `drain` stops.
+    pub(crate) fn watch(
+        client: &Client,
+        kinds: &'static [Watched],
+        metrics: &Arc<Metrics>,
+        drain: &Drain,
+    ) -> Self {
         let (to, events) = mpsc::channel(QUEUE);
-        let health = Health::default();
+        let health = Health::of(kinds);
         let watch =
             Watch { client: client.clone(), to, health: health.clone(), metrics: Arc::clone(metrics) };
-        watch.clone().start::<Namespace>(Watched::Namespaces, trim::namespace, drain);
-        watch.clone().start::<ServiceAccount>(Watched::ServiceAccounts, trim::service_account, drain);
-        watch.clone().start::<Service>(Watched::Services, trim::service, drain);
-        watch.clone().start::<EndpointSlice>(Watched::EndpointSlices, trim::endpoint_slice, drain);
-        watch.start::<Pod>(Watched::Pods, trim::pod, drain);
-        let stores = Watched::ALL.into_iter().map(|kind| (kind, Store::default())).collect();
+        for kind in kinds {
+            watch.clone().start_one(*kind, drain);
+        }
+        let stores = kinds.iter().map(|kind| (*kind, Store::default())).collect();
         Self { events, stores, health, dirty: false }
     }
 
@@ -133,24 +155,30 @@ impl Cluster {
 }
 
 /// How the watches are.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Health(Arc<Mutex<BTreeMap<Watched, KindHealth>>>);
 
 #[derive(Clone, Debug, Default)]
 struct KindHealth {
+    /// It was asked for.
+    asked: bool,
     synced: bool,
     /// The API server's words, while it does not serve this kind.
     fault: Option<String>,
 }
 
 impl Health {
+    pub(crate) fn of(kinds: &[Watched]) -> Self {
+        Self(Arc::new(Mutex::new(kinds.iter().map(|kind| (*kind, KindHealth::default())).collect())))
+    }
+
     /// The kinds that were never listed whole, each with the reason where there is one: "pods: forbidden ...".
     pub(crate) fn missing(&self) -> Vec<String> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let missing = Watched::ALL.into_iter().filter_map(|kind| match all.get(&kind) {
-            None => Some(format!("{} not listed yet", kind.word())),
-            Some(KindHealth { synced: true, .. }) => None,
-            Some(KindHealth { fault, .. }) => Some(format!(
+        let missing = all.iter().filter_map(|(kind, health)| match health {
+            KindHealth { synced: true, .. } => None,
+            KindHealth { asked: false, .. } => Some(format!("{} not listed yet", kind.word())),
+            KindHealth { fault, .. } => Some(format!(
                 "{} not listed yet: {}",
                 kind.word(),
                 fault.as_deref().unwrap_or("no error so far")
@@ -166,12 +194,13 @@ impl Health {
     }
 
     fn synced(&self, kind: Watched) {
-        self.of(kind, |health| health.synced = true);
+        self.change(kind, |health| health.synced = true);
     }
 
     /// True when it is another one than before.
     fn fault(&self, kind: Watched, fault: Option<&str>) -> bool {
-        self.of(kind, |health| {
+        self.change(kind, |health| {
+            health.asked = true;
             let is_new = health.fault.as_deref() != fault;
             if is_new {
                 health.fault = fault.map(str::to_owned);
@@ -180,7 +209,7 @@ impl Health {
         })
     }
 
-    fn of<T>(&self, kind: Watched, change: impl FnOnce(&mut KindHealth) -> T) -> T {
+    fn change<T>(&self, kind: Watched, change: impl FnOnce(&mut KindHealth) -> T) -> T {
         change(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(kind).or_default())
     }
 }
@@ -195,6 +224,19 @@ struct Watch {
 }
 
 impl Watch {
+    fn start_one(self, kind: Watched, drain: &Drain) {
+        match kind {
+            Watched::Namespaces => self.start::<Namespace>(kind, trim::namespace, drain),
+            Watched::ServiceAccounts => self.start::<ServiceAccount>(kind, trim::service_account, drain),
+            Watched::Services => self.start::<Service>(kind, trim::service, drain),
+            Watched::EndpointSlices => self.start::<EndpointSlice>(kind, trim::endpoint_slice, drain),
+            Watched::Pods => self.start::<Pod>(kind, trim::pod, drain),
+            Watched::Ingresses => self.start::<Ingress>(kind, trim::ingress, drain),
+            Watched::IngressClasses => self.start::<IngressClass>(kind, trim::ingress_class, drain),
+            Watched::Nodes => self.start::<Node>(kind, trim::node, drain),
+        }
+    }
+
     fn start<K>(self, kind: Watched, trim: fn(K) -> Seen, drain: &Drain)
     where
         K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + 'static,

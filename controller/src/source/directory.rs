@@ -22,7 +22,10 @@ use sha2::{Digest as _, Sha256};
 use signet_core::clock;
 use tracing::{info, warn};
 
-use super::{Key, Kind, ManifestError, Object, parse};
+use super::{
+    Key, Kind, ManifestError, Object,
+    parse::{self, Secrets},
+};
 
 /// What a directory holds at one moment.
 #[derive(Clone, Debug, Default)]
@@ -36,6 +39,7 @@ pub struct Contents {
 /// A directory and what was last read from it.
 pub struct Directory {
     root: PathBuf,
+    secrets: Secrets,
     files: BTreeMap<Arc<str>, File>,
     /// The last error about the directory as a whole.
     fault: Option<ManifestError>,
@@ -64,7 +68,12 @@ struct Fingerprint {
 impl Directory {
     /// Touches nothing; [`Directory::poll`] reads.
     pub fn new(root: impl Into<PathBuf>) -> Self {
-        Self { root: root.into(), files: BTreeMap::new(), fault: None }
+        Self { root: root.into(), secrets: Secrets::LeftAlone, files: BTreeMap::new(), fault: None }
+    }
+
+    /// Secrets are read, too.
+    pub(crate) fn with_secrets(self) -> Self {
+        Self { secrets: Secrets::Read, ..self }
     }
 
     pub fn root(&self) -> &Path {
@@ -132,7 +141,7 @@ impl Directory {
             return false;
         }
         let (objects, mut errors) = match text.as_deref().map(std::str::from_utf8) {
-            Ok(Ok(text)) => parse::parse(&name, text),
+            Ok(Ok(text)) => parse::parse_with(&name, text, self.secrets),
             Ok(Err(e)) => {
                 (Vec::new(), vec![whole(&name, format!("not UTF-8 after byte {}", e.valid_up_to()))])
             }

@@ -3,14 +3,28 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use k8s_openapi::api::core::v1::Secret;
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_saphyr::{Budget, DuplicateKeyPolicy, Options, Spanned};
 
-use super::{Kind, ManifestError, Object, Origin, policy};
+use super::{Kind, ManifestError, Object, Origin, policy, tls_secret::TlsSecret};
 
 /// Every object of a manifest file, YAML or JSON, and what could not be read. Takes at most [`MAX_FILE_BYTES`].
 pub fn parse(file: &str, text: &str) -> (Vec<Object>, Vec<ManifestError>) {
-    let mut reader = Reader { file: file.into(), objects: Vec::new(), errors: Vec::new() };
+    parse_with(file, text, Secrets::LeftAlone)
+}
+
+/// Whether Secrets are read: only by who serves them.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Secrets {
+    #[default]
+    LeftAlone,
+    Read,
+}
+
+/// [`parse`], of Secrets too if it is asked for them.
+pub fn parse_with(file: &str, text: &str, secrets: Secrets) -> (Vec<Object>, Vec<ManifestError>) {
+    let mut reader = Reader { file: file.into(), secrets, objects: Vec::new(), errors: Vec::new() };
     if text.len() as u64 > MAX_FILE_BYTES {
         reader.fail(0, "", format!("longer than {MAX_FILE_BYTES} bytes; split it into several files"));
     } else {
@@ -57,6 +71,7 @@ fn documents(text: &str) -> impl Iterator<Item = (u64, &str)> {
 
 struct Reader {
     file: Arc<str>,
+    secrets: Secrets,
     objects: Vec<Object>,
     errors: Vec<ManifestError>,
 }
@@ -122,6 +137,10 @@ impl Reader {
             ("v1", "Service") => source.read().map(Kind::Service),
             ("v1", "Pod") => source.read().map(Kind::Pod),
             ("discovery.k8s.io/v1", "EndpointSlice") => source.read().map(Kind::EndpointSlice),
+            ("networking.k8s.io/v1", "Ingress") => source.read().map(Kind::Ingress),
+            ("networking.k8s.io/v1", "IngressClass") => source.read().map(Kind::IngressClass),
+            ("v1", "Node") => source.read().map(Kind::Node),
+            ("v1", "Secret") if self.secrets == Secrets::Read => secret(source),
             (version, "AuthorizationPolicy") if version.starts_with("signet.dev/") => {
                 Ok(Kind::Policy(Box::new(self.policy(source, line, &head))))
             }
@@ -213,6 +232,14 @@ impl Reader {
     fn fail(&mut self, line: u64, field: &str, message: String) {
         let (file, field) = (self.file.to_string(), field.to_owned());
         self.errors.push(ManifestError { file, line, field, message });
+    }
+}
+
+/// What does not parse in it is not repeated: it may be the key.
+fn secret(source: Source<'_>) -> Result<Kind, Fault> {
+    match source.read::<Secret>() {
+        Ok(secret) => Ok(Kind::Secret(Box::new(TlsSecret::new(secret)))),
+        Err(fault) => Err(Fault { message: "does not parse as it should; compare it with kubectl create secret tls NAME --cert FILE --key FILE --dry-run=client -o yaml".into(), ..fault }),
     }
 }
 

@@ -32,6 +32,7 @@ use super::*;
 use crate::{
     build::{index, namespace, pod},
     report::{Reports, Telemeter},
+    resources::{Snapshot, Type},
 };
 
 /// A controller on loopback, whose snapshot the test replaces.
@@ -68,7 +69,7 @@ impl Controller {
             Target { address: listener.local_addr().unwrap().into(), id: identity::controller(&domain) };
         let (drain, mut registry) = (Drain::new(), telemetry::Metrics::new());
         let metrics = Arc::new(Metrics::new(&mut registry));
-        let (streams, reports) = (Arc::new(Streams::default()), Arc::new(Reports::default()));
+        let (streams, reports) = (Arc::new(Streams::new(Type::MESH)), Arc::new(Reports::default()));
         let (snapshots, snapshot) = watch::channel(snapshot("127.0.0.3"));
         let discovery = Discovery {
             snapshots: snapshot.clone(),

@@ -1,7 +1,7 @@
 use super::*;
 use crate::{
     build::{index, namespace, pod},
-    resources::may_have,
+    resources::{Snapshot, may_have},
 };
 use signet_api::{ADDRESS, WORKLOAD_SETTINGS, xds};
 use signet_core::identity;
@@ -43,7 +43,7 @@ fn sent(response: &DeltaDiscoveryResponse) -> (Vec<&str>, Vec<&str>) {
 
 #[test]
 fn only_what_changed_is_sent_and_only_to_who_asked() {
-    let mut subscriptions = Subscriptions::default();
+    let mut subscriptions = Subscriptions::new(Type::MESH);
     assert_eq!(subscriptions.request(subscribe(&["10.0.0.1", "10.0.0.2", "10.0.0.9"])), Ok(Answer::None));
     let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
     assert_eq!(sent(&first), (vec!["10.0.0.1", "10.0.0.9"], vec!["10.0.0.2"]));
@@ -57,7 +57,7 @@ fn only_what_changed_is_sent_and_only_to_who_asked() {
 
 #[test]
 fn a_slow_client_gets_one_response_and_then_the_latest_state() {
-    let mut subscriptions = Subscriptions::default();
+    let mut subscriptions = Subscriptions::new(Type::MESH);
     subscriptions.request(subscribe(&["10.0.0.1", "10.0.0.2", "10.0.0.3"])).unwrap();
     let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
     for n in 0..1000 {
@@ -77,7 +77,7 @@ fn a_slow_client_gets_one_response_and_then_the_latest_state() {
 
 #[test]
 fn resuming_with_the_versions_held_sends_what_differs() {
-    let mut before = Subscriptions::default();
+    let mut before = Subscriptions::new(Type::MESH);
     before.request(subscribe(&["10.0.0.1", "10.0.0.9"])).unwrap();
     let held = next(&mut before, &snapshot("10.0.0.1")).unwrap().resources;
     let versions = held.into_iter().map(|resource| (resource.name, resource.version));
@@ -85,7 +85,7 @@ fn resuming_with_the_versions_held_sends_what_differs() {
         initial_resource_versions: versions.chain([("10.0.0.2".into(), "gone".into())]).collect(),
         ..subscribe(&["10.0.0.1", "10.0.0.9", "10.0.0.2"])
     };
-    let mut after = Subscriptions::default();
+    let mut after = Subscriptions::new(Type::MESH);
     after.request(resume.clone()).unwrap();
     let rest = next(&mut after, &snapshot("10.0.0.1")).unwrap();
     assert_eq!(sent(&rest), (vec![], vec!["10.0.0.2"]), "versions are the same on every replica");
@@ -96,7 +96,7 @@ fn resuming_with_the_versions_held_sends_what_differs() {
 
 #[test]
 fn what_is_asked_again_is_sent_again_and_what_is_left_is_not() {
-    let mut subscriptions = Subscriptions::default();
+    let mut subscriptions = Subscriptions::new(Type::MESH);
     subscriptions.request(subscribe(&["10.0.0.1", "10.0.0.9"])).unwrap();
     let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
     let again = DeltaDiscoveryRequest {
@@ -111,7 +111,7 @@ fn what_is_asked_again_is_sent_again_and_what_is_left_is_not() {
 
 #[test]
 fn a_nack_names_what_was_rejected_and_is_not_answered_by_the_same_again() {
-    let mut subscriptions = Subscriptions::default();
+    let mut subscriptions = Subscriptions::new(Type::MESH);
     subscriptions.request(subscribe(&["10.0.0.1"])).unwrap();
     let first = next(&mut subscriptions, &snapshot("10.0.0.1")).unwrap();
     let nack = subscriptions.request(answer(&first.nonce, Some("no\nsuch port"))).unwrap();
@@ -124,16 +124,16 @@ fn a_nack_names_what_was_rejected_and_is_not_answered_by_the_same_again() {
 #[test]
 fn limits_end_the_stream_by_name() {
     let unknown = DeltaDiscoveryRequest { type_url: "x".into(), ..Default::default() };
-    assert_eq!(Subscriptions::default().request(unknown), Err(Breach::UnknownType("x".into())));
+    assert_eq!(Subscriptions::new(Type::MESH).request(unknown), Err(Breach::UnknownType("x".into())));
     let long = "x".repeat(MAX_NAME_BYTES + 1);
     assert_eq!(
-        Subscriptions::default().request(subscribe(&[&long])),
+        Subscriptions::new(Type::MESH).request(subscribe(&[&long])),
         Err(Breach::LongName(MAX_NAME_BYTES + 1))
     );
     let many: Vec<String> = (0..=MAX_NAMES).map(|n| format!("{n}.shop")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    assert_eq!(Subscriptions::default().request(subscribe(&many)), Err(Breach::TooManyNames));
-    assert_eq!(Subscriptions::default().request(subscribe(&many[1..])), Ok(Answer::None));
+    assert_eq!(Subscriptions::new(Type::MESH).request(subscribe(&many)), Err(Breach::TooManyNames));
+    assert_eq!(Subscriptions::new(Type::MESH).request(subscribe(&many[1..])), Ok(Answer::None));
 }
 
 #[test]
@@ -165,7 +165,7 @@ fn settings_go_to_the_pod_whose_identity_and_address_match_and_to_nobody_else() 
     ] {
         assert_eq!(got, want, "{case}");
     }
-    let mut subscriptions = Subscriptions::default();
+    let mut subscriptions = Subscriptions::new(Type::MESH);
     let request = DeltaDiscoveryRequest { type_url: WORKLOAD_SETTINGS.into(), ..subscribe(&["shop/api"]) };
     subscriptions.request(request).unwrap();
     let mut refused = Vec::new();
@@ -197,7 +197,7 @@ fn a_dual_stack_pod_gets_its_settings_over_either_of_its_addresses_and_one_witho
     }
     // The kubelet writes the address after the proxy is there to ask.
     let early = Snapshot::new(Arc::new(index([namespace("shop"), pod("api")])), None);
-    let mut subscriptions = Subscriptions::default();
+    let mut subscriptions = Subscriptions::new(Type::MESH);
     let request = DeltaDiscoveryRequest { type_url: WORKLOAD_SETTINGS.into(), ..subscribe(&[name]) };
     subscriptions.request(request).unwrap();
     let accuse = |name: &str, word: &'static str| panic!("{name} refused: {word}");
@@ -227,4 +227,82 @@ fn who_asks_from_another_node_gets_another_answer_of_a_local_service() {
         |address: &str| snapshot.resource(&who("near", address), Type::Address, "10.96.0.1").unwrap().version;
     assert_ne!(version("10.0.0.1"), version("10.0.0.2"));
     assert_eq!(version("10.0.0.1"), version("10.0.0.1"));
+}
+
+/// What edge is to its stream: named things for one who may have them.
+struct Everything(BTreeMap<&'static str, &'static str>);
+
+impl Serves for Everything {
+    const TYPES: &'static [Type] = Type::MESH;
+    const PART: &'static str = "a test";
+
+    fn resource(&self, who: &Subscriber, _: Type, name: &str) -> Result<Encoded, Denial> {
+        self.names(who, Type::Address)?;
+        self.0.get(name).map(|text| Encoded::of(&(*text).to_owned())).ok_or(Denial::Absent)
+    }
+
+    fn names(&self, who: &Subscriber, _: Type) -> Result<Vec<Arc<str>>, Denial> {
+        match who.id.path() {
+            "/ns/shop/sa/api" => Ok(self.0.keys().map(|name| (*name).into()).collect()),
+            _ => Err(Denial::Refused("not_api")),
+        }
+    }
+}
+
+#[test]
+fn a_subscription_to_everything_gets_all_and_then_what_changes_comes_and_goes() {
+    let mut subscriptions = Subscriptions::new(Type::MESH);
+    let next = |subscriptions: &mut Subscriptions, all: &Everything| {
+        subscriptions.touch();
+        let response =
+            subscriptions.next(Type::Address, all, &who("api", "10.0.0.1"), |_, _| panic!("refused"))?;
+        let told = sent(&response);
+        let told = (told.0.join(" "), told.1.join(" "));
+        subscriptions.request(answer(&response.nonce, None)).unwrap();
+        Some(told)
+    };
+    subscriptions.request(subscribe(&["*"])).unwrap();
+    let first = Everything([("a", "1"), ("b", "1")].into());
+    assert_eq!(next(&mut subscriptions, &first), Some(("a b".into(), String::new())));
+    assert_eq!(next(&mut subscriptions, &first), None, "nothing changed");
+    let second = Everything([("b", "2"), ("c", "1")].into());
+    assert_eq!(next(&mut subscriptions, &second), Some(("b c".into(), "a".into())));
+    assert_eq!(next(&mut subscriptions, &second), None, "what is gone is told once");
+    assert_eq!(subscriptions.names(), 0, "they are ours, not the client's");
+    // Another stream brings along what it holds.
+    let versions = ["a", "b"].map(|name| {
+        let held = first.resource(&who("api", "10.0.0.1"), Type::Address, name).unwrap();
+        (name.to_owned(), held.version.to_string())
+    });
+    let mut after = Subscriptions::new(Type::MESH);
+    after
+        .request(DeltaDiscoveryRequest { initial_resource_versions: versions.into(), ..subscribe(&["*"]) })
+        .unwrap();
+    assert_eq!(next(&mut after, &second), Some(("b c".into(), "a".into())));
+    after
+        .request(DeltaDiscoveryRequest { resource_names_unsubscribe: vec!["*".into()], ..subscribe(&[]) })
+        .unwrap();
+    assert_eq!(next(&mut after, &first), None);
+}
+
+#[test]
+fn who_may_not_have_everything_learns_no_name_of_it_and_is_accused_once() {
+    let all = Everything([("a", "1")].into());
+    let mut subscriptions = Subscriptions::new(Type::MESH);
+    let versions = [("a".to_owned(), "guessed".to_owned())].into();
+    subscriptions
+        .request(DeltaDiscoveryRequest { initial_resource_versions: versions, ..subscribe(&["*", "a"]) })
+        .unwrap();
+    let mut refused = Vec::new();
+    let mut look = |subscriptions: &mut Subscriptions| {
+        subscriptions.touch();
+        subscriptions.next(Type::Address, &all, &who("db", "10.0.0.9"), |name, word| {
+            refused.push(format!("{name} {word}"));
+        })
+    };
+    let response = look(&mut subscriptions).unwrap();
+    assert_eq!(sent(&response), (vec![], vec!["*"]));
+    subscriptions.request(answer(&response.nonce, None)).unwrap();
+    assert_eq!(look(&mut subscriptions), None);
+    assert_eq!(refused, ["* not_api"]);
 }

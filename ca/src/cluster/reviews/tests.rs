@@ -1,8 +1,8 @@
 //! Against an API server in memory: what is asked, what is believed.
 
 use super::*;
-use crate::cluster::double::{Double, Fault};
 use serde_json::{Value, json};
+use signet_lease::double::{Double, Fault};
 use std::net::Ipv4Addr;
 
 pub(crate) const NOW: i64 = 1_800_000_000;

@@ -1,9 +1,10 @@
 //! Against an API server in memory, on a running clock that only moves when told to.
 
 use super::*;
-use crate::cluster::double::{Double, Fault};
+use crate::cluster::PART;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair};
 use serde_json::Value;
+use signet_lease::double::{Double, Fault};
 use std::sync::atomic::AtomicI64;
 
 const HOOK: &str = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations/signet-injector";
@@ -31,7 +32,8 @@ impl World {
         let (api, now) = (Double::default(), Arc::new(AtomicI64::new(1000)));
         let running = Arc::clone(&now);
         let running: Clock = Arc::new(move || running.load(Ordering::SeqCst));
-        let lease = Lease::new(api.client(), "us".into(), Arc::clone(&running), Arc::new(|| 1_800_000_000));
+        let lease =
+            Lease::new(api.client(), PART, "us".into(), Arc::clone(&running), Arc::new(|| 1_800_000_000));
         lease.turn().await.unwrap();
         let maps = TrustMaps::new(api.client(), Handle::current(), lease, running);
         let bundle = TrustBundle::new(1, vec![root(), root()], vec![]).unwrap();

@@ -177,16 +177,32 @@ impl Double {
     async fn answer(&self, request: Request<kube::client::Body>) -> Response<Body> {
         let (head, body) = request.into_parts();
         let path = head.uri.path().trim_end_matches('/').to_owned();
-        let resource = path.rsplit('/').next().unwrap_or_default().to_owned();
+        let mut steps = path.rsplit('/');
+        let (last, before) = (steps.next().unwrap_or_default(), steps.next().unwrap_or_default());
+        // Of one object: /api/v1/namespaces/<namespace>/secrets/<name>.
+        let one =
+            (before == "secrets").then(|| (steps.next().unwrap_or_default().to_owned(), last.to_owned()));
+        let resource = if one.is_some() { before } else { last }.to_owned();
         let query: BTreeMap<&str, &str> =
             head.uri.query().unwrap_or_default().split('&').filter_map(|pair| pair.split_once('=')).collect();
         let hangs = self.lock().hangs.contains(resource.as_str());
         if hangs {
             std::future::pending::<()>().await;
         }
-        let refused = self.lock().refuses.get(resource.as_str()).copied();
+        let watched = format!("watch of {resource}");
+        let refused = match query.contains_key("watch") {
+            true => self.lock().refuses.get(watched.as_str()).copied(),
+            false => None,
+        };
+        let refused = refused.or_else(|| self.lock().refuses.get(resource.as_str()).copied());
         if let Some(code) = refused {
             return failure(code, &format!("{resource} is refused by the test"));
+        }
+        if let Some((namespace, name)) = one {
+            return match self.lock().objects.get(&(resource, namespace, name)) {
+                Some(object) => Response::new(Body::from(object.to_string())),
+                None => failure(404, "not found"),
+            };
         }
         if head.method == Method::POST {
             let body = to_bytes(Body::new(body), 1 << 20).await.unwrap();
@@ -267,6 +283,7 @@ fn key(object: &Value) -> Key {
         "Pod" => "pods",
         "Service" => "services",
         "EndpointSlice" => "endpointslices",
+        "Secret" => "secrets",
         other => panic!("the double knows no {other}"),
     };
     (resource.into(), string(&object["metadata"]["namespace"]), string(&object["metadata"]["name"]))

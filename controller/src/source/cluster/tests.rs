@@ -20,7 +20,8 @@ struct Test {
 impl Test {
     fn start(api: &Double) -> Self {
         let (drain, mut registry) = (Drain::new(), telemetry::Metrics::new());
-        let cluster = Cluster::watch(&api.client(), &Arc::new(Metrics::new(&mut registry)), &drain);
+        let cluster =
+            Cluster::watch(&api.client(), Watched::MESH, &Arc::new(Metrics::new(&mut registry)), &drain);
         Self { api: api.clone(), cluster, drain }
     }
 
@@ -255,7 +256,7 @@ async fn a_real_api_server_is_followed_with_the_rights_that_we_say_we_need() {
     let (drain, mut registry) = (Drain::new(), telemetry::Metrics::new());
     let (client, metrics) = (Client::try_default().await.unwrap(), Arc::new(Metrics::new(&mut registry)));
     let began = Instant::now();
-    let cluster = Cluster::watch(&client, &metrics, &drain);
+    let cluster = Cluster::watch(&client, Watched::MESH, &metrics, &drain);
     let health = cluster.health();
     let builder = crate::follow::Builder {
         mesh: Mesh { membership: Membership::Injected, ..mesh() },

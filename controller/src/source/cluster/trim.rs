@@ -6,17 +6,18 @@ use std::{collections::BTreeMap, sync::Arc};
 use k8s_openapi::{
     api::{
         core::v1::{
-            Container, Namespace, Pod, PodSecurityContext, PodSpec, PodStatus, SecurityContext, Service,
-            ServiceAccount, ServiceSpec,
+            Container, Namespace, Node, NodeStatus, Pod, PodSecurityContext, PodSpec, PodStatus,
+            SecurityContext, Service, ServiceAccount, ServiceSpec, ServiceStatus,
         },
         discovery::v1::EndpointSlice,
+        networking::v1::{Ingress, IngressClass, IngressClassSpec},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
-use signet_core::pod::{INJECT, MTLS, PERMISSIVE_PORTS, POD_SECURITY, UPSTREAMS};
+use signet_core::pod::{HOSTS, INJECT, MTLS, PERMISSIVE_PORTS, POD_SECURITY, UPSTREAMS};
 
 use super::store::Seen;
-use crate::source::{Kind, Object, Origin};
+use crate::source::{DEFAULT_CLASS, Kind, Object, Origin, is_ingress_setting};
 
 pub(super) fn namespace(object: Namespace) -> Seen {
     seen(
@@ -38,6 +39,11 @@ pub(super) fn service_account(object: ServiceAccount) -> Seen {
 }
 
 pub(super) fn service(object: Service) -> Seen {
+    let balanced = object.spec.as_ref().is_some_and(|spec| spec.type_.as_deref() == Some("LoadBalancer"));
+    let status = object
+        .status
+        .filter(|_| balanced)
+        .map(|status| ServiceStatus { load_balancer: status.load_balancer, ..ServiceStatus::default() });
     let spec = object.spec.map(|spec| ServiceSpec {
         cluster_ip: spec.cluster_ip,
         cluster_ips: spec.cluster_ips,
@@ -53,7 +59,7 @@ pub(super) fn service(object: Service) -> Seen {
         "Service",
         object.metadata,
         |_| false,
-        |metadata| Kind::Service(Box::new(Service { metadata, spec, ..Service::default() })),
+        |metadata| Kind::Service(Box::new(Service { metadata, spec, status })),
     )
 }
 
@@ -109,6 +115,41 @@ pub(super) fn pod(object: Pod) -> Seen {
     seen("Pod", object.metadata, |_| true, |metadata| Kind::Pod(Box::new(Pod { metadata, spec, status })))
 }
 
+/// Whole but for what others wrote onto it.
+pub(super) fn ingress(object: Ingress) -> Seen {
+    let (spec, status) = (object.spec, object.status);
+    seen(
+        "Ingress",
+        object.metadata,
+        |_| false,
+        |metadata| Kind::Ingress(Box::new(Ingress { metadata, spec, status })),
+    )
+}
+
+pub(super) fn ingress_class(object: IngressClass) -> Seen {
+    let spec = object
+        .spec
+        .map(|spec| IngressClassSpec { controller: spec.controller, ..IngressClassSpec::default() });
+    seen(
+        "IngressClass",
+        object.metadata,
+        |_| false,
+        |metadata| Kind::IngressClass(Box::new(IngressClass { metadata, spec })),
+    )
+}
+
+/// Its addresses: kubelets write the rest every few seconds.
+pub(super) fn node(object: Node) -> Seen {
+    let status =
+        object.status.map(|status| NodeStatus { addresses: status.addresses, ..NodeStatus::default() });
+    seen(
+        "Node",
+        object.metadata,
+        |_| false,
+        |metadata| Kind::Node(Box::new(Node { metadata, status, ..Node::default() })),
+    )
+}
+
 fn container(container: Container) -> Container {
     Container {
         name: container.name,
@@ -135,18 +176,23 @@ fn seen(
         _ => format!("{kind} {namespace}/{name}"),
     };
     let (uid, version) = (metadata.uid.unwrap_or_default(), metadata.resource_version);
+    let is_aged = matches!(kind, "Pod" | "Ingress");
     let kept = ObjectMeta {
         name: Some(name.clone()),
         namespace: Some(namespace.clone()).filter(|namespace| !namespace.is_empty()),
-        uid: Some(uid.clone()).filter(|_| kind == "Pod"),
-        creation_timestamp: metadata.creation_timestamp.filter(|_| kind == "Pod"),
+        uid: Some(uid.clone()).filter(|_| is_aged),
+        creation_timestamp: metadata.creation_timestamp.filter(|_| is_aged),
         deletion_timestamp: metadata.deletion_timestamp.filter(|_| kind == "Pod"),
         owner_references: metadata.owner_references.filter(|_| kind == "Pod").map(|mut owners| {
             owners.retain(|owner| owner.controller == Some(true));
             owners
         }),
         labels: kept_of(metadata.labels, labels),
-        annotations: kept_of(metadata.annotations, |key| [PERMISSIVE_PORTS, UPSTREAMS].contains(&key)),
+        annotations: kept_of(metadata.annotations, |key| match kind {
+            "Ingress" => is_ingress_setting(key),
+            "IngressClass" => key == DEFAULT_CLASS,
+            _ => [PERMISSIVE_PORTS, UPSTREAMS, HOSTS].contains(&key),
+        }),
         ..ObjectMeta::default()
     };
     let origin = Origin { file: origin.into(), ..Origin::default() };

@@ -1,6 +1,8 @@
 //! An API server in memory, for tests: keeps resourceVersions, refuses what does not carry the newest one, and fails or hangs
 //! where it is told to.
 
+#![expect(clippy::unwrap_used, reason = "only tests link it")]
+
 use std::{
     collections::BTreeMap,
     convert::Infallible,
@@ -14,7 +16,7 @@ use serde_json::{Value, json};
 
 /// Clones are the same server.
 #[derive(Clone, Default)]
-pub(crate) struct Double(Arc<Mutex<Held>>);
+pub struct Double(Arc<Mutex<Held>>);
 
 #[derive(Default)]
 struct Held {
@@ -31,13 +33,13 @@ struct Held {
 }
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Fault {
+pub enum Fault {
     Status(u16),
     Hang,
 }
 
 impl Double {
-    pub(crate) fn client(&self) -> kube::Client {
+    pub fn client(&self) -> kube::Client {
         let double = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let double = double.clone();
@@ -46,41 +48,41 @@ impl Double {
         kube::Client::new(service, "default")
     }
 
-    pub(crate) fn get(&self, path: &str) -> Option<Value> {
+    pub fn get(&self, path: &str) -> Option<Value> {
         self.held().objects.get(path).cloned()
     }
 
     /// Writes an object as someone else would.
-    pub(crate) fn put(&self, path: &str, object: Value) {
+    pub fn put(&self, path: &str, object: Value) {
         self.held().write(path, object);
     }
 
-    pub(crate) fn delete(&self, path: &str) {
+    pub fn delete(&self, path: &str) {
         self.held().objects.remove(path);
     }
 
-    pub(crate) fn namespace(&self, name: &str, labels: &Value) {
+    pub fn namespace(&self, name: &str, labels: &Value) {
         self.put(&format!("/api/v1/namespaces/{name}"), json!({ "metadata": { "labels": labels } }));
     }
 
-    pub(crate) fn fault(&self, method: &str, path: &str, fault: Fault) {
+    pub fn fault(&self, method: &str, path: &str, fault: Fault) {
         self.held().faults.push((method.into(), path.into(), fault));
     }
 
-    pub(crate) fn mend(&self) {
+    pub fn mend(&self) {
         self.held().faults.clear();
     }
 
     /// Somebody else writes the object between our read and our write.
-    pub(crate) fn touch_before_next_write(&self, path: &str) {
+    pub fn touch_before_next_write(&self, path: &str) {
         self.held().touch = Some(path.into());
     }
 
-    pub(crate) fn answer_reviews(&self, status: Value) {
+    pub fn answer_reviews(&self, status: Value) {
         self.held().review = status;
     }
 
-    pub(crate) fn requests(&self) -> Vec<String> {
+    pub fn requests(&self) -> Vec<String> {
         self.held().requests.clone()
     }
 
@@ -114,6 +116,7 @@ impl Double {
 
 impl Held {
     fn answer(&mut self, method: &Method, path: &str, query: &str, body: Value) -> (u16, Value) {
+        let path = path.strip_suffix("/status").unwrap_or(path); // a subresource is a part of its object
         if path.ends_with("/tokenreviews") {
             let mut review = body;
             review["status"] = self.review.clone();
@@ -135,8 +138,10 @@ impl Held {
             self.write(path, object);
         }
         let Some(found) = self.objects.get(path).cloned() else { return (404, failure(404)) };
-        let carried = &body["metadata"]["resourceVersion"];
-        if method != Method::GET && !carried.is_null() && *carried != found["metadata"]["resourceVersion"] {
+        let differs = |field: &str| {
+            !body["metadata"][field].is_null() && body["metadata"][field] != found["metadata"][field]
+        };
+        if method != Method::GET && (differs("resourceVersion") || differs("uid")) {
             return (409, failure(409));
         }
         match *method {
@@ -176,14 +181,29 @@ impl Held {
     }
 }
 
-/// A strategic merge patch, as far as lists of webhooks go: entries are merged by name.
+/// A merge patch, or for lists of webhooks a strategic one: entries are merged by name.
 fn merged(mut found: Value, patch: &Value) -> Value {
+    if patch["webhooks"].is_null() {
+        merge(&mut found, patch);
+        return found;
+    }
     for entry in patch["webhooks"].as_array().unwrap() {
         let entries = found["webhooks"].as_array_mut().unwrap();
         let into = entries.iter_mut().find(|held| held["name"] == entry["name"]).unwrap();
         into["clientConfig"]["caBundle"] = entry["clientConfig"]["caBundle"].clone();
     }
     found
+}
+
+/// RFC 7386.
+fn merge(found: &mut Value, patch: &Value) {
+    let Some(patch) = patch.as_object() else {
+        *found = patch.clone();
+        return;
+    };
+    for (key, value) in patch {
+        merge(&mut found[key.as_str()], value);
+    }
 }
 
 fn failure(code: u16) -> Value {

@@ -1,5 +1,5 @@
-//! The Lease that says which replica takes the steps of a rotation and publishes. It saves work and log lines, no more: that
-//! a step happens once is the state's own doing.
+//! The Lease that says which replica takes steps: of the CA, a rotation's and publication; of edge, whatever is written. It saves
+//! work and log lines, no more: that a step happens once is the state's own doing.
 //!
 //! Nobody's wall clock is compared with another's: a Lease that has not changed for its whole duration, as we saw it, is free;
 //! ours is over [`MARGIN`] before others may think so.
@@ -25,12 +25,14 @@ use signet_core::identity::SYSTEM_NAMESPACE;
 use tokio::time::sleep;
 use tracing::{debug, info, warn};
 
-use super::{MANAGER, NoAnswer, call, labels};
-use crate::clock::Clock;
+use crate::{NoAnswer, call, clock::Clock, labels};
 
 /// Our part in it.
-pub(crate) struct Lease {
+pub struct Lease {
     api: Api<Object>,
+    /// "ca": the Lease is then "signet-ca".
+    part: &'static str,
+    name: String,
     /// The pod's name.
     us: String,
     running: Clock,
@@ -49,27 +51,28 @@ struct Seen {
 }
 
 impl Lease {
-    pub(crate) fn new(client: Client, us: String, running: Clock, wall: Clock) -> Arc<Self> {
+    pub fn new(client: Client, part: &'static str, us: String, running: Clock, wall: Clock) -> Arc<Self> {
         let (api, until) = (Api::namespaced(client, SYSTEM_NAMESPACE), AtomicI64::new(i64::MIN));
-        Arc::new(Self { api, us, running, wall, until, seen: Mutex::default() })
+        let name = format!("signet-{part}");
+        Arc::new(Self { api, part, name, us, running, wall, until, seen: Mutex::default() })
     }
 
     /// Whether the next step is ours. A step takes less than [`MARGIN`], by the time that each call has.
-    pub(crate) fn is_held(&self) -> bool {
+    pub fn is_held(&self) -> bool {
         (self.running)() < self.until.load(Ordering::Relaxed)
     }
 
     /// Who holds it, as we last saw; "": nobody.
-    pub(crate) fn holder(&self) -> String {
+    pub fn holder(&self) -> String {
         self.seen.lock().unwrap_or_else(PoisonError::into_inner).holder.clone()
     }
 
-    pub(crate) fn us(&self) -> &str {
+    pub fn us(&self) -> &str {
         &self.us
     }
 
     /// Acquires and renews, until it is dropped.
-    pub(crate) async fn run(&self) {
+    pub async fn run(&self) {
         loop {
             let held = self.is_held();
             match self.turn().await {
@@ -84,13 +87,13 @@ impl Lease {
     }
 
     /// Takes the Lease where it is free, renews it where it is ours.
-    pub(crate) async fn turn(&self) -> Result<(), NoAnswer> {
+    pub async fn turn(&self) -> Result<(), NoAnswer> {
         let began = (self.running)();
-        let found = call(self.api.get_opt(NAME)).await?;
+        let found = call(self.api.get_opt(&self.name)).await?;
         let written = match found {
-            None => call(self.api.create(&params(), &self.object(None))).await,
+            None => call(self.api.create(&self.params(), &self.object(None))).await,
             Some(object) if self.may_take(&object) => {
-                call(self.api.replace(NAME, &params(), &self.object(Some(object)))).await
+                call(self.api.replace(&self.name, &self.params(), &self.object(Some(object)))).await
             }
             Some(_) => {
                 self.until.store(i64::MIN, Ordering::Relaxed);
@@ -113,16 +116,16 @@ impl Lease {
     }
 
     /// Gives it back, so that another replica need not wait for its end. No step begins after this.
-    pub(crate) async fn release(&self) {
+    pub async fn release(&self) {
         if !self.is_held() {
             return;
         }
         self.until.store(i64::MIN, Ordering::Relaxed);
-        let Ok(Some(mut object)) = call(self.api.get_opt(NAME)).await else { return };
+        let Ok(Some(mut object)) = call(self.api.get_opt(&self.name)).await else { return };
         let spec = object.spec.get_or_insert_default();
         if spec.holder_identity.as_deref() == Some(&*self.us) {
             spec.holder_identity = Some(String::new());
-            if let Err(error) = call(self.api.replace(NAME, &params(), &object)).await {
+            if let Err(error) = call(self.api.replace(&self.name, &self.params(), &object)).await {
                 debug!(%error, "the Lease was not given back; it runs out");
             }
         }
@@ -149,7 +152,11 @@ impl Lease {
     fn object(&self, found: Option<Object>) -> Object {
         let now = Timestamp::from_second((self.wall)()).ok().map(MicroTime);
         let mut object = found.unwrap_or_else(|| Object {
-            metadata: ObjectMeta { name: Some(NAME.into()), labels: Some(labels()), ..ObjectMeta::default() },
+            metadata: ObjectMeta {
+                name: Some(self.name.clone()),
+                labels: Some(labels(self.part)),
+                ..ObjectMeta::default()
+            },
             ..Object::default()
         });
         let before = object.spec.take().unwrap_or_default();
@@ -164,26 +171,25 @@ impl Lease {
         });
         object
     }
+
+    fn params(&self) -> PostParams {
+        PostParams { field_manager: Some(self.name.clone()), ..PostParams::default() }
+    }
 }
 
-fn params() -> PostParams {
-    PostParams { field_manager: Some(MANAGER.into()), ..PostParams::default() }
-}
-
-const NAME: &str = "signet-ca";
 /// Seconds after its last renewal at which others may take it.
 const DURATION: i64 = 15;
-/// Seconds by which we stop before that: a call of the API server has 5 s (`cluster::call`).
+/// Seconds by which we stop before that: a call of the API server has 5 s ([`call`]).
 const MARGIN: i64 = 5;
 /// Three tries fit into a duration.
 const EVERY: Duration = Duration::from_secs(5);
 /// What someone else may claim, seconds: a Lease of a year would be no Lease.
 const LONGEST: i64 = 60;
 
-#[cfg(test)]
+#[cfg(all(test, feature = "double"))]
 mod tests {
     use super::*;
-    use crate::cluster::double::{Double, Fault};
+    use crate::double::{Double, Fault};
 
     const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/signet-system/leases/signet-ca";
 
@@ -200,7 +206,7 @@ mod tests {
         let lease = |us: &str| {
             let running = Arc::clone(&now);
             let running: Clock = Arc::new(move || running.load(Ordering::SeqCst));
-            Lease::new(api.client(), us.into(), running, Arc::new(|| 1_800_000_000))
+            Lease::new(api.client(), "ca", us.into(), running, Arc::new(|| 1_800_000_000))
         };
         let (a, b) = (lease("a"), lease("b"));
         World { api, now, a, b }

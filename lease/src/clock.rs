@@ -1,20 +1,20 @@
-//! Time as the CA sees it, in seconds: the real one, or a test's.
+//! Time as a part sees it, in seconds: the real one, or a test's.
 
 use std::sync::Arc;
 
 use nix::time::{ClockId, clock_gettime};
 
 /// Asked for every decision.
-pub(crate) type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
 
 /// Unix seconds, as certificates count.
-pub(crate) fn real() -> Clock {
+pub fn real() -> Clock {
     Arc::new(signet_core::clock::unix_now)
 }
 
 /// Seconds that this machine has run, sleep included: for how long ago something was. Nobody sets it back, and no two
 /// machines agree on it.
-pub(crate) fn running() -> Clock {
+pub fn running() -> Clock {
     Arc::new(|| {
         clock_gettime(ClockId::CLOCK_BOOTTIME).expect("every kernel since 2.6.39 has this clock").tv_sec()
     })

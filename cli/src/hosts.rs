@@ -1,0 +1,318 @@
+//! `signet hosts`, and the Ingresses of `signet explain`: who has a public host, what it is served with, and why not. Edge knows;
+//! every replica of it decides alike, so the first answer is all of it.
+
+use anyhow::{Result, bail};
+use hyper::StatusCode;
+use serde::de::DeserializeOwned;
+
+use crate::{
+    Exit,
+    ask::{NoAnswer, Place},
+    cluster::Part,
+    human,
+    named::Scope,
+    output::{self, Mark, Output},
+    shapes::{CertificateAnswer, HostAnswer, HostList, IngressAnswer, RuleAnswer},
+    whom::{Asking, Whom},
+};
+
+/// Show the public hosts: whose each is, where its requests go, and which certificate it has
+///
+/// One line for each host that an Ingress of class signet asks for. A host belongs to one namespace; Ingresses elsewhere that ask
+/// for it are listed below, with the reason. MESH counts the endpoints that are reached by mutual TLS.
+///
+/// Changes nothing.
+///
+/// Examples:
+///   signet hosts
+///   signet hosts shop               # those that a namespace has or asks for
+///   signet hosts -o json | jq '.hosts[] | select(.certificate.served | not)'
+#[derive(Debug, clap::Args)]
+#[command(
+    verbatim_doc_comment,
+    after_help = "Exit status: 0 fine, 1 a host has no certificate that it is to have, or an Ingress does not get a host, 2 could not ask"
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    scope: Scope,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+pub(crate) async fn run(args: Args) -> Result<Exit> {
+    let whom = args.asking.whom().await?;
+    let Some(mut list) = ask::<HostList>(&whom, "/v1/hosts").await? else {
+        bail!("edge has no such page: compare signet version on both sides");
+    };
+    if let Some(namespace) = args.scope.namespace() {
+        let asks = |ingress: &str| ingress.split('/').next() == Some(namespace);
+        list.hosts.retain(|host| {
+            host.owner == namespace || host.refused.iter().any(|refused| asks(&refused.ingress))
+        });
+    }
+    let out = Output::to_stdout(args.asking.output);
+    let wrong = list.hosts.iter().any(is_wrong);
+    out.show(&list, |list| hosts_text(out, list))?;
+    Ok(if wrong { Exit::Fix } else { Exit::Fine })
+}
+
+/// What edge says of an Ingress, and its text; `None`: it knows no such Ingress.
+pub(crate) async fn ingress(
+    out: Output,
+    whom: &Whom,
+    namespace: &str,
+    name: &str,
+) -> Result<Option<(IngressAnswer, String)>> {
+    let answer = ask::<IngressAnswer>(whom, &format!("/v1/ingress/{namespace}/{name}")).await?;
+    Ok(answer.map(|answer| {
+        let text = ingress_text(out, &answer);
+        (answer, text)
+    }))
+}
+
+pub(crate) fn is_ingress_wrong(ingress: &IngressAnswer) -> bool {
+    ingress.refused || ingress.findings.iter().any(|finding| finding.word != "NotHonoured")
+}
+
+fn is_wrong(host: &HostAnswer) -> bool {
+    !host.refused.is_empty() || host.certificate.as_ref().is_some_and(|certificate| !certificate.served)
+}
+
+/// The first answer of any replica; `None`: it says that there is no such thing.
+async fn ask<T: DeserializeOwned>(whom: &Whom, path: &str) -> Result<Option<T>> {
+    let known = |answer: Result<T, NoAnswer>| match answer {
+        Ok(answer) => Ok(Some(answer)),
+        Err(NoAnswer::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+        Err(e) => Err(e),
+    };
+    match whom {
+        Whom::Local(state) => {
+            let answer = Place::Socket(state.edge_socket()).get::<T>(path).await;
+            known(answer).map_err(|e| state.explain("edge", e))
+        }
+        Whom::Cluster(cluster) => {
+            let answers =
+                cluster.each_pod(Part::Edge, async |place| known(place.get::<T>(path).await)).await?;
+            let mut answers = cluster.some(Part::Edge, answers)?;
+            Ok(answers.given.swap_remove(0).1)
+        }
+    }
+}
+
+fn hosts_text(out: Output, list: &HostList) -> String {
+    if list.hosts.is_empty() {
+        return "No Ingress of class signet asks for a host.\n".into();
+    }
+    let header = ["HOST", "OWNER", "HTTP", "CERTIFICATE", "ISSUER", "LEFT", "BACKENDS", "MESH", "INGRESSES"];
+    let mut text = output::table(header, list.hosts.iter().map(|host| host_row(out, host)));
+    let waiting = list.hosts.iter().filter_map(|host| Some((host, host.certificate.as_ref()?.why.as_ref()?)));
+    let waiting: Vec<String> = waiting.map(|(host, why)| format!("{}: {why}\n", host.host)).collect();
+    if !waiting.is_empty() {
+        text += &format!("\nCertificates:\n{}", waiting.concat());
+    }
+    let refused = list.hosts.iter().flat_map(|host| host.refused.iter().map(move |refused| (host, refused)));
+    let refused: Vec<String> = refused
+        .map(|(host, refused)| format!("{} for {}: {}\n", refused.ingress, host.host, refused.why))
+        .collect();
+    if !refused.is_empty() {
+        text += &format!("\nNot served:\n{}", refused.concat());
+    }
+    text
+}
+
+fn host_row(out: Output, host: &HostAnswer) -> [String; 9] {
+    let none = || "-".to_owned();
+    let certificate = host.certificate.as_ref();
+    let secret = match certificate {
+        None => none(),
+        Some(CertificateAnswer { served: true, secret, .. }) => secret.clone().unwrap_or_else(none),
+        Some(_) => out.marked(Mark::Bad, "none"),
+    };
+    let served = certificate.filter(|certificate| certificate.served);
+    let mut backends: Vec<&str> = host.rules.iter().filter_map(|rule| rule.backend.as_deref()).collect();
+    backends.sort_unstable();
+    backends.dedup();
+    [
+        host.host.clone(),
+        host.owner.clone(),
+        host.plaintext.clone(),
+        secret,
+        served.and_then(|served| served.issuer.clone()).unwrap_or_else(none),
+        served.and_then(|served| served.left_seconds).map_or_else(none, human::left),
+        if backends.is_empty() { none() } else { backends.join(", ") },
+        mesh(out, host),
+        if host.ingresses.is_empty() { none() } else { host.ingresses.join(", ") },
+    ]
+}
+
+/// "3/3" endpoints by mutual TLS; each once, however many rules lead to it.
+fn mesh(out: Output, host: &HostAnswer) -> String {
+    let mut all: Vec<(&str, &str)> = host
+        .rules
+        .iter()
+        .flat_map(|rule| rule.endpoints.iter().map(|way| (way.address.as_str(), way.transport.as_str())))
+        .collect();
+    all.sort_unstable();
+    all.dedup();
+    let meshed = all.iter().filter(|(_, transport)| *transport == "mesh").count();
+    match (meshed, all.len()) {
+        (_, 0) => "-".into(),
+        (meshed, all) if meshed == all => out.marked(Mark::Good, &format!("{meshed}/{all}")),
+        (meshed, all) => out.marked(Mark::Bad, &format!("{meshed}/{all}")),
+    }
+}
+
+fn ingress_text(out: Output, ingress: &IngressAnswer) -> String {
+    let addresses = match ingress.addresses.is_empty() {
+        true => "none yet".to_owned(),
+        false => ingress.addresses.join(", "),
+    };
+    let mut text = format!("Ingress      {}/{}\nAddresses    {addresses}\n", ingress.namespace, ingress.name);
+    if ingress.refused {
+        text += "Served       no, nothing of it\n";
+    }
+    for finding in &ingress.findings {
+        text += &format!("{:<12} {}\n", finding.word, finding.message);
+    }
+    let name = format!("{}/{}", ingress.namespace, ingress.name);
+    for host in &ingress.hosts {
+        text += &format!("\n{}: {}\n", host.host, host.why);
+        if host.plaintext == "refused" {
+            continue;
+        }
+        text += &format!("HTTP         {}\n", plaintext(&host.plaintext));
+        if let Some(certificate) = &host.certificate {
+            text += &certificate_text(certificate);
+        }
+        let rows: Vec<[String; 5]> = host
+            .rules
+            .iter()
+            .filter(|rule| rule.ingress == name)
+            .flat_map(|rule| rule_rows(out, rule))
+            .collect();
+        if !rows.is_empty() {
+            text += &output::table(["PATH", "MATCH", "BACKEND", "ENDPOINT", "REACHED BY"], rows);
+        }
+    }
+    text
+}
+
+fn plaintext(word: &str) -> &str {
+    match word {
+        "redirect" => "sent to HTTPS (308), but for rules that say otherwise",
+        "waiting" => "503 until there is a certificate",
+        "served" => "served",
+        other => other,
+    }
+}
+
+fn certificate_text(certificate: &CertificateAnswer) -> String {
+    let mut text = match (&certificate.secret, &certificate.not_after) {
+        (Some(secret), Some(not_after)) if certificate.served => format!(
+            "Certificate  {secret}, by {}, until {not_after}, for {}\n",
+            certificate.issuer.as_deref().unwrap_or("?"),
+            certificate.names.join(", ")
+        ),
+        _ => "Certificate  none\n".to_owned(),
+    };
+    if let Some(why) = &certificate.why {
+        text += &format!("             {why}\n");
+    }
+    text
+}
+
+/// One row for each endpoint.
+fn rule_rows(out: Output, rule: &RuleAnswer) -> Vec<[String; 5]> {
+    let backend = match (&rule.backend, rule.answers) {
+        (Some(backend), _) => backend.clone(),
+        (None, Some(status)) => format!("answers {status}"),
+        (None, None) => "-".into(),
+    };
+    let row = |endpoint: String, way: String| {
+        [rule.path.clone(), rule.kind.clone(), backend.clone(), endpoint, way]
+    };
+    if rule.endpoints.is_empty() {
+        return vec![row("-".into(), "-".into())];
+    }
+    let way = |way: &crate::shapes::WayAnswer| match way.transport.as_str() {
+        "mesh" => out.marked(Mark::Good, "mTLS"),
+        "tls" => "the app's TLS, not verified".into(),
+        "plain" => out.marked(Mark::Bad, &format!("plaintext: {}", way.detail)),
+        _ => format!("never: {}", way.detail),
+    };
+    rule.endpoints
+        .iter()
+        .map(|at| {
+            row(
+                if at.pod.is_empty() { at.address.clone() } else { format!("{} ({})", at.address, at.pod) },
+                way(at),
+            )
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::output::Format;
+
+    fn host(value: serde_json::Value) -> HostAnswer {
+        let mut whole = json!({"host": "app.example", "owner": "shop", "by": "claim", "why": "namespace shop has it",
+            "ingresses": ["shop/web"], "plaintext": "redirect", "certificate": null, "refused": [],
+            "rules": [{"ingress": "shop/web", "kind": "prefix", "path": "/", "backend": "shop/web:80", "answers": null, "endpoints": [
+                {"address": "10.0.0.1:80", "pod": "shop/web-0", "transport": "mesh", "detail": "spiffe://td/ns/shop/sa/web"},
+                {"address": "10.0.0.2:80", "pod": "shop/web-1", "transport": "plain", "detail": "not_injected"}]}]});
+        for (key, value) in value.as_object().unwrap() {
+            whole[key] = value.clone();
+        }
+        serde_json::from_value(whole).unwrap()
+    }
+
+    fn text(hosts: Vec<HostAnswer>) -> String {
+        hosts_text(Output::to_stdout(Format::Table), &HostList { hosts })
+    }
+
+    #[test]
+    fn a_host_is_shown_with_its_certificate_and_how_its_endpoints_are_reached() {
+        let certificate = json!({"served": true, "secret": "shop/web-tls", "names": ["app.example"], "issuer": "R11",
+            "notAfter": "2027-01-01T00:00:00Z", "leftSeconds": 864_000, "why": null});
+        let good = host(json!({ "certificate": certificate }));
+        assert!(!is_wrong(&good));
+        let text = text(vec![good]);
+        for part in ["app.example", "shop/web-tls", "R11", "10d", "1/2"] {
+            assert!(text.contains(part), "{part} in {text}");
+        }
+    }
+
+    #[test]
+    fn what_is_missing_or_refused_is_said_with_the_reason_and_is_something_to_fix() {
+        let none = json!({"served": false, "secret": "shop/web-tls", "names": [], "issuer": null, "notAfter": null,
+            "leftSeconds": null, "why": "there is no Secret shop/web-tls"});
+        let waiting = host(json!({ "certificate": none }));
+        let stolen = host(json!({"refused": [{"ingress": "bank/web", "why": "it is not this namespace's"}]}));
+        assert!(is_wrong(&waiting) && is_wrong(&stolen));
+        let text = text(vec![waiting, stolen]);
+        assert!(text.contains("app.example: there is no Secret shop/web-tls"), "{text}");
+        assert!(text.contains("bank/web for app.example: it is not this namespace's"), "{text}");
+    }
+
+    #[test]
+    fn an_ingress_is_explained_with_what_was_found_and_with_its_own_paths_only() {
+        let answer = IngressAnswer {
+            namespace: "shop".into(),
+            name: "web".into(),
+            hosts: vec![host(json!({}))],
+            findings: vec![],
+            ..IngressAnswer::default()
+        };
+        let text = ingress_text(Output::to_stdout(Format::Table), &answer);
+        assert!(
+            text.contains("plaintext: not_injected") && text.contains("10.0.0.1:80 (shop/web-0)"),
+            "{text}"
+        );
+        let other = IngressAnswer { name: "other".into(), ..answer };
+        assert!(!ingress_text(Output::to_stdout(Format::Table), &other).contains("10.0.0.1"));
+    }
+}

@@ -1,0 +1,219 @@
+//! The one writer of edge's snapshots: objects, Secrets, claims and the time -> what gateways are sent, for as long as the process
+//! lives. Nobody is answered before all of them are known once; afterwards what is known stays.
+
+use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+
+use rustls::crypto::CryptoProvider;
+use signet_core::{clock, drain::Drain, identity::SpiffeId};
+use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use tracing::{error, warn};
+
+use super::{
+    claim_store::{ClaimStore, Stored},
+    known::{Secrets, Trouble},
+    metrics::EdgeMetrics,
+    objects::{Name, Objects},
+    secrets::SecretFollower,
+    snapshot::EdgeSnapshot,
+    translate::{Options, State, Translated, translate, wanted},
+};
+use crate::{
+    index::{Index, Mesh},
+    metrics::Metrics,
+    source::{
+        ManifestError, Object,
+        cluster::Cluster,
+        directory::{Contents, Directory, POLL},
+    },
+};
+
+/// What a snapshot is made with.
+pub(crate) struct Builder {
+    pub(crate) mesh: Mesh,
+    pub(crate) options: Options,
+    pub(crate) gateway: SpiffeId,
+    pub(crate) provider: Arc<CryptoProvider>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) edge_metrics: EdgeMetrics,
+}
+
+/// What everybody else reads.
+#[derive(Clone)]
+pub(crate) struct Followed {
+    pub(crate) snapshots: watch::Receiver<Arc<EdgeSnapshot>>,
+    pub(crate) errors: watch::Receiver<Vec<ManifestError>>,
+}
+
+/// Reads the directory once, then follows it until `drain` stops.
+pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) -> anyhow::Result<Followed> {
+    let mut directory = Directory::new(root).with_secrets();
+    let (read, first) = spawn_blocking(move || {
+        directory.poll();
+        let contents = directory.contents();
+        (directory, contents)
+    })
+    .await?;
+    let mut directory = read;
+    let mut writer = Writer::new(builder);
+    let mut secrets = Secrets::default();
+    writer.contents(first, &mut secrets);
+    let followed = writer.followed();
+    let stop = drain.clone();
+    drain.spawn(async move {
+        loop {
+            let due = writer.until_due();
+            tokio::select! {
+                biased;
+                () = stop.stopping() => return,
+                () = due => writer.next(None, &secrets),
+                () = sleep(POLL) => {
+                    let read = spawn_blocking(move || {
+                        let contents = directory.poll().then(|| directory.contents());
+                        (directory, contents)
+                    });
+                    let Ok((read, contents)) = read.await else {
+                        error!("reading the manifests panicked; edge goes on with what it knows, restart it");
+                        return;
+                    };
+                    directory = read;
+                    if let Some(contents) = contents {
+                        writer.contents(contents, &mut secrets);
+                    }
+                }
+            }
+        }
+    });
+    Ok(followed)
+}
+
+/// Waits until everything in the cluster is known, Secrets and claims too, then follows it until `drain` stops.
+pub(crate) async fn cluster(
+    mut cluster: Cluster,
+    secrets: SecretFollower,
+    claims: &ClaimStore,
+    builder: Builder,
+    drain: &Drain,
+) -> Followed {
+    cluster.changed().await;
+    let mut writer = Writer::new(builder);
+    let wanted = writer.objects(&cluster.objects(), Vec::new());
+    secrets.want(&wanted);
+    secrets.first(&wanted).await;
+    let (mut known, mut stored) = (secrets.watch(), claims.watch());
+    // An error is that nobody reads them any more: we are stopping.
+    let read = stored.wait_for(Option::is_some).await.is_ok();
+    if read {
+        writer.next(stored.borrow_and_update().clone(), &known.borrow_and_update());
+    }
+    let followed = writer.followed();
+    let stop = drain.clone();
+    drain.spawn(async move {
+        loop {
+            let due = writer.until_due();
+            tokio::select! {
+                biased;
+                () = stop.stopping() => return,
+                () = cluster.changed() => {
+                    let wanted = writer.objects(&cluster.objects(), Vec::new());
+                    secrets.want(&wanted);
+                }
+                _ = known.changed() => {}
+                _ = stored.changed() => {}
+                () = due => {}
+            }
+            writer.next(stored.borrow_and_update().clone(), &known.borrow_and_update());
+        }
+    });
+    followed
+}
+
+struct Writer {
+    builder: Builder,
+    index: Index,
+    objects: Objects,
+    due: Option<i64>,
+    snapshots: watch::Sender<Arc<EdgeSnapshot>>,
+    errors: watch::Sender<Vec<ManifestError>>,
+}
+
+impl Writer {
+    fn new(builder: Builder) -> Self {
+        let nothing = EdgeSnapshot::new(builder.gateway.clone(), None, Translated::default());
+        Self {
+            index: Index::build(&builder.mesh, &[]),
+            objects: Objects::default(),
+            due: None,
+            snapshots: watch::Sender::new(Arc::new(nothing)),
+            errors: watch::Sender::default(),
+            builder,
+        }
+    }
+
+    /// Nobody sees what was before it.
+    fn followed(&self) -> Followed {
+        Followed { snapshots: self.snapshots.subscribe(), errors: self.errors.subscribe() }
+    }
+
+    /// Of a directory: what it holds is all there is.
+    fn contents(&mut self, contents: Contents, secrets: &mut Secrets) {
+        let wanted = self.objects(&contents.objects, contents.errors);
+        secrets.retain(|name| wanted.contains(name));
+        for name in &wanted {
+            match self.objects.secrets.get(name) {
+                Some(secret) => secrets.found(name, secret, &self.builder.provider),
+                None => secrets.trouble(name, Trouble::Absent),
+            };
+        }
+        self.next(None, secrets);
+    }
+
+    /// Takes objects in; the Secrets that they need come back.
+    fn objects(&mut self, objects: &[Arc<Object>], mut errors: Vec<ManifestError>) -> BTreeSet<Name> {
+        self.index = Index::build(&self.builder.mesh, objects);
+        self.objects = Objects::build(objects);
+        errors.extend(self.index.errors.iter().chain(&self.objects.errors).cloned());
+        errors.sort();
+        errors.dedup();
+        let metrics = &self.builder.metrics;
+        metrics.indexes.inc();
+        metrics.manifest_errors.set(i64::try_from(errors.len()).unwrap_or(i64::MAX));
+        metrics.objects.set(i64::try_from(self.index.objects).unwrap_or(i64::MAX));
+        let held = self.errors.send_replace(errors);
+        for error in self.errors.borrow().iter().filter(|error| !held.contains(error)) {
+            warn!("{error}");
+        }
+        wanted(&self.objects, &self.builder.options)
+    }
+
+    fn next(&mut self, stored: Option<Arc<Stored>>, secrets: &Secrets) {
+        let state = State {
+            index: &self.index,
+            objects: &self.objects,
+            claims: stored.as_deref().map(|stored| &stored.claims),
+            secrets,
+            options: &self.builder.options,
+            now: clock::unix_now(),
+        };
+        let translated = translate(&state);
+        self.due = translated.due;
+        self.builder.edge_metrics.count(&translated);
+        let snapshot = EdgeSnapshot::new(self.builder.gateway.clone(), stored, translated);
+        self.snapshots.send_replace(Arc::new(snapshot));
+    }
+
+    /// Until the same objects mean something else: a certificate begins or ends, a claim is over.
+    fn until_due(&self) -> impl Future<Output = ()> + use<> {
+        let due = self.due.map(|due| due - clock::unix_now() + 1);
+        async move {
+            match due.map(u64::try_from) {
+                Some(Ok(seconds)) => sleep(Duration::from_secs(seconds).min(LONGEST)).await,
+                Some(Err(_)) => sleep(SOON).await,
+                None => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Clocks are set; a timer of days would not notice.
+const LONGEST: Duration = Duration::from_secs(600);
+const SOON: Duration = Duration::from_secs(1);

@@ -1,0 +1,94 @@
+//! Questions about edge, on its loopback or its Unix socket: [`super::answers`] has their shapes. Nothing here changes anything.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use axum::{
+    Json, Router,
+    extract::{Path, State},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use signet_core::{VERSION, telemetry::Metrics};
+use signet_lease::Lease;
+
+use super::{
+    answers::{HostList, Replica, Status},
+    claim_store::ClaimStore,
+    follow::Followed,
+    snapshot::EdgeSnapshot,
+};
+use crate::{
+    admin::{metrics_page, refused},
+    source::cluster::Health,
+};
+
+/// What the pages are made of.
+#[derive(Clone)]
+pub(crate) struct Pages {
+    pub(crate) followed: Followed,
+    /// `None`: from a directory.
+    pub(crate) cluster: Option<InCluster>,
+    pub(crate) metrics: Arc<Metrics>,
+}
+
+#[derive(Clone)]
+pub(crate) struct InCluster {
+    pub(crate) health: Health,
+    pub(crate) claims: ClaimStore,
+    pub(crate) lease: Arc<Lease>,
+}
+
+pub(crate) fn routes(pages: Pages) -> Router {
+    let metrics = metrics_page(&pages.metrics);
+    let routes = Router::new()
+        .route("/v1/status", get(status))
+        .route("/v1/hosts", get(hosts))
+        .route("/v1/ingress/{namespace}/{name}", get(ingress));
+    routes.with_state(pages).merge(metrics)
+}
+
+async fn status(State(pages): State<Pages>) -> Json<Status> {
+    let snapshot = pages.snapshot();
+    let mut faults: BTreeMap<String, String> = BTreeMap::new();
+    if let Some(cluster) = &pages.cluster {
+        faults
+            .extend(cluster.health.faults().into_iter().map(|(kind, fault)| (kind.word().to_owned(), fault)));
+        faults.extend(cluster.claims.fault().map(|fault| ("claims".to_owned(), fault)));
+    }
+    Json(Status {
+        version: VERSION.into(),
+        ingresses: snapshot.translated.ingresses.len(),
+        hosts: snapshot.translated.hosts.len(),
+        errors: pages.followed.errors.borrow().clone(),
+        faults,
+        replica: pages.cluster.as_ref().map(|cluster| Replica {
+            name: cluster.lease.us().to_owned(),
+            leads: cluster.lease.is_held(),
+            leader: cluster.lease.holder(),
+        }),
+    })
+}
+
+async fn hosts(State(pages): State<Pages>) -> Json<HostList> {
+    Json(HostList { hosts: pages.snapshot().translated.hosts.clone() })
+}
+
+async fn ingress(State(pages): State<Pages>, Path((namespace, name)): Path<(String, String)>) -> Response {
+    let snapshot = pages.snapshot();
+    match snapshot.translated.ingresses.get(&(namespace.clone(), name.clone())) {
+        Some(told) => Json(told.answer.clone()).into_response(),
+        None => refused(
+            StatusCode::NOT_FOUND,
+            &format!(
+                "there is no Ingress {namespace}/{name} of our class; spec.ingressClassName: signet makes one ours (docs/ingress.md)"
+            ),
+        ),
+    }
+}
+
+impl Pages {
+    fn snapshot(&self) -> Arc<EdgeSnapshot> {
+        self.followed.snapshots.borrow().clone()
+    }
+}
