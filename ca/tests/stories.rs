@@ -364,12 +364,8 @@ async fn the_life_of_an_svid_of_seconds_joins_and_renews_before_it_ends() {
     let world = World::start("--leaf-life 5s --allow-short-leaves").await;
     let token_file = world.directory.join("token");
     fs::write(&token_file, world.token(API).await).unwrap();
-    let config = SvidConfig {
-        id: identity::parse(API).unwrap(),
-        ca: world.target(),
-        token: Token::Once(token_file),
-        source: None,
-    };
+    let (id, token) = (identity::parse(API).unwrap(), Token::Once(token_file));
+    let config = SvidConfig { id, ca: world.target(), token, source: None };
     let provider = mesh_provider(tls::default_provider());
     let svid = Svid::start(config, provider, world.trust(), &world.drain, &mut Metrics::new());
     let first = timeout(SOON, svid.ready()).await.unwrap();

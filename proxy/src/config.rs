@@ -20,7 +20,7 @@ use signet_core::{
     identity::{self, SpiffeId, TrustDomain},
     pod::Probe,
 };
-use signet_link::{Target, svid::Token};
+use signet_link::Target;
 
 use crate::limits::Limits;
 
@@ -186,14 +186,6 @@ impl Config {
     /// network of its own, whose kernel knows better.
     pub fn source(&self) -> Option<IpAddr> {
         (!self.captured).then_some(self.workload.address)
-    }
-
-    /// A pod's token is kubelet's; on a machine without one it is the supervisor's.
-    pub fn token(&self) -> Token {
-        match self.admin {
-            Admin::Pod => Token::Projected(self.token_file.clone()),
-            Admin::At(_) => Token::Once(self.token_file.clone()),
-        }
     }
 
     /// Whether an address is the mesh's, so that only the controller's word lets it be dialled in plaintext.

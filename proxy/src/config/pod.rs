@@ -15,7 +15,7 @@ use signet_core::{
         TOKEN_FILE, TRUST_BUNDLE_FILE,
     },
 };
-use signet_link::Target;
+use signet_link::{Target, svid::Token};
 
 use super::{
     Admin, Config, DESTINATION, PLACE, RANGES, Upstream, Workload, WrongField, indexed, is_label, parse,
@@ -24,6 +24,14 @@ use super::{
 use crate::{capture::OWN_PORTS, limits::Limits};
 
 impl Config {
+    /// A pod's token is kubelet's; on a machine without one it is the supervisor's.
+    pub fn token(&self) -> Token {
+        match self.admin {
+            Admin::Pod => Token::Projected(self.token_file.clone()),
+            Admin::At(_) => Token::Once(self.token_file.clone()),
+        }
+    }
+
     /// Understands the environment of an injected pod; `variable` answers `None` for one that is not set. The pod is captured,
     /// so no inbound is configured: the proxy serves what the kernel redirects to it.
     pub fn of_pod(variable: impl Fn(&str) -> Option<String>) -> Result<Self, BadEnvironment> {

@@ -3,6 +3,7 @@
 use signet_api::wire::Accept;
 use signet_core::{
     bundle::root_id,
+    drain::Drain,
     identity,
     telemetry::Metrics,
     tls::{self, Generation},
@@ -13,7 +14,6 @@ use tokio::{
     io::AsyncWriteExt as _,
     net::TcpListener,
     sync::{mpsc, watch},
-    task::JoinHandle,
 };
 
 use super::*;
@@ -37,10 +37,10 @@ struct World {
     leaf: watch::Sender<Option<Arc<Generation>>>,
     address: SocketAddr,
     api: SpiffeId,
-    next: mpsc::UnboundedSender<Next>,
+    next: mpsc::Sender<Next>,
     /// One line for each handshake.
-    shaken: mpsc::UnboundedReceiver<()>,
-    server: JoinHandle<()>,
+    shaken: mpsc::Receiver<()>,
+    drain: Drain,
 }
 
 impl World {
@@ -48,20 +48,21 @@ impl World {
         let (web, api, trust) = trusting_generations();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (next, nexts) = mpsc::unbounded_channel();
-        let (shake, shaken) = mpsc::unbounded_channel();
-        let server = tokio::spawn(serve(listener, api, nexts, shake));
+        let (next, nexts) = mpsc::channel(16);
+        let (shake, shaken) = mpsc::channel(16);
+        let drain = Drain::new();
+        drain.spawn(serve(listener, api, nexts, shake));
         let (leaf, current) = watch::channel(Some(Arc::new(web)));
         let pool = Pool::new(&mut Metrics::new());
         let algorithms = tls::default_provider().signature_verification_algorithms;
         let client =
             Client::new(pool, Svid::of(current), Arc::clone(&trust), algorithms, None, Patience::default());
         let api = identity::parse("spiffe://cluster.local/ns/shop/sa/api").unwrap();
-        Self { client: Arc::new(client), trust, leaf, address, api, next, shaken, server }
+        Self { client: Arc::new(client), trust, leaf, address, api, next, shaken, drain }
     }
 
     async fn open(&self, next: Next) -> Result<Stream, Refusal> {
-        self.next.send(next).unwrap_or_else(|_| panic!("the server has ended"));
+        self.next.send(next).await.unwrap_or_else(|_| panic!("the server has ended"));
         let open = Open { destination: "api.shop:80".into(), source: "gateway/1".into() };
         self.client.open(self.address, &self.api, &open, Instant::now() + SOON).await
     }
@@ -73,7 +74,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        self.server.abort();
+        self.drain.stop();
     }
 }
 
@@ -81,17 +82,18 @@ impl Drop for World {
 async fn serve(
     listener: TcpListener,
     own: Generation,
-    mut nexts: mpsc::UnboundedReceiver<Next>,
-    shaken: mpsc::UnboundedSender<()>,
+    mut nexts: mpsc::Receiver<Next>,
+    shaken: mpsc::Sender<()>,
 ) {
     loop {
         let (tcp, from) = listener.accept().await.unwrap();
         let Ok(mut wire) = Wire::accept(tcp, vec![], from, &own, &Patience::default()).await else {
             continue;
         };
-        let _ = shaken.send(());
+        let _ = shaken.send(()).await;
         while let Ok(Some(_)) = wire.next_open().await {
-            match nexts.recv().await.unwrap() {
+            let Some(next) = nexts.recv().await else { return };
+            match next {
                 Next::Refuse(reset) => wire.refuse(reset).await.unwrap(),
                 Next::GoAway => {
                     wire.go_away().await.unwrap();
@@ -183,7 +185,7 @@ async fn bytes_come_back_whole_and_a_finished_stream_gives_its_wire_to_the_next(
         let stream = within(world.open(Next::Echo)).await.unwrap();
         assert_eq!(*stream.peer().id(), world.api);
         let (mut read, mut write) = tokio::io::split(stream);
-        let sent: Vec<u8> = (0..300_000 + round).map(|n| (n % 251) as u8).collect();
+        let sent: Vec<u8> = (0..=250).cycle().take(300_000 + round).collect();
         let (writing, mut got) = (sent.clone(), Vec::new());
         let wrote = async {
             write.write_all(&writing).await.unwrap();
@@ -251,7 +253,7 @@ async fn an_old_wire_that_goes_away_is_no_refusal_the_endpoint_is_asked_on_a_new
     first.shutdown().await.unwrap();
     assert_eq!(within(first.read(&mut [0; 8])).await.unwrap(), 0);
     drop(first);
-    world.next.send(Next::GoAway).unwrap_or_else(|_| panic!("the server has ended"));
+    world.next.send(Next::GoAway).await.unwrap_or_else(|_| panic!("the server has ended"));
     within(world.open(Next::Echo)).await.unwrap();
     assert_eq!(world.handshakes(), 2);
 }
