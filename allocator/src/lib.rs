@@ -8,8 +8,8 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 /// jemalloc's settings for this program; said once, in `main.rs`.
 ///
 /// One arena, since one thread works in a data plane and none is busy in the control plane. Without cache_oblivious a buffer of
-/// 16 KiB costs four pages and not five, and with tcache_max no thread keeps such buffers for itself. What is freed goes back to the kernel after `dirty_ms` milliseconds, by a thread of
-/// jemalloc's own, because an idle process calls nothing that could do it.
+/// 16 KiB costs four pages and not five, and with tcache_max no thread keeps such buffers for itself. What is freed goes back to
+/// the kernel after `dirty_ms` milliseconds, by a thread of jemalloc's own, because an idle process calls nothing that could do it.
 ///
 /// With 0 it goes at once. That costs a call for each page, and spares a process that sets up many long-lived connections from
 /// holding all their half-empty buffers on pages that the handshakes wrote to: 20 kB for each stream of the controller.
