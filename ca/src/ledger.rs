@@ -8,7 +8,6 @@ use std::{
 };
 
 use signet_core::identity::SpiffeId;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::debug;
 
 use crate::{
@@ -119,10 +118,7 @@ impl Ledger {
 
 /// Unix seconds as people and other tools read them; the seconds themselves where no calendar has them.
 pub(crate) fn rfc3339(seconds: i64) -> String {
-    OffsetDateTime::from_unix_timestamp(seconds)
-        .ok()
-        .and_then(|time| time.format(&Rfc3339).ok())
-        .unwrap_or_else(|| seconds.to_string())
+    signet_core::clock::rfc3339(seconds).unwrap_or_else(|| seconds.to_string())
 }
 
 /// Lines that each source may still cause in its window.

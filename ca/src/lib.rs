@@ -42,6 +42,7 @@ use signet_core::{
     identity::{SpiffeId, TrustDomain},
     parent,
     pod::CA_PORT,
+    signals::Signals,
     telemetry::{self, Metrics},
     tls,
     trust::Trust,
@@ -53,14 +54,7 @@ use signet_lease::{
     replica_name,
 };
 use signet_link::listen;
-use tokio::{
-    net::TcpListener,
-    runtime::Handle,
-    signal::unix::{SignalKind, signal},
-    sync::Notify,
-    task::spawn_blocking,
-    time::sleep,
-};
+use tokio::{net::TcpListener, runtime::Handle, sync::Notify, task::spawn_blocking, time::sleep};
 use tracing::{info, warn};
 use zeroize::Zeroizing;
 
@@ -90,21 +84,15 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     if args.exit_with_parent {
         parent::exit_with_parent().context("watching for the supervisor's end")?;
     }
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = Signals::listen()?;
     let drain = Drain::new();
-    let stopped = async {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
-        }
-    };
     let served = async {
         let ca = Ca::start(&args, &drain).await?; // in a cluster that takes as long as the API server is down
         info!(listen = %ca.address, trust_domain = %args.trust_domain, "the CA issues certificates");
         std::future::pending::<anyhow::Result<()>>().await
     };
     tokio::select! {
-        () = stopped => {}
+        () = signals.next() => {}
         failed = served => failed?,
     }
     let cut = drain.run(GRACE).await;

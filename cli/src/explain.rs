@@ -5,13 +5,11 @@
 use std::net::IpAddr;
 
 use anyhow::{Result, bail};
-use hyper::StatusCode;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::{
     Exit,
-    ask::{NoAnswer, Place},
     cluster::Part,
     edges::edges_table,
     hosts,
@@ -19,6 +17,7 @@ use crate::{
     output::{self, Output},
     replicas,
     shapes::{Edge, EndpointAnswer, Endpoints, PodExplanation, ServiceExplanation},
+    state::StateDir,
     whom::{Asking, Whom},
 };
 
@@ -135,29 +134,13 @@ pub(crate) async fn endpoints(args: EndpointsArgs) -> Result<Exit> {
     Ok(Exit::Fine)
 }
 
-/// The answer of each replica; `None` of one that knows no such thing.
+/// The answer of each replica that knows such a thing.
 async fn ask(whom: &Whom, path: &str) -> Result<Vec<Value>> {
-    let known = |answer: Result<Value, NoAnswer>| match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(NoAnswer::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
-        Err(e) => Err(e),
-    };
-    match whom {
-        Whom::Local(state) => {
-            let answer = Place::Socket(state.controller_socket()).get::<Value>(path).await;
-            Ok(known(answer).map_err(|e| state.explain("controller", e))?.into_iter().collect())
-        }
-        Whom::Cluster(cluster) => {
-            let answers = cluster
-                .each_pod(Part::Controller, async |place| known(place.get::<Value>(path).await))
-                .await?;
-            let answers = cluster.some(Part::Controller, answers)?;
-            for missing in &answers.missing {
-                output::note(&format!("Not all of it: {missing}"));
-            }
-            Ok(answers.given.into_iter().filter_map(|(_, answer)| answer).collect())
-        }
+    let answers = whom.ask(Part::Controller, StateDir::controller_socket, path).await?;
+    for missing in &answers.missing {
+        output::note(&format!("Not all of it: {missing}"));
     }
+    Ok(answers.given.into_iter().filter_map(|(_, answer)| answer).collect())
 }
 
 /// The answer that `knows`, else the first; its plaintext edges are those of all.

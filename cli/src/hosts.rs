@@ -2,17 +2,16 @@
 //! every replica of it decides alike, so the first answer is all of it.
 
 use anyhow::{Result, bail};
-use hyper::StatusCode;
 use serde::de::DeserializeOwned;
 
 use crate::{
     Exit,
-    ask::{NoAnswer, Place},
     cluster::Part,
     human,
     named::Scope,
     output::{self, Mark, Output},
     shapes::{CertificateAnswer, HostAnswer, HostList, IngressAnswer, RuleAnswer},
+    state::StateDir,
     whom::{Asking, Whom},
 };
 
@@ -80,23 +79,8 @@ fn is_wrong(host: &HostAnswer) -> bool {
 
 /// The first answer of any replica; `None`: it says that there is no such thing.
 async fn ask<T: DeserializeOwned>(whom: &Whom, path: &str) -> Result<Option<T>> {
-    let known = |answer: Result<T, NoAnswer>| match answer {
-        Ok(answer) => Ok(Some(answer)),
-        Err(NoAnswer::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
-        Err(e) => Err(e),
-    };
-    match whom {
-        Whom::Local(state) => {
-            let answer = Place::Socket(state.edge_socket()).get::<T>(path).await;
-            known(answer).map_err(|e| state.explain("edge", e))
-        }
-        Whom::Cluster(cluster) => {
-            let answers =
-                cluster.each_pod(Part::Edge, async |place| known(place.get::<T>(path).await)).await?;
-            let mut answers = cluster.some(Part::Edge, answers)?;
-            Ok(answers.given.swap_remove(0).1)
-        }
-    }
+    let answers = whom.ask(Part::Edge, StateDir::edge_socket, path).await?;
+    Ok(answers.given.into_iter().next().and_then(|(_, answer)| answer))
 }
 
 fn hosts_text(out: Output, list: &HostList) -> String {

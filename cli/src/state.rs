@@ -63,10 +63,6 @@ impl StateDir {
         self.0.join("controller/admin.sock")
     }
 
-    pub fn edge(&self) -> PathBuf {
-        self.0.join("edge")
-    }
-
     pub fn edge_socket(&self) -> PathBuf {
         self.0.join("edge/admin.sock")
     }

@@ -3,9 +3,12 @@
 use std::path::PathBuf;
 
 use anyhow::{Result, anyhow};
+use hyper::StatusCode;
+use serde::de::DeserializeOwned;
 
 use crate::{
-    cluster::{Cluster, Which},
+    ask::{NoAnswer, Place},
+    cluster::{Answers, Cluster, Part, Which},
     output::Format,
     proc,
     state::StateDir,
@@ -27,6 +30,34 @@ pub(crate) struct Asking {
 pub(crate) enum Whom {
     Local(StateDir),
     Cluster(Cluster),
+}
+
+impl Whom {
+    /// What the process `part` says at `path`, each replica of it in a cluster; `None` of one that knows no such thing (404).
+    /// `socket`: the part's, in a directory.
+    pub(crate) async fn ask<T: DeserializeOwned>(
+        &self,
+        part: Part,
+        socket: fn(&StateDir) -> PathBuf,
+        path: &str,
+    ) -> Result<Answers<Option<T>>> {
+        let known = |answer: Result<T, NoAnswer>| match answer {
+            Ok(answer) => Ok(Some(answer)),
+            Err(NoAnswer::Refused { status: StatusCode::NOT_FOUND, .. }) => Ok(None),
+            Err(e) => Err(e),
+        };
+        match self {
+            Self::Local(state) => {
+                let answer = known(Place::Socket(socket(state)).get::<T>(path).await);
+                let answer = answer.map_err(|e| state.explain(&part.to_string(), e))?;
+                Ok(Answers { given: vec![(part.to_string(), answer)], missing: Vec::new() })
+            }
+            Self::Cluster(cluster) => {
+                let answers = cluster.each_pod(part, async |place| known(place.get::<T>(path).await)).await?;
+                cluster.some(part, answers)
+            }
+        }
+    }
 }
 
 impl Asking {

@@ -24,13 +24,12 @@ use axum::{
 use serde::Deserialize;
 use signet_api::v1::ProxyState;
 use signet_core::{
-    VERSION,
+    VERSION, clock,
     drain::Drain,
     files::PRIVATE,
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
 use signet_link::{listen, pages::Pages, svid::Svid};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     net::{TcpListener, UnixListener},
     sync::watch,
@@ -302,8 +301,6 @@ fn name<'a>(index: &'a Index, end: &mut End) -> Option<&'a Pod> {
 }
 
 fn proxy_status(state: ProxyState, connected: bool, rejected: Vec<String>) -> ProxyStatus {
-    let not_after =
-        OffsetDateTime::from_unix_timestamp(state.leaf_not_after).ok().filter(|_| state.leaf_not_after > 0);
     ProxyStatus {
         connected,
         version: state.version,
@@ -312,7 +309,7 @@ fn proxy_status(state: ProxyState, connected: bool, rejected: Vec<String>) -> Pr
             (false, _) => Some("not connected to the controller".into()),
             (true, why) => Some(why).filter(|why| !why.is_empty()),
         },
-        leaf_not_after: not_after.and_then(|at| at.format(&Rfc3339).ok()),
+        leaf_not_after: clock::rfc3339(state.leaf_not_after).filter(|_| state.leaf_not_after > 0),
         bundle_sequence: state.bundle_sequence,
         rejected,
     }

@@ -31,41 +31,23 @@ mod words;
 mod writer;
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use anyhow::Context as _;
 use ipnet::IpNet;
-use kube::Client;
-use signet_core::{
-    drain::Drain,
-    identity::{self, TrustDomain},
-    parent,
-    telemetry::{self, LogFormat},
-    tls,
-    trust::Trust,
-};
+use signet_core::{drain::Drain, identity, telemetry, tls};
 use signet_http::model::Hostname;
 use signet_lease::{Lease, clock, replica_name};
-use signet_link::{
-    Target, listen,
-    place::Place,
-    svid::{Svid, SvidConfig, Token},
-    trust_file,
-};
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::info;
 
 pub use addresses::Expose;
 
 use crate::{
-    Source,
     admin::{self, Readiness},
     answer,
     edge::{
@@ -81,6 +63,7 @@ use crate::{
     },
     index::{Membership, Mesh},
     metrics::Metrics,
+    process::{self, Begun, Process},
     resources::Serves as _,
     source::cluster::{Cluster, Watched},
     stream::Discovery,
@@ -93,31 +76,10 @@ use crate::{
 #[derive(Clone, Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
-    pub source: Source,
+    pub process: Process,
     /// Where gateways connect
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15014")]
     pub listen: SocketAddr,
-    /// The CA
-    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:15012")]
-    pub ca: Place,
-    /// Holds a token for our own certificate
-    #[arg(long, value_name = "FILE")]
-    pub token_file: PathBuf,
-    /// The CA writes it
-    #[arg(long, value_name = "FILE")]
-    pub trust_bundle: PathBuf,
-    /// With --source-dir: Unix socket for questions, made with mode 0600
-    #[arg(long, value_name = "FILE", required_unless_present = "kubernetes", conflicts_with = "kubernetes")]
-    pub admin_socket: Option<PathBuf>,
-    /// With --kubernetes: where /ready and /metrics are
-    #[arg(long, value_name = "IP:PORT", default_value = "[::]:15020")]
-    pub pages: SocketAddr,
-    /// With --kubernetes: where questions are taken, without any check of who asks; a port-forward leads there
-    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:15021")]
-    pub admin: SocketAddr,
-    /// First part of every identity
-    #[arg(long, value_name = "NAME", default_value = "cluster.local")]
-    pub trust_domain: String,
     /// Pod and Service ranges of the cluster, where only addresses of known pods are dialled. May be repeated
     #[arg(long, value_name = "CIDR")]
     pub mesh_range: Vec<IpNet>,
@@ -142,62 +104,19 @@ pub struct Args {
     /// IP address or host name for the status of Ingresses, whatever the gateway's Service says. May be repeated
     #[arg(long, value_name = "ADDRESS", value_parser = published)]
     pub publish_address: Vec<String>,
-    /// text or json, to stderr
-    #[arg(long, value_name = "FORMAT", default_value_t)]
-    pub log_format: LogFormat,
-    /// What to log ("info", "info,signet_controller=debug")
-    #[arg(long, value_name = "FILTER", default_value = "info")]
-    pub log: String,
-    /// Exit at once when stdin ends: for a supervisor that holds the other end of it
-    #[arg(long)]
-    pub exit_with_parent: bool,
 }
 
 /// Runs edge until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    telemetry::init(args.log_format, &args.log).map_err(anyhow::Error::msg)?;
-    if args.exit_with_parent {
-        parent::exit_with_parent().context("watching for the supervisor's end")?;
-    }
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let drain = Drain::new();
-    let running = async {
-        Box::pin(start(&args, &drain)).await?;
-        info!(listen = %args.listen, "edge answers");
-        std::future::pending().await
-    };
-    let ended: anyhow::Result<()> = tokio::select! {
-        _ = terminate.recv() => Ok(()),
-        _ = interrupt.recv() => Ok(()),
-        failed = running => failed,
-    };
-    let cut = drain.run(GRACE).await;
-    info!(cut, "edge has stopped");
-    ended
+    args.process.run("edge", args.listen, async |drain| start(&args, drain).await).await
 }
 
 /// Wires edge, and decides nothing. Returns when it answers, which is when everything is known as a whole. Its tasks live in `drain`.
 async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
-    let domain = TrustDomain::new(&args.trust_domain)
-        .with_context(|| format!("--trust-domain {:?}", args.trust_domain))?;
     let mut registry = telemetry::Metrics::new();
     let (metrics, edge_metrics) = (Arc::new(Metrics::new(&mut registry)), EdgeMetrics::new(&mut registry));
-    let provider = tls::mesh_provider(tls::default_provider());
-    let trust = Trust::new(domain.clone());
-    trust_file::watch(args.trust_bundle.clone(), Arc::clone(&trust), drain);
-    let svid = SvidConfig {
-        id: identity::edge(&domain),
-        ca: Target { address: args.ca.clone(), id: identity::ca(&domain) },
-        token: match args.source.kubernetes {
-            true => Token::Projected(args.token_file.clone()),
-            false => Token::Once(args.token_file.clone()),
-        },
-        source: Some(args.listen.ip()).filter(|ip| !ip.is_unspecified()),
-    };
-    let svid = Svid::start(svid, Arc::clone(&provider), Arc::clone(&trust), drain, &mut registry);
-    // Bound at once, so that a port that is taken is said at once; served when everything is known.
-    let listener =
-        listen::bind(args.listen).await.with_context(|| format!("listening on {}", args.listen))?;
+    let begun = args.process.begin(identity::edge, args.listen, &mut registry, drain).await?;
+    let Begun { domain, provider, trust, svid, listener } = begun;
 
     let registry = registry.share();
     let builder = |membership| Builder {
@@ -209,12 +128,10 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         metrics: Arc::clone(&metrics),
         edge_metrics: edge_metrics.clone(),
     };
-    let (followed, cluster) = match &args.source.source_dir {
+    let (followed, cluster) = match &args.process.source.source_dir {
         Some(root) => (follow::directory(root.clone(), builder(Membership::Labelled), drain).await?, None),
         None => {
-            let client = Client::try_default().await.context(
-                "no way to the API server: neither a service account is mounted here nor does KUBECONFIG name a cluster",
-            )?;
+            let client = process::client().await?;
             let cluster = Cluster::watch(&client, Watched::EDGE, &metrics, drain);
             let claims = ClaimStore::new(client.clone());
             let reading = claims.clone();
@@ -227,8 +144,8 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
                 answers: Arc::clone(&answers),
                 drain: drain.clone(),
             };
-            let pages = admin::serve_network(args.pages, readiness, Arc::clone(&registry), drain);
-            pages.await.with_context(|| format!("listening on {}", args.pages))?;
+            let pages = admin::serve_network(args.process.pages, readiness, Arc::clone(&registry), drain);
+            pages.await.with_context(|| format!("listening on {}", args.process.pages))?;
             let builder = builder(Membership::Injected);
             let secrets = SecretFollower::new(client.clone(), Arc::clone(&builder.provider), drain);
             let followed = Box::pin(follow::cluster(cluster, secrets, &claims, builder, drain)).await;
@@ -255,18 +172,14 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         drain: drain.clone(),
     };
     answer(listener, svid, discovery, None, drain);
-    let routes = pages::routes(Pages { followed, cluster, metrics: registry });
-    match &args.admin_socket {
-        Some(socket) => admin::serve_socket(socket, routes, drain)
-            .with_context(|| format!("admin socket {}", socket.display())),
-        None => admin::serve_loopback(args.admin, routes, drain)
-            .await
-            .with_context(|| format!("listening on {}", args.admin)),
-    }
+    args.process.take_questions(pages::routes(Pages { followed, cluster, metrics: registry }), drain).await
 }
 
 impl Args {
     fn options(&self) -> Options {
+        // As addresses are held everywhere, so that they compare.
+        let sorted: BTreeSet<Address> =
+            self.publish_address.iter().filter_map(|text| address(text).ok()).collect();
         Options {
             http: self.http_port,
             https: self.https_port,
@@ -274,7 +187,7 @@ impl Args {
             public_https: self.public_https_port,
             default_certificate: self.default_certificate.clone(),
             expose: self.expose,
-            publish: self.publish_address.iter().filter_map(|text| address(text).ok()).collect(),
+            publish: sorted.into_iter().collect(),
         }
     }
 }
@@ -303,5 +216,3 @@ fn address(text: &str) -> Result<Address, String> {
 
 /// Our part of Signet, in labels and in the Lease's name.
 pub(crate) const PART: &str = "edge";
-/// SIGTERM to cutting: streams are told to come back and end at once, the Lease is given back.
-const GRACE: Duration = Duration::from_secs(3);

@@ -3,7 +3,7 @@
 use std::{collections::BTreeSet, path::PathBuf, sync::Arc};
 
 use signet_core::{drain::Drain, trust::Trust};
-use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use tracing::{error, warn};
 
 use crate::{
@@ -35,14 +35,7 @@ pub(crate) struct Builder {
 
 /// Reads the directory once, then follows it and the trust bundle until `drain` stops.
 pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) -> anyhow::Result<Followed> {
-    let mut directory = Directory::new(root);
-    let (read, first) = spawn_blocking(move || {
-        directory.poll();
-        let contents = directory.contents();
-        (directory, contents)
-    })
-    .await?;
-    let mut directory = read;
+    let (mut directory, first) = Directory::new(root).first().await?;
     let mut writer = Writer::new(builder);
     let followed = writer.first(first.files, &first.objects, first.errors);
     let stop = drain.clone();
@@ -54,11 +47,7 @@ pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) ->
                 () = stop.stopping() => return,
                 _ = bundle.changed() => writer.bundle(),
                 () = sleep(POLL) => {
-                    let read = spawn_blocking(move || {
-                        let contents = directory.poll().then(|| directory.contents());
-                        (directory, contents)
-                    });
-                    let Ok((read, contents)) = read.await else {
+                    let Ok((read, contents)) = directory.next().await else {
                         error!("reading the manifests panicked; the controller goes on with what it knows, restart it");
                         return;
                     };

@@ -155,12 +155,11 @@ impl fmt::Display for ManifestError {
 /// Of an IngressClass.
 pub(crate) const DEFAULT_CLASS: &str = "ingressclass.kubernetes.io/is-default-class";
 /// Prefixes.
-const INGRESS_SETTINGS: [&str; 7] = [
+const INGRESS_SETTINGS: [&str; 6] = [
     "kubernetes.io/ingress.class",
     "kubernetes.io/tls-acme",
     "nginx.ingress.kubernetes.io/",
     "cert-manager.io/",
-    "acme.cert-manager.io/",
     "certmanager.k8s.io/",
     "signet.dev/",
 ];

@@ -225,4 +225,4 @@ const NACK_NAMES: usize = 5;
 
 #[cfg(test)]
 #[path = "stream/tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -12,16 +12,11 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use crate::tls::{signing_key, tickets};
+use crate::tls::{narrowed, signing_key, tickets};
 
 /// `base` narrowed to the profile, the post-quantum exchange first. The client's order of ciphers decides.
 pub fn edge_provider(base: CryptoProvider) -> Arc<CryptoProvider> {
-    let CryptoProvider { cipher_suites, kx_groups, .. } = &base;
-    let cipher_suites =
-        SUITES.iter().filter_map(|want| cipher_suites.iter().find(|s| s.suite() == *want).copied());
-    let kx_groups = GROUPS.iter().filter_map(|want| kx_groups.iter().find(|g| g.name() == *want).copied());
-    let (cipher_suites, kx_groups) = (cipher_suites.collect(), kx_groups.collect());
-    Arc::new(CryptoProvider { cipher_suites, kx_groups, ..base })
+    narrowed(base, &SUITES, &GROUPS)
 }
 
 /// Chain (leaf first) and key as one. Errors: the key is of no kind that we know, or is not the leaf's. No copy of the key stays

@@ -44,10 +44,19 @@ pub(crate) fn tickets() -> Result<Arc<dyn ProducesTickets>, Error> {
 
 /// `base` narrowed to what the mesh speaks, in our order of preference.
 pub fn mesh_provider(base: CryptoProvider) -> Arc<CryptoProvider> {
+    narrowed(base, &SUITES, &GROUPS)
+}
+
+/// `base` with these suites and groups alone, in this order, as far as it has them.
+pub(crate) fn narrowed(
+    base: CryptoProvider,
+    suites: &[CipherSuite],
+    groups: &[NamedGroup],
+) -> Arc<CryptoProvider> {
     let CryptoProvider { cipher_suites, kx_groups, .. } = &base;
     let cipher_suites =
-        SUITES.iter().filter_map(|want| cipher_suites.iter().find(|s| s.suite() == *want).copied());
-    let kx_groups = GROUPS.iter().filter_map(|want| kx_groups.iter().find(|g| g.name() == *want).copied());
+        suites.iter().filter_map(|want| cipher_suites.iter().find(|s| s.suite() == *want).copied());
+    let kx_groups = groups.iter().filter_map(|want| kx_groups.iter().find(|g| g.name() == *want).copied());
     let (cipher_suites, kx_groups) = (cipher_suites.collect(), kx_groups.collect());
     Arc::new(CryptoProvider { cipher_suites, kx_groups, ..base })
 }

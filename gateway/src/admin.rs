@@ -24,7 +24,6 @@ use signet_core::{
 };
 use signet_http::model::{Action, Backend, HostPattern, HttpsHost, Route, Security, Target};
 use signet_link::{discovery::Discovery, listen, pages::Pages};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tracing::error;
 
 use crate::{Adopted, Gateway, certificates::Certified, config::Admin};
@@ -143,7 +142,7 @@ fn page(adopted: &Adopted) -> Value {
     };
     json!({
         "generation": generation,
-        "adoptedAt": rfc3339(*at),
+        "adoptedAt": clock::rfc3339(*at),
         "hosts": hosts.iter().map(host).collect::<Vec<_>>(),
         "certificates": model.certificates.iter().map(|c| shown_certificate(c)).collect::<Vec<_>>(),
         "faults": model.faults.iter().chain(problems).collect::<Vec<_>>(),
@@ -210,18 +209,14 @@ fn shown_certificate(certified: &Certified) -> Value {
         "names": facts.names,
         "issuer": facts.issuer,
         "key": facts.key,
-        "notBefore": rfc3339(facts.not_before),
-        "notAfter": rfc3339(facts.not_after),
+        "notBefore": clock::rfc3339(facts.not_before),
+        "notAfter": clock::rfc3339(facts.not_after),
         "leftSeconds": facts.not_after - clock::unix_now(),
     })
 }
 
 /// Of a route that names no host.
 const ANY: &[HostPattern] = &[HostPattern::Any];
-
-fn rfc3339(unix: i64) -> Option<String> {
-    OffsetDateTime::from_unix_timestamp(unix).ok()?.format(&Rfc3339).ok()
-}
 
 #[cfg(test)]
 mod tests {

@@ -186,11 +186,6 @@ impl Certificates {
         let Some(at) = self.ports.get(&port) else { return false };
         !presented.names.iter().any(|name| name.matches(host)) && at.of(host).is_some()
     }
-
-    /// The certificate of a host, at whatever port, for pages.
-    pub fn of_host(&self, host: &str) -> Option<&Arc<Certified>> {
-        self.ports.values().find_map(|at| at.of(host)?.first()).map(|presented| &presented.certified)
-    }
 }
 
 impl Port {

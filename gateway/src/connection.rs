@@ -10,7 +10,7 @@ use signet_http::{
     model::Scheme,
     serve::{self, Version},
 };
-use signet_link::listen::{Place, Places};
+use signet_link::listen::{Place, Places, counted_as};
 use tokio::{
     io::AsyncWriteExt as _,
     net::TcpStream,
@@ -135,13 +135,14 @@ async fn arrive(
             header.map_err(|_| Refused::TimedOut)?.map_err(Refused::ProxyHeader)?.unwrap_or(source)
         }
     };
-    let place = Places::take(&budget.connections, client.ip()).ok_or(Refused::TooMany)?;
+    let place = Places::take(&budget.connections, counted_as(client.ip())).ok_or(Refused::TooMany)?;
     let arrival = Arrival { client, port: port.number, scheme: port.scheme, sni: None, covers: None };
     if port.scheme == Scheme::Http {
         gateway.metrics.came(Came::Plain);
         return Ok(Arrived::Plain(tcp, arrival, place));
     }
-    let _shaking = Places::take(&budget.handshakes, client.ip()).ok_or(Refused::TooManyHandshakes)?;
+    let _shaking =
+        Places::take(&budget.handshakes, counted_as(client.ip())).ok_or(Refused::TooManyHandshakes)?;
     let shaken = timeout_at(deadline, handshake(gateway, port.number, tcp)).await;
     let (tls, sni, presented) = shaken.map_err(|_| Refused::TimedOut)??;
     gateway.metrics.came(match tls.get_ref().1.handshake_kind() {

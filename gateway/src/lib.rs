@@ -101,7 +101,7 @@ impl Gateway {
             Err(error) => problems.push(format!("the certificates stay as they were: {error}")),
         }
         problems.extend(self.engine.apply(Arc::clone(&model.snapshot)).iter().map(ToString::to_string));
-        for problem in &problems {
+        for problem in problems.iter().filter(|problem| !self.model.borrow().problems.contains(problem)) {
             warn!("{problem}");
         }
         self.metrics.certificates(&model.certificates);

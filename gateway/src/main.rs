@@ -5,8 +5,10 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::anyhow;
 use clap::Parser as _;
 use signet_core::{
+    descriptors,
     drain::Drain,
     parent,
+    signals::Signals,
     telemetry::{self, Metrics},
     tls,
     trust::Trust,
@@ -23,7 +25,6 @@ use signet_link::{
 use signet_wire::pool::{self, Pool};
 use tokio::{
     runtime::{Builder, Runtime},
-    signal::unix::{Signal, SignalKind, signal},
     time::sleep,
 };
 use tracing::info;
@@ -40,6 +41,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(file) => Config::read(&file)?,
         None => Config::of_pod(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?,
     };
+    descriptors::raise(); // two for each of its connections, at the least
     runtime(config.workers)?.block_on(Box::pin(run(config)))
 }
 
@@ -52,7 +54,7 @@ fn runtime(workers: usize) -> std::io::Result<Runtime> {
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let mut signals = Signals::new()?;
+    let mut signals = Signals::listen()?;
     let (control, accepting, data) = (Drain::new(), Drain::new(), Drain::new());
     let mut metrics = Metrics::new();
     let trust = Trust::new(config.trust_domain.clone());
@@ -64,11 +66,12 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         source: config.source,
     };
     let provider = tls::mesh_provider(tls::default_provider());
+    let algorithms = provider.signature_verification_algorithms;
     let svid = Svid::start(svid, provider, Arc::clone(&trust), &control, &mut metrics);
     let pages = admin::bind(config.admin).await?;
     let wires = Pool::new(&mut metrics);
     pool::run(Arc::clone(&wires), svid.clone(), &trust, &control);
-    let ways = Ways::new(wires, svid.clone(), Arc::clone(&trust), config.source, &config.name);
+    let ways = Ways::new(wires, svid.clone(), Arc::clone(&trust), algorithms, &config, &control);
     let limits =
         limits::Limits { trust: limits::Trust { hops: config.trusted_hops }, ..limits::Limits::default() };
     let engine = Engine::new(Arc::new(ways), limits, HttpMetrics::new(&mut metrics), data.clone());
@@ -80,6 +83,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     info!(id = %gateway.config.id, edge = %gateway.config.edge.address, "started");
 
     signals.next().await;
+    // The next one cuts.
     let (drain, finish) = (gateway.config.limits.drain, gateway.config.limits.finish);
     info!(accepting_s = drain.as_secs(), finishing_s = finish.as_secs(), "draining");
     gateway.drain();
@@ -96,23 +100,4 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     control.run(Duration::ZERO).await;
     info!(cut, "drained");
     Ok(ExitCode::SUCCESS)
-}
-
-/// Each asks for one step more: to drain, then to cut.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
-    }
-
-    async fn next(&mut self) {
-        tokio::select! {
-            _ = self.terminate.recv() => {}
-            _ = self.interrupt.recv() => {}
-        }
-    }
 }

@@ -1,10 +1,16 @@
 //! Connections to backends: pods of the mesh by the native wire, their identity proven; everything else by the engine's own.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{io, sync::Arc};
 
-use rustls::RootCertStore;
+use rustls::{RootCertStore, crypto::WebPkiSupportedAlgorithms};
 use signet_api::wire::Open;
-use signet_core::{edge_tls, identity::SpiffeId, tls::NotOurPeer, trust::Trust};
+use signet_core::{
+    drain::Drain,
+    edge_tls,
+    identity::SpiffeId,
+    tls::{self, NotOurPeer},
+    trust::Trust,
+};
 use signet_http::{
     model::{Endpoint, Protocol, Security},
     stream::Stream,
@@ -14,36 +20,36 @@ use signet_link::svid::Svid;
 use signet_wire::{client::Client, connection::Patience, pool::Pool, refusal::Refusal};
 use tokio::time::Instant;
 
+use crate::config::Config;
+
 /// Both ways to a backend.
 pub struct Ways {
     direct: Direct,
     mesh: Client,
-    pool: Arc<Pool>,
     svid: Svid,
     /// Our name, for the logs of the other side.
-    name: String,
+    name: Arc<str>,
     patience: Patience,
 }
 
 impl Ways {
-    pub fn new(pool: Arc<Pool>, svid: Svid, trust: Arc<Trust>, source: Option<IpAddr>, name: &str) -> Self {
-        let edge = edge_tls::edge_provider(signet_core::tls::default_provider());
-        let (algorithms, patience) = (edge.signature_verification_algorithms, Patience::default());
+    /// `algorithms`: the mesh's. Streams that nobody holds any more end in `drain`.
+    pub fn new(
+        pool: Arc<Pool>,
+        svid: Svid,
+        trust: Arc<Trust>,
+        algorithms: WebPkiSupportedAlgorithms,
+        config: &Config,
+        drain: &Drain,
+    ) -> Self {
+        let patience = Patience::default();
         // No public roots yet: nothing that Ingress says leads to them, and with none every such backend is refused.
         let well_known = Arc::new(RootCertStore::empty());
         Self {
-            direct: Direct::new(edge, well_known),
-            mesh: Client::new(
-                Arc::clone(&pool),
-                svid.clone(),
-                trust,
-                algorithms,
-                source,
-                Patience::default(),
-            ),
-            pool,
+            direct: Direct::new(edge_tls::edge_provider(tls::default_provider()), well_known),
+            mesh: Client::new(pool, svid.clone(), trust, algorithms, config.source, patience.clone(), drain),
             svid,
-            name: name.to_owned(),
+            name: Arc::clone(&config.name),
             patience,
         }
     }
@@ -51,7 +57,7 @@ impl Ways {
     /// A stream to who proves to be one of `ids`.
     async fn open(&self, endpoint: &Endpoint, ids: &[SpiffeId]) -> io::Result<Box<dyn Stream>> {
         let address = endpoint.address;
-        let open = Open { destination: address.to_string(), source: self.name.clone() };
+        let open = Open { destination: address.to_string(), source: self.name.to_string() };
         let deadline = Instant::now() + self.patience.dial + self.patience.handshake * 2;
         let first = ids.first().ok_or_else(|| {
             io::Error::new(
@@ -94,7 +100,7 @@ impl Connector for Ways {
         match security {
             Security::Mesh(_) => {
                 let own = self.svid.current().map_or(0, |generation| generation.number);
-                (own << 32) ^ self.pool.epoch() // both count a process's renewals and retired roots
+                (own << 32) ^ self.mesh.pool.epoch() // both count a process's renewals and retired roots
             }
             Security::Plain | Security::Tls(_) => self.direct.generation(security),
         }

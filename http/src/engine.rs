@@ -85,11 +85,7 @@ impl Engine {
         problems
     }
 
-    /// The table that is served.
-    pub fn table(&self) -> Arc<Table> {
-        Arc::clone(&self.state.load().table)
-    }
-
+    /// What is served.
     pub(crate) fn state(&self) -> Arc<State> {
         self.state.load_full()
     }

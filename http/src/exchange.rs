@@ -129,7 +129,8 @@ async fn serve(
 fn check_covered(connection: &Connection, table: &crate::table::Table, host: &str) -> Result<(), Refusal> {
     let arrival = &connection.arrival;
     let covered = arrival.covers.as_ref().is_none_or(|covers| covers(host));
-    let other = arrival.sni.as_ref().is_some_and(|sni| table.is_other_listener(arrival.port, sni, host));
+    let is_other = |sni: &Arc<str>| **sni != *host && table.is_other_listener(arrival.port, sni, host);
+    let other = arrival.sni.as_ref().is_some_and(is_other);
     if covered && !other { Ok(()) } else { Err(Refusal::Misdirected) }
 }
 

@@ -19,7 +19,6 @@ use crate::{
     record::Record,
     refusal::Refusal,
     request::{self, Sender, Target},
-    retry,
     table::Found,
     tunnel::Tunnel,
     upstream::{self, After, Answer, Failed, Fate, Way},
@@ -211,15 +210,15 @@ async fn try_all(
     let parts = for_protocol(parts, upstream.backend.protocol, exchange.sender.scheme)?;
     // A request without a body can be made again; whether a backend may see it twice is its method's word.
     let replay = upload.is_empty().then(|| parts.clone());
-    let idempotent = replay.is_some() && retry::is_idempotent(&parts.method);
+    let idempotent = replay.is_some() && parts.method.is_idempotent();
     let patience = engine.limits.client.body;
     let mut request = Request::from_parts(parts, upload);
-    let mut tried: Vec<Arc<Member>> = Vec::new();
+    let (mut tried, mut answered_badly): (Vec<Arc<Member>>, _) = (Vec::new(), false);
     upstream.budget.deposit();
     loop {
         let random = |n| fastrand::usize(..n);
         let member = upstream.pick(exchange.sender.client, &tried, random).ok_or(Refusal::NoEndpoint)?;
-        if tried.iter().any(|earlier| Arc::ptr_eq(earlier, member)) {
+        if answered_badly || tried.iter().any(|earlier| Arc::ptr_eq(earlier, member)) {
             wait_before_retry(rule.retry.backoff, tried.len()).await;
         }
         record.line.tries += 1;
@@ -230,11 +229,11 @@ async fn try_all(
                 if !again || !may_retry(exchange, upstream, found, tried.len(), "status") {
                     return Ok(answered);
                 }
-                drop(answered);
-                wait_before_retry(rule.retry.backoff, tried.len() + 1).await;
+                answered_badly = true;
                 (None, None)
             }
             Err(failed) => {
+                answered_badly = false;
                 engine.metrics.backend_failed(failed.refusal.reason());
                 if !is_safe(&failed, idempotent, replay.is_some(), rule.timeouts)
                     || !may_retry(exchange, upstream, found, tried.len(), failed.refusal.reason())

@@ -307,7 +307,7 @@ pub struct Retry {
     pub attempts: u8,
     /// Answers of a backend that are tried again elsewhere; connect failures and refused streams always are.
     pub statuses: Arc<[StatusCode]>,
-    /// Before the first retry; doubled with each further one, with jitter.
+    /// Before a retry at an endpoint that had the request already, or after one of `statuses`; doubled with each further one, with jitter.
     pub backoff: Duration,
 }
 

@@ -2,7 +2,6 @@
 
 use std::sync::{Mutex, PoisonError};
 
-use http::Method;
 use tokio::time::Instant;
 
 use crate::limits::UpstreamLimits;
@@ -54,11 +53,6 @@ impl Budget {
         account.retries = account.retries.min(SAVED.max(self.per_second));
         change(&mut account)
     }
-}
-
-/// RFC 9110 9.2.2: doing it twice is doing it once.
-pub(crate) fn is_idempotent(method: &Method) -> bool {
-    method.is_idempotent()
 }
 
 /// Retries that a quiet time saves up at most: a second's worth of a busy backend's failures.

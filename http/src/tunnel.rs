@@ -2,7 +2,6 @@
 
 use std::{
     future::{Future as _, poll_fn},
-    io,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -33,38 +32,35 @@ impl Tunnel {
         let open = Open::count(&engine.metrics.tunnels);
         engine.drain.spawn(async move {
             let _held = (load, open);
-            let (sent, outcome) =
-                self.carry(patience).await.map_or_else(|end| (0, Err(end)), |sent| (sent, Ok(())));
+            let mut sent = 0;
+            let outcome = self.carry(patience, &mut sent).await;
             record.close(sent, outcome);
         });
     }
 
-    /// Returns the bytes that went to the client.
-    async fn carry(self, patience: std::time::Duration) -> Result<u64, Refusal> {
+    /// Counts in `sent` the bytes that went to the client, however it ends.
+    async fn carry(self, patience: std::time::Duration, sent: &mut u64) -> Result<(), Refusal> {
         let client = self.client.await.map_err(|_| Refusal::ClientGone)?;
         let mut client = client_half(client)?;
         let mut backend = TokioIo::new(self.backend.await.map_err(|_| Refusal::BackendLost)?);
-        let (mut up, mut down) = (Half::default(), Half::default());
+        let mut up = Half::new(Refusal::ClientGone, Refusal::BackendLost);
+        let mut down = Half::new(Refusal::BackendLost, Refusal::ClientGone);
         let mut idle = std::pin::pin!(sleep_until(Instant::now() + patience));
         poll_fn(|cx| {
             let before = up.bytes + down.bytes;
-            let up_over = up.poll(cx, &mut client, &mut backend)?;
-            let down_over = down.poll(cx, &mut backend, &mut client)?;
-            if up_over.is_ready() && down_over.is_ready() {
+            let up_over = up.poll(cx, &mut client, &mut backend);
+            let down_over = down.poll(cx, &mut backend, &mut client);
+            *sent = down.bytes;
+            if up_over?.is_ready() & down_over?.is_ready() {
                 return Poll::Ready(Ok(()));
             }
             if up.bytes + down.bytes != before {
                 idle.as_mut().reset(Instant::now() + patience);
             }
             ready!(idle.as_mut().poll(cx));
-            Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+            Poll::Ready(Err(Refusal::BackendTimeout))
         })
         .await
-        .map_err(|e: io::Error| match e.kind() {
-            io::ErrorKind::TimedOut => Refusal::BackendTimeout,
-            _ => Refusal::BackendLost,
-        })?;
-        Ok(down.bytes)
     }
 }
 
@@ -84,6 +80,9 @@ struct Half {
     to: usize,
     bytes: u64,
     ended: Ended,
+    /// Whose fault it is where reading, or writing, fails.
+    reading: Refusal,
+    writing: Refusal,
 }
 
 #[derive(Clone, Copy, Eq, PartialEq)]
@@ -93,37 +92,24 @@ enum Ended {
     Written,
 }
 
-impl Default for Half {
-    fn default() -> Self {
-        Self { buffer: Box::new([0; BUFFER]), from: 0, to: 0, bytes: 0, ended: Ended::No }
-    }
-}
-
 impl Half {
+    fn new(reading: Refusal, writing: Refusal) -> Self {
+        Self { buffer: Box::new([0; BUFFER]), from: 0, to: 0, bytes: 0, ended: Ended::No, reading, writing }
+    }
+
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         reader: &mut (impl AsyncRead + Unpin),
         writer: &mut (impl AsyncWrite + Unpin),
-    ) -> Result<Poll<()>, io::Error> {
-        match self.poll_all(cx, reader, writer) {
-            Poll::Ready(result) => result.map(Poll::Ready),
-            Poll::Pending => Ok(Poll::Pending),
-        }
-    }
-
-    fn poll_all(
-        &mut self,
-        cx: &mut Context<'_>,
-        reader: &mut (impl AsyncRead + Unpin),
-        writer: &mut (impl AsyncWrite + Unpin),
-    ) -> Poll<io::Result<()>> {
+    ) -> Poll<Result<(), Refusal>> {
+        let (reading, writing) = (self.reading, self.writing);
         for _ in 0..TURNS {
             while self.from < self.to {
                 let piece = &self.buffer[self.from..self.to];
-                let n = ready!(Pin::new(&mut *writer).poll_write(cx, piece))?;
+                let n = ready!(Pin::new(&mut *writer).poll_write(cx, piece)).map_err(|_| writing)?;
                 if n == 0 {
-                    return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+                    return Poll::Ready(Err(writing));
                 }
                 self.from += n;
                 self.bytes += n as u64;
@@ -131,15 +117,15 @@ impl Half {
             match self.ended {
                 Ended::Written => return Poll::Ready(Ok(())),
                 Ended::Read => {
-                    ready!(Pin::new(&mut *writer).poll_shutdown(cx))?;
+                    ready!(Pin::new(&mut *writer).poll_shutdown(cx)).map_err(|_| writing)?;
                     self.ended = Ended::Written;
                     continue;
                 }
                 Ended::No => {}
             }
             let mut read = ReadBuf::new(&mut self.buffer[..]);
-            if Pin::new(&mut *reader).poll_read(cx, &mut read)?.is_pending() {
-                ready!(Pin::new(&mut *writer).poll_flush(cx))?;
+            if Pin::new(&mut *reader).poll_read(cx, &mut read).map_err(|_| reading)?.is_pending() {
+                ready!(Pin::new(&mut *writer).poll_flush(cx)).map_err(|_| writing)?;
                 return Poll::Pending;
             }
             (self.from, self.to) = (0, read.filled().len());

@@ -27,6 +27,7 @@ use signet_core::{
     drain::Drain,
     identity::{self, TrustDomain},
     pod::INJECTOR_NAME,
+    signals::Signals,
     telemetry, tls,
     trust::Trust,
 };
@@ -36,10 +37,7 @@ use signet_link::{
     svid::{Svid, SvidConfig, Token},
     trust_file,
 };
-use tokio::{
-    signal::unix::{SignalKind, signal},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tracing::info;
 
 pub use crate::{
@@ -53,14 +51,11 @@ use crate::{metrics::InjectorMetrics, webhook::Webhook};
 /// Runs the webhook until SIGTERM or SIGINT.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     telemetry::init(args.log_format, &args.log).map_err(anyhow::Error::msg)?;
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let mut signals = Signals::listen()?;
     let (pages, work) = (Drain::new(), Drain::new());
     let webhook = start(&args, &pages, &work).await?;
     info!(listen = %args.listen, image = %args.meshed.image, "the injector waits for its certificates");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     webhook.leave();
     sleep(LEAVE).await;
     let cut = work.run(GRACE).await;

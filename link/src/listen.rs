@@ -10,6 +10,7 @@ use std::{
 };
 
 use signet_core::drain::Drain;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::sleep,
@@ -18,14 +19,28 @@ use tracing::warn;
 
 /// Listens on `address`. `[::]` takes both families; on a node whose kernel has no IPv6 it is 0.0.0.0 instead.
 pub async fn bind(address: SocketAddr) -> io::Result<TcpListener> {
-    match TcpListener::bind(address).await {
-        Err(error)
-            if address.ip() == Ipv6Addr::UNSPECIFIED && error.raw_os_error() == Some(NO_SUCH_FAMILY) =>
-        {
-            TcpListener::bind((Ipv4Addr::UNSPECIFIED, address.port())).await
+    if address.ip() != Ipv6Addr::UNSPECIFIED {
+        return TcpListener::bind(address).await;
+    }
+    match listening(address) {
+        Err(error) if error.raw_os_error() == Some(NO_SUCH_FAMILY) => {
+            listening((Ipv4Addr::UNSPECIFIED, address.port()).into())
         }
         bound => bound,
     }
+}
+
+/// As [`TcpListener::bind`], but that an IPv6 one takes IPv4 too, whatever net.ipv6.bindv6only says.
+pub fn listening(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    if address.is_ipv6() {
+        socket.set_only_v6(false)?;
+    }
+    socket.set_reuse_address(true)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    TcpListener::from_std(socket.into())
 }
 
 /// Serves each connection of `listener` in a task of its own, until `drain` stops. `serve` is called as they arrive.
@@ -59,7 +74,8 @@ pub async fn accept(listener: &TcpListener) -> (TcpStream, SocketAddr) {
     }
 }
 
-/// Connections of one listener: counted in all, and by where they come from: an IPv4 address, or an IPv6 /64.
+/// Connections of one listener: counted in all, and by the address that they come from. A node's pods share an IPv6 /64, so that is
+/// one source only where the caller says so ([`counted_as`]).
 pub struct Places {
     most: usize,
     per_source: usize,
@@ -85,7 +101,7 @@ impl Places {
 
     /// `None`: all are taken, or this source has enough of them.
     pub fn take(places: &Arc<Self>, source: IpAddr) -> Option<Place> {
-        let source = counted_as(source);
+        let source = source.to_canonical();
         let mut taken = places.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let of_source = taken.by_source.get(&source).copied().unwrap_or(0);
         if taken.all >= places.most || of_source >= places.per_source {
@@ -114,7 +130,7 @@ impl Drop for Place {
     }
 }
 
-/// One host has a whole IPv6 /64 to come from.
+/// A stranger of the Internet: one host has a whole IPv6 /64 to come from.
 pub fn counted_as(source: IpAddr) -> IpAddr {
     match source.to_canonical() {
         IpAddr::V6(v6) => Ipv6Addr::from_bits(v6.to_bits() & (u128::MAX << 64)).into(),
@@ -122,6 +138,8 @@ pub fn counted_as(source: IpAddr) -> IpAddr {
     }
 }
 
+/// As tokio has it.
+const BACKLOG: i32 = 1024;
 /// EAFNOSUPPORT.
 const NO_SUCH_FAMILY: i32 = 97;
 /// Out of descriptors: long enough not to spin, short enough not to be noticed.
@@ -145,8 +163,16 @@ mod tests {
         assert!(again.is_some());
         drop((second, other, again));
         assert_eq!(places.count(), (0, 0), "who has none is forgotten");
-        let one_host =
-            ["2001:2::1", "2001:2::2", "2001:2::3"].map(|ip| Places::take(&places, ip.parse().unwrap()));
-        assert!(one_host[1].is_some() && one_host[2].is_none(), "a /64 is one source");
+    }
+
+    #[test]
+    fn two_pods_of_a_node_are_two_sources_and_two_addresses_of_a_stranger_are_one() {
+        let places = Places::new(9, 1);
+        let pods = ["2001:2::1", "2001:2::2"].map(|ip| ip.parse::<IpAddr>().unwrap());
+        let held = pods.map(|pod| Places::take(&places, pod));
+        assert!(held.iter().all(Option::is_some));
+        drop(held);
+        let stranger = pods.map(|address| Places::take(&places, counted_as(address)));
+        assert!(stranger[0].is_some() && stranger[1].is_none());
     }
 }

@@ -35,7 +35,6 @@ use signet_core::{
     pod::{ADMIN_PORT, PAGES_PORT},
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{
     net::{TcpListener, TcpStream},
     time::timeout,
@@ -244,7 +243,7 @@ fn row_of_live(live: &Live) -> Value {
     let mut row = row(&live.facts());
     row["id"] = live.id.into();
     row["state"] = if live.is_carried() { "open" } else { "opening" }.into();
-    row["startedAt"] = rfc3339(live.started_at).into();
+    row["startedAt"] = clock::rfc3339(live.started_at).into();
     row["ageSeconds"] = live.started.elapsed().as_secs_f64().into();
     row["sent"] = live.sent.load(std::sync::atomic::Ordering::Relaxed).into();
     row["received"] = live.received.load(std::sync::atomic::Ordering::Relaxed).into();
@@ -254,7 +253,7 @@ fn row_of_live(live: &Live) -> Value {
 fn row_of_ended(ended: &Ended) -> Value {
     let mut row = row(&ended.facts);
     row["state"] = if ended.refused { "refused" } else { "ended" }.into();
-    row["endedAt"] = rfc3339(ended.ended_at).into();
+    row["endedAt"] = clock::rfc3339(ended.ended_at).into();
     row["ageSeconds"] = ended.lasted.as_secs_f64().into();
     row["sent"] = ended.sent.into();
     row["received"] = ended.received.into();
@@ -364,18 +363,14 @@ async fn identity(State(pages): State<Pages>) -> Json<Value> {
     if let Some(generation) = proxy.svid.current() {
         let leaf = &generation.leaf;
         page["serial"] = (*leaf.serial).into();
-        page["notBefore"] = rfc3339(leaf.not_before).into();
-        page["notAfter"] = rfc3339(leaf.not_after).into();
+        page["notBefore"] = clock::rfc3339(leaf.not_before).into();
+        page["notAfter"] = clock::rfc3339(leaf.not_after).into();
         page["leftSeconds"] = (leaf.not_after - clock::unix_now()).into();
         page["generation"] = generation.number.into();
         page["key"] = "ECDSA P-256".into();
         page["chain"] = generation.chain.iter().map(|der| certificate_pem(der)).collect::<String>().into();
     }
     Json(page)
-}
-
-fn rfc3339(unix: i64) -> Option<String> {
-    OffsetDateTime::from_unix_timestamp(unix).ok()?.format(&Rfc3339).ok()
 }
 
 /// Several people and a scraper at once; each costs [`HEAD_BYTES`] and two descriptors at most.

@@ -14,7 +14,7 @@ pub use signet_link::discovery::Discovery;
 use signet_link::discovery::{Holder, Server, Versions};
 use tokio::{
     sync::watch,
-    time::{Interval, interval},
+    time::{Interval, MissedTickBehavior, interval},
 };
 use tracing::warn;
 
@@ -62,7 +62,11 @@ impl Holder for Feed {
     }
 
     async fn next(&mut self) -> Option<DeltaDiscoveryRequest> {
-        let forget = self.forget.get_or_insert_with(|| interval(FORGET_CHECK));
+        let forget = self.forget.get_or_insert_with(|| {
+            let mut forget = interval(FORGET_CHECK);
+            forget.set_missed_tick_behavior(MissedTickBehavior::Delay); // hours without a controller are one look
+            forget
+        });
         tokio::select! {
             changed = self.interests.changed() => if changed.is_err() {
                 std::future::pending::<()>().await; // the model is gone, and so is the process

@@ -6,7 +6,7 @@ use std::{net::SocketAddr, sync::Arc};
 use signet_core::drain::Drain;
 use tracing::info;
 
-use signet_wire::{client::is_distrusted, pool::Direction, refusal::Refusal};
+use signet_wire::{client::Distrust, pool::Direction, refusal::Refusal};
 
 use crate::{
     Proxy,
@@ -83,10 +83,11 @@ fn outbound(snapshot: &Snapshot, facts: &Facts) -> Result<(), Refusal> {
 /// A changed trust bundle: only an explicit distrust cuts what is busy; a retired root's leaves have expired by themselves.
 fn judge_chains(proxy: &Proxy) {
     let algorithms = proxy.provider.signature_verification_algorithms;
+    let Some(distrust) = Distrust::of(&proxy.trust, algorithms) else { return };
     for live in proxy.connections.live() {
         let facts = live.facts();
         let Some(peer) = &facts.verified else { continue };
-        if is_distrusted(peer, &proxy.trust, algorithms) {
+        if distrust.reaches(peer) {
             live.cut(Refusal::RootDistrusted { peer: address(&facts) });
         }
     }

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use signet_wire::connection::Patience;
 
 /// Limits of one proxy; the defaults are what is shipped.
@@ -50,13 +49,6 @@ impl Default for Limits {
 /// than these need, half of them.
 pub fn connections_for(descriptors: usize) -> usize {
     (descriptors - RESERVED.min(descriptors / 2)) / 2
-}
-
-/// Raises our limit of descriptors to what we are allowed, and returns it. A shell's usual 1024 would end at 500 connections.
-pub fn raise_descriptors() -> usize {
-    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap_or((1024, 1024));
-    let raised = setrlimit(Resource::RLIMIT_NOFILE, hard, hard).map_or(soft, |()| hard);
-    usize::try_from(raised).unwrap_or(usize::MAX)
 }
 
 const RESERVED: usize = 600;

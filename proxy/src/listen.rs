@@ -11,9 +11,8 @@ use std::{
 };
 
 use nix::errno::Errno;
-use signet_link::listen::counted_as;
 pub use signet_link::listen::serve;
-use socket2::{Domain, Protocol, Socket, Type};
+use signet_link::listen::{counted_as, listening};
 use tokio::net::TcpListener;
 
 /// Binds `address`; `origin` says in the error where it came from.
@@ -34,18 +33,6 @@ pub fn bind_everywhere(port: u16, origin: &str) -> Result<TcpListener, CannotLis
         Err(error) if error.lacks_family() => listening(four).map_err(failed(four)),
         bound => bound,
     }
-}
-
-fn listening(address: SocketAddr) -> io::Result<TcpListener> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    if address.is_ipv6() {
-        socket.set_only_v6(false)?; // whatever net.ipv6.bindv6only says
-    }
-    socket.set_reuse_address(true)?;
-    socket.set_nonblocking(true)?;
-    socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    TcpListener::from_std(socket.into())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -139,9 +126,6 @@ impl Drop for Arrival {
         }
     }
 }
-
-/// Connections that wait for accept: what the standard library takes for tokio's listeners.
-const BACKLOG: i32 = 1024;
 
 #[cfg(test)]
 mod tests {

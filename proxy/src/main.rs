@@ -5,8 +5,10 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::anyhow;
 use clap::Parser as _;
 use signet_core::{
+    descriptors,
     drain::Drain,
     parent,
+    signals::Signals,
     telemetry::{self, Metrics},
     tls,
     trust::Trust,
@@ -34,7 +36,6 @@ use signet_wire::{
     client::Client,
     pool::{self, Pool},
 };
-use tokio::signal::unix::{SignalKind, signal};
 use tracing::info;
 
 signet_allocator::settings!(dirty_ms = 1000);
@@ -53,7 +54,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(file) => Config { captured: args.captured, ..Config::read(&file)? },
         None => Config::of_pod(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?,
     };
-    config.limits.connections = limits::connections_for(limits::raise_descriptors());
+    config.limits.connections = limits::connections_for(descriptors::raise());
     // One worker, and no other thread to wake: a sidecar must not take a node's cores by default; enough for 30 000 requests/s
     // (relay/REPORT.md).
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -61,8 +62,7 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = Signals::listen()?;
     let provider = tls::mesh_provider(tls::default_provider());
     let (control, data) = (Drain::new(), Drain::new());
     let mut metrics = Metrics::new();
@@ -86,7 +86,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let source = Some(config.workload.address);
     let (pool, algorithms) = (Pool::new(&mut metrics), provider.signature_verification_algorithms);
     let patience = config.limits.wire.clone();
-    let client = Client::new(pool, svid.clone(), Arc::clone(&trust), algorithms, source, patience);
+    let client = Client::new(pool, svid.clone(), Arc::clone(&trust), algorithms, source, patience, &control);
     let draining = Default::default();
     let proxy = Arc::new(Proxy {
         config,
@@ -112,10 +112,7 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
         canary.run(&control);
     }
     info!(workload = %proxy.config.workload.id, address = %proxy.config.workload.address, "serving");
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-    }
+    signals.next().await;
     proxy.drain(&data).await;
     let cut = data.run(std::time::Duration::ZERO).await;
     control.run(std::time::Duration::ZERO).await;

@@ -241,7 +241,8 @@ async fn mesh(
                 return Tried::Final(why);
             }
         };
-        let (back, said, wire) = pump.take_back();
+        let (back, said, mut wire) = pump.take_back();
+        wire.going_away |= matches!(refused, Refused::Reset(Reset::Draining)); // it carries no other stream (docs/wire.md)
         (app, flight) = (back, said);
         if used && matches!(refused, Refused::GoneAway | Refused::Reset(Reset::Draining)) {
             continue; // the wire was old, not the endpoint: the same one again, on another wire

@@ -8,7 +8,6 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
-    time::Duration,
 };
 
 use signet_core::drain::Drain;
@@ -20,7 +19,6 @@ use tokio::{
 
 /// A running one; dropping it lets it run on until the test ends.
 pub struct Mirror {
-    drain: Drain,
     go: watch::Sender<bool>,
     requests: Arc<AtomicU64>,
 }
@@ -37,7 +35,7 @@ impl Mirror {
                 work.spawn(async move { drop(answer(tcp, told, &count).await) });
             }
         });
-        Ok(Self { drain, go, requests })
+        Ok(Self { go, requests })
     }
 
     /// Lets every `/slow` end.
@@ -47,10 +45,6 @@ impl Mirror {
 
     pub fn requests(&self) -> u64 {
         self.requests.load(Relaxed)
-    }
-
-    pub async fn stop(self) {
-        self.drain.run(Duration::ZERO).await;
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use rustls::{crypto::WebPkiSupportedAlgorithms, pki_types::UnixTime};
-use signet_core::{clock, identity::SpiffeId, tls::Peer, trust::Trust, verifier::MeshVerifier};
+use signet_core::{clock, drain::Drain, identity::SpiffeId, tls::Peer, trust::Trust, verifier::MeshVerifier};
 use signet_link::svid::Svid;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -20,6 +20,8 @@ use crate::{
 /// What every wire that we open needs.
 pub struct Client {
     pub pool: Arc<Pool>,
+    /// Where streams end that nobody holds any more.
+    pub(crate) drain: Drain,
     svid: Svid,
     trust: Arc<Trust>,
     algorithms: WebPkiSupportedAlgorithms,
@@ -42,8 +44,9 @@ impl Client {
         algorithms: WebPkiSupportedAlgorithms,
         source: Option<IpAddr>,
         patience: Patience,
+        drain: &Drain,
     ) -> Self {
-        Self { pool, svid, trust, algorithms, source, patience }
+        Self { pool, drain: drain.clone(), svid, trust, algorithms, source, patience }
     }
 
     /// A wire to `id` at `to`. Errors: no certificate of our own, and what [`Wire::connect`] says; a peer that is somebody else
@@ -64,10 +67,12 @@ impl Client {
             loop {
                 tokio::select! {
                     changed = trusted.changed() => match changed {
-                        Ok(()) if is_distrusted(&peer, &trust, algorithms) => {
-                            return Refusal::RootDistrusted { peer: address };
+                        Ok(()) => {
+                            let distrust = Distrust::of(&trust, algorithms);
+                            if distrust.is_some_and(|distrust| distrust.reaches(&peer)) {
+                                return Refusal::RootDistrusted { peer: address };
+                            }
                         }
-                        Ok(()) => {}
                         Err(_) => return std::future::pending().await,
                     },
                     changed = leaves.changed() => match changed {
@@ -108,16 +113,28 @@ impl Client {
     }
 }
 
-/// Whether a root behind the chain of `peer` was distrusted: the one change of trust that cuts what is busy. A retired root's
-/// leaves have expired by themselves, and a busy connection outlives its leaf (design 4).
-pub fn is_distrusted(peer: &Peer, trust: &Arc<Trust>, algorithms: WebPkiSupportedAlgorithms) -> bool {
-    let now = clock::unix_now();
-    let any = trust.bundle().is_some_and(|bundle| !bundle.distrusted.is_empty());
-    if !any || trust.fault().is_some() || peer.leaf.not_after < now {
-        return false;
+/// That roots were distrusted: the one change of trust that cuts what is busy. A retired root's leaves have expired by themselves.
+pub struct Distrust {
+    verifier: Arc<MeshVerifier>,
+    /// Unix seconds.
+    now: i64,
+}
+
+impl Distrust {
+    /// `None`: nothing is distrusted, or nothing is known.
+    pub fn of(trust: &Arc<Trust>, algorithms: WebPkiSupportedAlgorithms) -> Option<Self> {
+        let any = trust.bundle().is_some_and(|bundle| !bundle.distrusted.is_empty());
+        (any && trust.fault().is_none()).then(|| Self {
+            verifier: MeshVerifier::new(Arc::clone(trust), algorithms),
+            now: clock::unix_now(),
+        })
     }
-    let now = UnixTime::since_unix_epoch(Duration::from_secs(now.unsigned_abs()));
-    MeshVerifier::new(Arc::clone(trust), algorithms).check_chain(&peer.chain, now).is_err()
+
+    /// Whether it reaches `peer`. That its leaf has expired since is no reason: a busy connection outlives it (design 4).
+    pub fn reaches(&self, peer: &Peer) -> bool {
+        let now = UnixTime::since_unix_epoch(Duration::from_secs(self.now.unsigned_abs()));
+        peer.leaf.not_after >= self.now && self.verifier.check_chain(&peer.chain, now).is_err()
+    }
 }
 
 /// How long a server may answer our handshake with plaintext (design 4).

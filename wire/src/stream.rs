@@ -14,7 +14,7 @@ use std::{
 };
 
 use signet_api::wire::Open;
-use signet_core::{identity::SpiffeId, tls::Peer};
+use signet_core::{drain::Drain, identity::SpiffeId, tls::Peer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf},
     runtime::Handle,
@@ -36,6 +36,7 @@ pub struct Stream {
     wire: Option<Box<Wire>>,
     peer: Arc<Peer>,
     pool: Arc<Pool>,
+    drain: Drain,
     /// Arrived, and not read yet.
     held: Vec<u8>,
     /// How much of `held` was read.
@@ -72,6 +73,7 @@ impl Client {
                         wire: Some(wire),
                         peer,
                         pool: Arc::clone(&self.pool),
+                        drain: self.drain.clone(),
                         held: first,
                         at: 0,
                         finished: false,
@@ -86,6 +88,7 @@ impl Client {
                     return Err(why);
                 }
             };
+            wire.going_away |= matches!(refused, Some(Reset::Draining)); // it carries no other stream (docs/wire.md)
             let word = match refused {
                 // The wire was old, not the endpoint: the same one again, on another wire.
                 None | Some(Reset::Draining) if used => continue,
@@ -345,15 +348,16 @@ impl AsyncWrite for Stream {
 impl Drop for Stream {
     fn drop(&mut self) {
         let Some(wire) = self.wire.take() else { return };
-        match (self.finished, self.ended, Handle::try_current()) {
-            (true, true, _) => self.pool.put(wire),
+        match (self.finished, self.ended) {
+            (true, true) => self.pool.put(wire),
             // Our part is said; the peer's end usually follows at once, and gives the wire back.
-            (true, false, Ok(runtime)) => {
+            (true, false) if Handle::try_current().is_ok() => {
                 let cut = std::mem::replace(&mut self.cut, Box::pin(std::future::pending()));
                 let rest = Stream {
                     wire: Some(wire),
                     peer: Arc::clone(&self.peer),
                     pool: Arc::clone(&self.pool),
+                    drain: self.drain.clone(),
                     held: Vec::new(),
                     at: 0,
                     finished: true,
@@ -361,7 +365,7 @@ impl Drop for Stream {
                     cut,
                     look: None,
                 };
-                runtime.spawn(rest.until_ended());
+                self.drain.spawn(rest.until_ended());
             }
             _ => wire.reset(),
         }

@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow};
 use signet_core::{
     drain::Drain,
     files,
+    signals::Signals,
     telemetry::{self, LogFormat},
 };
 use tokio::time::{Instant, sleep, timeout_at};
@@ -25,7 +26,7 @@ use crate::{
     ask::Place,
     local::{
         Local, LocalConfig,
-        command::{Stop, start, tell_progress},
+        command::{start, tell_progress},
     },
     output::{self, Format, Output},
     shapes::EdgeList,
@@ -65,7 +66,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     let begin = Instant::now();
     let deadline = begin + PATIENCE;
     telemetry::init(LogFormat::Text, "warn").map_err(|e| anyhow!(e))?;
-    let mut stop = Stop::listen()?;
+    let mut signals = Signals::listen().context("listening for signals")?;
     let network = Network::claim(fastrand::u8(..))?;
     let state = scratch(args.state.as_deref(), &network)?;
     let out = Output::to_stdout(args.output);
@@ -87,7 +88,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     };
     let end = tokio::select! {
         report = show => report.map(Some),
-        () = stop.asked() => Ok(None),
+        () = signals.next() => Ok(None),
     };
     let held = match &end {
         Ok(Some(report)) => {
@@ -100,7 +101,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         if args.output == Format::Table {
             out.text(&report::what_next(&state))?;
         }
-        stop.asked().await;
+        signals.next().await;
         output::note("Stopping.");
     }
     tasks.run(Duration::ZERO).await; // nobody calls any more, ...

@@ -11,12 +11,10 @@ use anyhow::{Context as _, Result, anyhow};
 use ipnet::IpNet;
 use signet_core::{
     identity::TrustDomain,
+    signals::Signals,
     telemetry::{self, LogFormat},
 };
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    time::{Instant, MissedTickBehavior, interval_at, timeout},
-};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::{Local, LocalConfig, plan::Sidecar};
 use crate::{
@@ -69,7 +67,7 @@ pub(crate) struct Args {
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     let filter = args.log.as_deref().unwrap_or("warn"); // what people must know; the children log at info all the same
     telemetry::init(LogFormat::Text, filter).map_err(|e| anyhow!(e))?;
-    let mut stop = Stop::listen()?;
+    let mut signals = Signals::listen().context("listening for signals")?;
     let mut config = LocalConfig::new(&args.directory, StateDir::resolve(args.state.as_deref())?)?;
     config.control_address = args.control_address;
     config.trust_domain = TrustDomain::new(&args.trust_domain)
@@ -82,12 +80,12 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     }
     let local = tokio::select! {
         local = start(config) => local?,
-        () = stop.asked() => return Ok(Exit::Fine), // the drop of what was started kills it
+        () = signals.next() => return Ok(Exit::Fine), // the drop of what was started kills it
     };
     let out = Output::to_stdout(Format::Table);
     tokio::select! {
         end = serve(&local, out) => end?,
-        () = stop.asked() => {}
+        () = signals.next() => {}
     }
     output::note("Stopping: proxies first, then the controller and the CA.");
     local.shutdown().await;
@@ -165,26 +163,6 @@ fn workload(name: &str, sidecar: &Sidecar) -> String {
             &format!("    its app dials      {:<22} to reach {}\n", upstream.listen.to_string(), upstream.to);
     }
     text + "\n"
-}
-
-/// SIGINT or SIGTERM.
-pub(crate) struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    pub(crate) fn listen() -> Result<Self> {
-        let listen = |kind| signal(kind).context("listening for signals");
-        Ok(Self { interrupt: listen(SignalKind::interrupt())?, terminate: listen(SignalKind::terminate())? })
-    }
-
-    pub(crate) async fn asked(&mut self) {
-        tokio::select! {
-            _ = self.interrupt.recv() => {}
-            _ = self.terminate.recv() => {}
-        }
-    }
 }
 
 /// A wait that is longer says what for.

@@ -23,8 +23,8 @@ pub(crate) struct Settings {
     pub(crate) regex: bool,
     /// `Err`: a target that we cannot write; nothing is forwarded then.
     pub(crate) rewrite: Option<Result<PathRewrite, String>>,
-    /// Bytes; `Some(None)`: no limit, said so.
-    pub(crate) max_body: Option<Option<u64>>,
+    /// Bytes; `None`: no limit.
+    pub(crate) max_body: Option<u64>,
     pub(crate) connect: Option<Duration>,
     /// The longer one of reading and sending.
     pub(crate) idle: Option<Duration>,
@@ -74,7 +74,7 @@ pub(crate) fn settings(all: &BTreeMap<String, String>) -> Settings {
                 "use-regex" => settings.regex |= settings.flag(key, value) == Some(true),
                 "backend-protocol" => settings.protocol(value, &mut closing),
                 "rewrite-target" => settings.rewrite(value),
-                "proxy-body-size" => settings.max_body = settings.read(key, value, bytes),
+                "proxy-body-size" => settings.max_body = settings.read(key, value, bytes).flatten(),
                 "proxy-connect-timeout" => settings.connect = settings.read(key, value, seconds),
                 "proxy-read-timeout" | "proxy-send-timeout" => {
                     let given = settings.read(key, value, seconds);
@@ -262,8 +262,8 @@ mod tests {
             (&[("backend-protocol", "grpc")], Settings { protocol: Some(AppProtocol::Http2), ..default() }),
             (&[("backend-protocol", "HTTPS")], Settings { protocol: Some(AppProtocol::Https), ..default() }),
             (&[("use-regex", "true")], Settings { regex: true, ..default() }),
-            (&[("proxy-body-size", "8m")], Settings { max_body: Some(Some(8 << 20)), ..default() }),
-            (&[("proxy-body-size", "0")], Settings { max_body: Some(None), ..default() }),
+            (&[("proxy-body-size", "8m")], Settings { max_body: Some(8 << 20), ..default() }),
+            (&[("proxy-body-size", "0")], default()),
             (&[("proxy-connect-timeout", "5")], Settings { connect: seconds(5), ..default() }),
             (
                 &[("proxy-read-timeout", "3600s"), ("proxy-send-timeout", "60")],

@@ -83,10 +83,14 @@ impl ClaimStore {
     /// no room: then they are read again.
     pub(crate) async fn write(&self, read: &Stored, claims: &Claims) -> Result<bool, NoAnswer> {
         let version = read.version.clone();
-        let text = serde_json::to_string(claims).map_err(|e| NoAnswer::of(&e.to_string()))?;
+        let (mut claims, mut text) = (claims.clone(), written(claims)?);
         if text.len() > MAX_BYTES {
             warn!(bytes = text.len(), "{PLACE} is full: hosts that are new are not claimed, and go by age");
-            return Ok(false);
+            claims.retain(|host, _| read.claims.contains_key(host)); // what ends is still written, so that there is room again
+            if claims == read.claims {
+                return Ok(false);
+            }
+            text = written(&claims)?;
         }
         let map = ConfigMap {
             metadata: ObjectMeta {
@@ -107,7 +111,7 @@ impl ClaimStore {
             Ok(map) => {
                 let version = map.metadata.resource_version;
                 info!(claims = claims.len(), "claims of hosts stored");
-                self.know(Stored { claims: claims.clone(), version });
+                self.know(Stored { claims, version });
                 Ok(true)
             }
             Err(error) if error.is_conflict() || error.is_absent() => {
@@ -153,10 +157,14 @@ const KEY: &str = "claims.json";
 const PLACE: &str = "ConfigMap signet-edge/signet-claims";
 /// How the API server's logs and `managedFields` name us.
 const MANAGER: &str = "signet-edge";
+fn written(claims: &Claims) -> Result<String, NoAnswer> {
+    serde_json::to_string(claims).map_err(|e| NoAnswer::of(&e.to_string()))
+}
+
 /// What another replica stored is known here after this; meanwhile both decide by the same law.
 const EVERY: Duration = Duration::from_secs(2);
-/// An object of the API server ends at 1 MiB. A claim has about 100 bytes: 9 000 hosts.
-const MAX_BYTES: usize = 900 << 10;
+/// An object of the API server ends at 1 MiB. A claim has about 100 bytes, 20 more once it is lost: 8 000 hosts.
+const MAX_BYTES: usize = 800 << 10;
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +203,29 @@ mod tests {
         assert_eq!(known(&a), Some(claims("team")));
         let text = api.get(PATH).unwrap()["data"]["claims.json"].as_str().unwrap().to_owned();
         assert_eq!(text, r#"{"app.example":{"namespace":"team","since":1}}"#);
+    }
+
+    #[tokio::test]
+    async fn where_there_is_no_room_nothing_new_is_claimed_and_what_ends_makes_room() {
+        let many = |range: std::ops::Range<usize>| -> Claims {
+            let claim = || Claim { namespace: "n".repeat(60), since: 1, lost: None };
+            range.map(|n| (format!("{n}.{}.example", "h".repeat(60)), claim())).collect()
+        };
+        let api = Double::default();
+        let store = ClaimStore::new(api.client());
+        let of = |store: &ClaimStore| store.watch().borrow().clone().unwrap();
+        store.read().await.unwrap();
+        assert!(store.write(&of(&store), &many(0..4000)).await.unwrap());
+        assert!(
+            !store.write(&of(&store), &many(0..6000)).await.unwrap(),
+            "there is no room, and nothing else to write"
+        );
+        let mut lost = many(0..6000);
+        let first = lost.keys().next().unwrap().clone();
+        lost.get_mut(&first).unwrap().lost = Some(7);
+        assert!(store.write(&of(&store), &lost).await.unwrap());
+        let known = known(&store).unwrap();
+        assert_eq!((known.len(), known[&first].lost), (4000, Some(7)));
     }
 
     #[tokio::test]

@@ -154,8 +154,8 @@ impl Law<'_> {
             (Some(claim), None) if asked.by.contains_key(&*claim.namespace) => {
                 Owner { namespace: claim.namespace.clone(), by: By::Claim { since: claim.since } }
             }
-            (Some(claim), None) if self.end_of(asked.host, claim) > self.now => {
-                let until = self.end_of(asked.host, claim);
+            (Some(claim), None) if self.end_of(host, claim) > self.now => {
+                let until = self.end_of(host, claim);
                 Owner { namespace: claim.namespace.clone(), by: By::Kept { until } }
             }
             (_, None) => {
@@ -186,8 +186,9 @@ impl Law<'_> {
         let wildcard = format!("*.{}", name.as_str().split_once('.')?.1);
         let owner = self.settled.owners.get(&wildcard).cloned().or_else(|| {
             // Nobody asks for it any more, but it is kept.
-            let claim = self.stored.get(&wildcard).filter(|claim| self.end_of(host, claim) > self.now)?;
-            let until = self.end_of(host, claim);
+            let claim =
+                self.stored.get(&wildcard).filter(|claim| self.end_of(&wildcard, claim) > self.now)?;
+            let until = self.end_of(&wildcard, claim);
             Some(Owner { namespace: claim.namespace.clone(), by: By::Kept { until } })
         })?;
         let is_before = match &owner.by {
@@ -200,9 +201,9 @@ impl Law<'_> {
     }
 
     /// When a claim whose Ingress is gone ends. "Every host" is nobody's name, and is not kept.
-    fn end_of(&self, host: &HostPattern, claim: &Claim) -> i64 {
+    fn end_of(&self, host: &str, claim: &Claim) -> i64 {
         match host {
-            HostPattern::Any => self.now,
+            ANY => self.now,
             _ => claim.lost.unwrap_or(self.now) + KEPT,
         }
     }
@@ -215,10 +216,10 @@ impl Law<'_> {
             }
             let holds = asked.get(host).is_some_and(|asked| asked.by.contains_key(&*claim.namespace));
             let claim = match holds {
-                true => claim.clone(), // a pin gave it to another for now
+                true => Claim { lost: None, ..claim.clone() }, // a pin gave it to another for now
                 false => Claim { lost: Some(claim.lost.unwrap_or(self.now)), ..claim.clone() },
             };
-            let end = claim.lost.map(|lost| if host == ANY { self.now } else { lost + KEPT });
+            let end = (!holds).then(|| self.end_of(host, &claim));
             if end.is_some_and(|end| end <= self.now) {
                 continue;
             }

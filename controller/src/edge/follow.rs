@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
 
 use rustls::crypto::CryptoProvider;
 use signet_core::{clock, drain::Drain, identity::SpiffeId};
-use tokio::{sync::watch, task::spawn_blocking, time::sleep};
+use tokio::{sync::watch, time::sleep};
 use tracing::{error, warn};
 
 use super::{
@@ -46,14 +46,7 @@ pub(crate) struct Followed {
 
 /// Reads the directory once, then follows it until `drain` stops.
 pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) -> anyhow::Result<Followed> {
-    let mut directory = Directory::new(root).with_secrets();
-    let (read, first) = spawn_blocking(move || {
-        directory.poll();
-        let contents = directory.contents();
-        (directory, contents)
-    })
-    .await?;
-    let mut directory = read;
+    let (mut directory, first) = Directory::new(root).with_secrets().first().await?;
     let mut writer = Writer::new(builder);
     let mut secrets = Secrets::default();
     writer.contents(first, &mut secrets);
@@ -67,11 +60,7 @@ pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) ->
                 () = stop.stopping() => return,
                 () = due => writer.next(None, &secrets),
                 () = sleep(POLL) => {
-                    let read = spawn_blocking(move || {
-                        let contents = directory.poll().then(|| directory.contents());
-                        (directory, contents)
-                    });
-                    let Ok((read, contents)) = read.await else {
+                    let Ok((read, contents)) = directory.next().await else {
                         error!("reading the manifests panicked; edge goes on with what it knows, restart it");
                         return;
                     };
@@ -103,7 +92,8 @@ pub(crate) async fn cluster(
     // An error is that nobody reads them any more: we are stopping.
     let read = stored.wait_for(Option::is_some).await.is_ok();
     if read {
-        writer.next(stored.borrow_and_update().clone(), &known.borrow_and_update());
+        let secrets = known.borrow_and_update().clone(); // who reads them goes on meanwhile
+        writer.next(stored.borrow_and_update().clone(), &secrets);
     }
     let followed = writer.followed();
     let stop = drain.clone();
@@ -121,7 +111,8 @@ pub(crate) async fn cluster(
                 _ = stored.changed() => {}
                 () = due => {}
             }
-            writer.next(stored.borrow_and_update().clone(), &known.borrow_and_update());
+            let secrets = known.borrow_and_update().clone(); // who reads them goes on meanwhile
+            writer.next(stored.borrow_and_update().clone(), &secrets);
         }
     });
     followed
@@ -169,7 +160,7 @@ impl Writer {
 
     /// Takes objects in; the Secrets that they need come back.
     fn objects(&mut self, objects: &[Arc<Object>], mut errors: Vec<ManifestError>) -> BTreeSet<Name> {
-        self.index = Index::build(&self.builder.mesh, objects);
+        self.index = self.index.build_next(objects);
         self.objects = Objects::build(objects);
         errors.extend(self.index.errors.iter().chain(&self.objects.errors).cloned());
         errors.sort();

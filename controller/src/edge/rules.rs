@@ -102,7 +102,7 @@ impl Part {
             matches,
             plaintext,
             timeouts,
-            max_body: settings.max_body.flatten(),
+            max_body: settings.max_body,
             ..Rule::new(action)
         });
         self.findings.extend(resolved.findings.iter().cloned());

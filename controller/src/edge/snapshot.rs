@@ -17,31 +17,31 @@ pub(crate) struct EdgeSnapshot {
     resources: BTreeMap<Type, BTreeMap<Arc<str>, Encoded>>,
     /// The claims that it was settled from; `None` in a directory.
     pub(crate) stored: Option<Arc<Stored>>,
-    /// What it was made of, for pages, status and Events.
+    /// What else it says, for pages, status and Events: what is encoded is taken out of it.
     pub(crate) translated: Translated,
 }
 
 impl EdgeSnapshot {
-    pub(crate) fn new(gateway: SpiffeId, stored: Option<Arc<Stored>>, translated: Translated) -> Self {
+    pub(crate) fn new(gateway: SpiffeId, stored: Option<Arc<Stored>>, mut translated: Translated) -> Self {
         let mut resources: BTreeMap<Type, BTreeMap<Arc<str>, Encoded>> = BTreeMap::new();
         let mut add = |kind, name: Arc<str>, encoded| {
             resources.entry(kind).or_default().insert(name, encoded);
         };
-        for listener in &translated.listeners {
+        for listener in &std::mem::take(&mut translated.listeners) {
             let encoded = Encoded::of(&contract::listener::encode(listener));
             add(Type::Listener, Arc::clone(&listener.name), encoded);
         }
-        for route in &translated.routes {
+        for route in &std::mem::take(&mut translated.routes) {
             add(Type::Route, Arc::clone(&route.name), Encoded::of(&contract::route::encode(route)));
         }
-        for backend in &translated.backends {
+        for backend in &std::mem::take(&mut translated.backends) {
             add(Type::Backend, Arc::clone(&backend.name), Encoded::of(&contract::backend::encode(backend)));
         }
-        for host in &translated.https_hosts {
+        for host in &std::mem::take(&mut translated.https_hosts) {
             let encoded = Encoded::of(&contract::https_host::encode(host));
             add(Type::HttpsHost, host.host.to_string().into(), encoded);
         }
-        for certificate in &translated.certificates {
+        for certificate in &std::mem::take(&mut translated.certificates) {
             let mut message = contract::certificate::encode(certificate);
             let encoded = Encoded::of(&message);
             message.private_key.zeroize();

@@ -1,26 +1,17 @@
 //! Edge's stream over real mutual TLS on loopback, with a CA of the test's own: a gateway gets everything, a sidecar nothing.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::{net::IpAddr, sync::Arc};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
-    KeyUsagePurpose, SanType,
-};
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rcgen::{Issuer, KeyPair};
+use rustls::pki_types::CertificateDer;
 use signet_api::{
     EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_TYPES,
-    xds::{
-        DeltaDiscoveryRequest, DeltaDiscoveryResponse,
-        aggregated_discovery_service_client::AggregatedDiscoveryServiceClient,
-        aggregated_discovery_service_server::AggregatedDiscoveryServiceServer,
-    },
+    xds::{DeltaDiscoveryResponse, aggregated_discovery_service_server::AggregatedDiscoveryServiceServer},
 };
 use signet_core::{
-    bundle::TrustBundle,
     drain::Drain,
     identity::{self, SpiffeId, TrustDomain},
     telemetry,
-    tls::{self, Generation},
     trust::Trust,
 };
 use signet_http::{
@@ -30,17 +21,19 @@ use signet_http::{
     },
     model::{Backend, Choice, HostPattern, Protocol},
 };
-use signet_link::{Target, client, server};
-use tokio::{
-    net::TcpListener,
-    sync::{mpsc, watch},
-    time::timeout,
-};
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::Streaming;
+use signet_link::{Target, client};
+use tokio::{net::TcpListener, sync::watch};
 
 use super::{snapshot::EdgeSnapshot, translate::Translated};
-use crate::{metrics::Metrics, resources::Serves as _, stream::Discovery, streams::Streams};
+use crate::{
+    metrics::Metrics,
+    resources::Serves as _,
+    stream::{
+        Discovery,
+        tests::{Client, authority, generation, names, provider, serve},
+    },
+    streams::Streams,
+};
 
 fn domain() -> TrustDomain {
     TrustDomain::new("cluster.local").unwrap()
@@ -55,20 +48,23 @@ fn snapshot(backends: &[&str]) -> Arc<EdgeSnapshot> {
             endpoints: Vec::new(),
         })
     };
-    let certificate = Certificate {
+    let translated = Translated {
+        backends: backends.iter().map(backend).collect(),
+        certificates: vec![certificate()],
+        ..Translated::default()
+    };
+    Arc::new(EdgeSnapshot::new(identity::gateway(&domain()), None, translated))
+}
+
+fn certificate() -> Certificate {
+    Certificate {
         name: "shop/web-tls".into(),
         listeners: vec!["ingress/https".into()],
         names: vec![HostPattern::ingress(Some("app.example")).unwrap()],
         chain: vec![CertificateDer::from(vec![1, 2, 3])],
         key: PrivateKey::new(b"EDGEKEY".to_vec()),
         default: false,
-    };
-    let translated = Translated {
-        backends: backends.iter().map(backend).collect(),
-        certificates: vec![certificate],
-        ..Translated::default()
-    };
-    Arc::new(EdgeSnapshot::new(identity::gateway(&domain()), None, translated))
+    }
 }
 
 /// Edge on loopback, whose snapshot the test replaces.
@@ -83,14 +79,7 @@ struct Edge {
 
 impl Edge {
     async fn start() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().unwrap();
-        let root = params.self_signed(&key).unwrap().der().clone();
-        let ca = Issuer::new(params, key);
-        let trust = Trust::new(domain());
-        trust.offer(TrustBundle::new(1, vec![root], vec![]).unwrap());
+        let (ca, trust) = authority(&domain());
         let own = generation(&ca, &trust, &identity::edge(&domain()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target = Target { address: listener.local_addr().unwrap().into(), id: identity::edge(&domain()) };
@@ -105,15 +94,9 @@ impl Edge {
             metrics,
             drain: drain.clone(),
         };
-        let config = move || Some(Arc::clone(&own.grpc.server));
-        let incoming = server::incoming(listener, config, server::Limits::default(), &drain);
         let router =
             tonic::transport::Server::builder().add_service(AggregatedDiscoveryServiceServer::new(discovery));
-        let stop = drain.clone();
-        let stopping = async move { stop.stopping().await };
-        drain.spawn(async move {
-            Box::pin(router.serve_with_incoming_shutdown(incoming, stopping)).await.unwrap()
-        });
+        serve(router, listener, own, &drain);
         Self { ca, target, trust, snapshots, registry: registry.share(), _drain: drain }
     }
 
@@ -122,82 +105,31 @@ impl Edge {
         let source: IpAddr = "127.0.0.7".parse().unwrap();
         let config = move || Some(Arc::clone(&own.grpc.client));
         let channel = client::channel(&self.target, Some(source), config).await.unwrap();
-        let (requests, stream) = mpsc::channel(16);
-        let opened = AggregatedDiscoveryServiceClient::new(channel)
-            .delta_aggregated_resources(ReceiverStream::new(stream))
-            .await
-            .unwrap();
-        Client { requests, responses: opened.into_inner() }
+        Client::open(channel).await.unwrap()
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
-    tls::mesh_provider(tls::default_provider())
+/// The next response, acknowledged.
+async fn next(client: &mut Client) -> DeltaDiscoveryResponse {
+    let response = client.next().await.unwrap();
+    client.answer(&response, None).await;
+    response
 }
-
-fn generation(ca: &Issuer<'_, KeyPair>, trust: &Arc<Trust>, id: &SpiffeId) -> Generation {
-    let mut params = CertificateParams::default();
-    params.distinguished_name = DistinguishedName::new();
-    params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];
-    params.is_ca = IsCa::ExplicitNoCa;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let key = KeyPair::generate().unwrap();
-    let chain = vec![params.signed_by(&key, ca).unwrap().der().clone()];
-    Generation::new(1, chain, PrivateKeyDer::try_from(key.serialize_der()).unwrap(), &provider(), trust)
-        .unwrap()
-}
-
-struct Client {
-    requests: mpsc::Sender<DeltaDiscoveryRequest>,
-    responses: Streaming<DeltaDiscoveryResponse>,
-}
-
-impl Client {
-    async fn subscribe(&self, type_url: &str, names: &[&str]) {
-        let resource_names_subscribe = names.iter().map(|name| (*name).to_owned()).collect();
-        let request = DeltaDiscoveryRequest {
-            type_url: type_url.into(),
-            resource_names_subscribe,
-            ..Default::default()
-        };
-        self.requests.send(request).await.unwrap();
-    }
-
-    async fn next(&mut self) -> DeltaDiscoveryResponse {
-        let next = timeout(DEADLINE, self.responses.message()).await.expect("an answer within the deadline");
-        let response = next.unwrap().unwrap();
-        let (type_url, response_nonce) = (response.type_url.clone(), response.nonce.clone());
-        let ack = DeltaDiscoveryRequest { type_url, response_nonce, ..Default::default() };
-        self.requests.send(ack).await.unwrap();
-        response
-    }
-}
-
-fn names(response: &DeltaDiscoveryResponse) -> (Vec<&str>, Vec<&str>) {
-    let resources = response.resources.iter().map(|resource| resource.name.as_str()).collect();
-    (resources, response.removed_resources.iter().map(String::as_str).collect())
-}
-
-/// Only ends a test that hangs.
-const DEADLINE: Duration = Duration::from_secs(30);
 
 #[tokio::test]
 async fn a_gateway_gets_all_of_every_type_and_then_what_changes() {
     let edge = Edge::start().await;
     let mut gateway = edge.open(&identity::gateway(&domain())).await;
     gateway.subscribe(EDGE_CERTIFICATE, &["*"]).await;
-    let certificates = gateway.next().await;
+    let certificates = next(&mut gateway).await;
     assert_eq!(names(&certificates), (vec!["shop/web-tls"], vec![]));
     let message = certificates.resources[0].resource.as_ref().unwrap();
     let message: signet_api::edge::Certificate = prost::Message::decode(&*message.value).unwrap();
-    let certificate = contract::certificate::decode(message).unwrap();
-    assert_eq!(certificate, snapshot(&[]).translated.certificates[0]);
+    assert_eq!(contract::certificate::decode(message).unwrap(), certificate());
     gateway.subscribe(EDGE_BACKEND, &["*"]).await;
-    assert_eq!(names(&gateway.next().await), (vec!["shop/web:80"], vec![]));
+    assert_eq!(names(&next(&mut gateway).await), (vec!["shop/web:80"], vec![]));
     edge.snapshots.send_replace(snapshot(&["shop/api:80"]));
-    assert_eq!(names(&gateway.next().await), (vec!["shop/api:80"], vec!["shop/web:80"]));
+    assert_eq!(names(&next(&mut gateway).await), (vec!["shop/api:80"], vec!["shop/web:80"]));
 }
 
 /// Host theft's last door: a sidecar's certificate is as good as any of the mesh, and gets no edge key.
@@ -214,10 +146,10 @@ async fn nobody_but_the_gateways_own_id_gets_anything_and_who_tries_is_counted()
         let mut other = edge.open(&identity::parse(id).unwrap()).await;
         for kind in EDGE_TYPES {
             other.subscribe(kind, &["*"]).await;
-            let response = other.next().await;
+            let response = next(&mut other).await;
             assert_eq!(names(&response), (vec![], vec!["*"]), "{id} {kind}");
             other.subscribe(kind, &["shop/web-tls", "shop/web:80"]).await;
-            let response = other.next().await;
+            let response = next(&mut other).await;
             assert_eq!(response.resources, vec![], "{id} {kind}");
         }
     }

@@ -2,9 +2,8 @@
 
 use std::fmt;
 
-use signet_core::pod::HOSTS;
+use signet_core::{clock, pod::HOSTS};
 use signet_http::model::HostPattern;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     claims::{By, Owner},
@@ -14,8 +13,7 @@ use super::{
 
 /// RFC 3339, of Unix seconds.
 pub(crate) fn time(at: i64) -> String {
-    let at = OffsetDateTime::from_unix_timestamp(at).ok().and_then(|at| at.format(&Rfc3339).ok());
-    at.unwrap_or_else(|| "?".into())
+    clock::rfc3339(at).unwrap_or_else(|| "?".into())
 }
 
 pub(crate) fn by(by: &By) -> &'static str {

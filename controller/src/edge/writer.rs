@@ -75,6 +75,7 @@ impl Writer {
     }
 
     async fn turn(&self, snapshot: &EdgeSnapshot, memory: &mut Memory) {
+        memory.written.retain(|name, _| snapshot.translated.ingresses.contains_key(name));
         self.store_claims(snapshot).await;
         let addresses = &snapshot.translated.addresses;
         for (name, told) in &snapshot.translated.ingresses {
@@ -95,7 +96,10 @@ impl Writer {
                     self.metrics.events.inc_by(u64::from(written));
                     memory.told.insert(events::name(&warning));
                 }
-                Err(why) => warn!(%why, "an Event about an Ingress cannot be written; trying again"),
+                Err(why) => {
+                    warn!(%why, "an Event about an Ingress cannot be written; trying again");
+                    memory.seen.insert(events::name(&warning), Instant::now()); // the others' turn comes first
+                }
             }
         }
     }
@@ -209,12 +213,15 @@ impl Memory {
 
 /// One for each word, with all that it says.
 fn warnings((namespace, name): &Name, told: &Told) -> Vec<Warning> {
+    if told.uid.is_empty() {
+        return Vec::new();
+    }
     let mut words: BTreeMap<Word, Vec<&str>> = BTreeMap::new();
     // A backend that is being rolled out has no endpoint for a moment, and scaled to zero it has none for days.
     for finding in told.findings.iter().filter(|finding| finding.word != Word::NoBackend) {
         words.entry(finding.word).or_default().push(&finding.message);
     }
-    let warnings = words.into_iter().filter(|_| !told.uid.is_empty()).map(|(word, messages)| Warning {
+    let warnings = words.into_iter().map(|(word, messages)| Warning {
         about: ObjectReference {
             api_version: Some("networking.k8s.io/v1".into()),
             kind: Some("Ingress".into()),

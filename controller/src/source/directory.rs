@@ -20,6 +20,7 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use signet_core::clock;
+use tokio::task::{JoinError, spawn_blocking};
 use tracing::{info, warn};
 
 use super::{
@@ -74,6 +75,25 @@ impl Directory {
     /// Secrets are read, too.
     pub(crate) fn with_secrets(self) -> Self {
         Self { secrets: Secrets::Read, ..self }
+    }
+
+    /// What it holds now, and the directory again. Errors: reading panicked.
+    pub(crate) async fn first(mut self) -> Result<(Self, Contents), JoinError> {
+        spawn_blocking(move || {
+            self.poll();
+            let contents = self.contents();
+            (self, contents)
+        })
+        .await
+    }
+
+    /// What it holds, if that has changed, and the directory again. Errors: as above.
+    pub(crate) async fn next(mut self) -> Result<(Self, Option<Contents>), JoinError> {
+        spawn_blocking(move || {
+            let contents = self.poll().then(|| self.contents());
+            (self, contents)
+        })
+        .await
     }
 
     pub fn root(&self) -> &Path {

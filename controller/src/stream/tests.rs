@@ -54,15 +54,8 @@ fn snapshot(address: &str) -> Arc<Snapshot> {
 
 impl Controller {
     async fn start() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
-        let key = KeyPair::generate().unwrap();
-        let root = params.self_signed(&key).unwrap().der().clone();
-        let ca = Issuer::new(params, key);
         let domain = TrustDomain::new("cluster.local").unwrap();
-        let trust = Trust::new(domain.clone());
-        trust.offer(TrustBundle::new(1, vec![root], vec![]).unwrap());
+        let (ca, trust) = authority(&domain);
         let own = generation(&ca, &trust, &identity::controller(&domain));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let target =
@@ -81,16 +74,10 @@ impl Controller {
         };
         let telemeter =
             Telemeter { reports: Arc::clone(&reports), snapshots: snapshot, metrics, drain: drain.clone() };
-        let config = move || Some(Arc::clone(&own.grpc.server));
-        let incoming = server::incoming(listener, config, server::Limits::default(), &drain);
         let router = tonic::transport::Server::builder()
             .add_service(AggregatedDiscoveryServiceServer::new(discovery))
             .add_service(TelemetryServer::new(telemeter));
-        let stop = drain.clone();
-        let stopping = async move { stop.stopping().await };
-        drain.spawn(async move {
-            Box::pin(router.serve_with_incoming_shutdown(incoming, stopping)).await.unwrap()
-        });
+        serve(router, listener, own, &drain);
         Self { ca, target, trust, snapshots, streams, reports, drain }
     }
 
@@ -107,11 +94,43 @@ impl Controller {
     }
 }
 
-fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+/// A root, and a trust in it.
+pub(crate) fn authority(domain: &TrustDomain) -> (Issuer<'static, KeyPair>, Arc<Trust>) {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    let key = KeyPair::generate().unwrap();
+    let root = params.self_signed(&key).unwrap().der().clone();
+    let trust = Trust::new(domain.clone());
+    trust.offer(TrustBundle::new(1, vec![root], vec![]).unwrap());
+    (Issuer::new(params, key), trust)
+}
+
+/// Serves `router` as `own` until `drain` stops.
+pub(crate) fn serve(
+    router: tonic::transport::server::Router,
+    listener: TcpListener,
+    own: Generation,
+    drain: &Drain,
+) {
+    let config = move || Some(Arc::clone(&own.grpc.server));
+    let incoming = server::incoming(listener, config, server::Limits::default(), drain);
+    let stop = drain.clone();
+    let stopping = async move { stop.stopping().await };
+    drain.spawn(
+        async move { Box::pin(router.serve_with_incoming_shutdown(incoming, stopping)).await.unwrap() },
+    );
+}
+
+pub(crate) fn provider() -> Arc<rustls::crypto::CryptoProvider> {
     tls::mesh_provider(tls::default_provider())
 }
 
-fn generation(ca: &Issuer<'_, KeyPair>, trust: &Arc<Trust>, id: &identity::SpiffeId) -> Generation {
+pub(crate) fn generation(
+    ca: &Issuer<'_, KeyPair>,
+    trust: &Arc<Trust>,
+    id: &identity::SpiffeId,
+) -> Generation {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
     params.subject_alt_names = vec![SanType::URI(id.to_string().try_into().unwrap())];
@@ -126,13 +145,13 @@ fn generation(ca: &Issuer<'_, KeyPair>, trust: &Arc<Trust>, id: &identity::Spiff
 }
 
 /// A data plane's end of a stream.
-struct Client {
+pub(crate) struct Client {
     requests: mpsc::Sender<DeltaDiscoveryRequest>,
     responses: Streaming<DeltaDiscoveryResponse>,
 }
 
 impl Client {
-    async fn open(channel: Channel) -> Result<Self, Status> {
+    pub(crate) async fn open(channel: Channel) -> Result<Self, Status> {
         let (requests, stream) = mpsc::channel(16);
         let opened = AggregatedDiscoveryServiceClient::new(channel)
             .delta_aggregated_resources(ReceiverStream::new(stream))
@@ -140,7 +159,7 @@ impl Client {
         Ok(Self { requests, responses: opened.into_inner() })
     }
 
-    async fn subscribe(&self, type_url: &str, names: &[&str]) {
+    pub(crate) async fn subscribe(&self, type_url: &str, names: &[&str]) {
         let resource_names_subscribe = names.iter().map(|name| (*name).to_owned()).collect();
         let request = DeltaDiscoveryRequest {
             type_url: type_url.into(),
@@ -150,21 +169,21 @@ impl Client {
         self.requests.send(request).await.unwrap();
     }
 
-    async fn answer(&self, response: &DeltaDiscoveryResponse, error: Option<&str>) {
+    pub(crate) async fn answer(&self, response: &DeltaDiscoveryResponse, error: Option<&str>) {
         let error_detail = error.map(|message| xds::Status { code: 3, message: message.into() });
         let (type_url, response_nonce) = (response.type_url.clone(), response.nonce.clone());
         let request = DeltaDiscoveryRequest { type_url, response_nonce, error_detail, ..Default::default() };
         self.requests.send(request).await.unwrap();
     }
 
-    async fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
+    pub(crate) async fn next(&mut self) -> Result<DeltaDiscoveryResponse, Status> {
         let next =
             timeout(DEADLINE, self.responses.message()).await.expect("an answer within the deadline")?;
         next.ok_or_else(|| Status::ok("ended"))
     }
 }
 
-fn names(response: &DeltaDiscoveryResponse) -> (Vec<&str>, Vec<&str>) {
+pub(crate) fn names(response: &DeltaDiscoveryResponse) -> (Vec<&str>, Vec<&str>) {
     let resources = response.resources.iter().map(|resource| resource.name.as_str()).collect();
     (resources, response.removed_resources.iter().map(String::as_str).collect())
 }

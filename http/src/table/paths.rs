@@ -268,7 +268,9 @@ impl Paths {
         }
         for candidate in &self.regex {
             let Place::Regex(regex) = &candidate.place else { continue };
-            if let Some(captures) = regex.captures(path).filter(|_| candidate.is_met(asked)) {
+            if candidate.is_met(asked)
+                && let Some(captures) = regex.captures(path)
+            {
                 let text = |group: Option<regex::Match<'_>>| group.map_or("", |m| m.as_str()).into();
                 return Some(Hit { candidate, prefix: None, captures: captures.iter().map(text).collect() });
             }

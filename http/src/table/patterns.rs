@@ -1,29 +1,25 @@
 //! Regexes, each compiled once however many rules use it and however often tables are made.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use regex::{Regex, RegexBuilder};
 
 use crate::model::{Anchor, Case, Pattern};
 
 #[derive(Default)]
-pub(super) struct Patterns(Mutex<HashMap<Pattern, Compiled>>);
+pub(super) struct Patterns(HashMap<Pattern, Compiled>);
 
 /// Or why it cannot be.
 pub(super) type Compiled = Result<Arc<Regex>, Arc<str>>;
 
 impl Patterns {
     pub(super) fn compile(&mut self, pattern: &Pattern, before: &Self) -> Compiled {
-        let known = self.0.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Some(compiled) = known.get(pattern) {
+        if let Some(compiled) = self.0.get(pattern) {
             return compiled.clone();
         }
-        let earlier = before.0.lock().unwrap_or_else(PoisonError::into_inner).get(pattern).cloned();
+        let earlier = before.0.get(pattern).cloned();
         let compiled = earlier.unwrap_or_else(|| build(pattern));
-        known.insert(pattern.clone(), compiled.clone());
+        self.0.insert(pattern.clone(), compiled.clone());
         compiled
     }
 }

@@ -68,6 +68,23 @@ async fn a_tunnel_carries_both_ways_and_ends_with_either_side() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_tunnel_that_breaks_says_whose_side_it_was() {
+    let world = World::new();
+    upgrading(&world, SWITCH);
+    let mut client = Reader::new(world.connect(Version::Http1));
+    client.stream.write_all(ASK.as_bytes()).await.unwrap();
+    client.until("\r\n\r\n").await.unwrap();
+    client.stream.write_all(b"hello").await.unwrap();
+    drop(client); // and its echo finds nobody
+    while world.metrics().contains("signet_http_tunnels 1") {
+        tokio::time::advance(std::time::Duration::from_millis(1)).await;
+    }
+    let metrics = world.metrics();
+    let line = metrics.lines().find(|line| line.starts_with("signet_http_requests_total")).unwrap();
+    assert!(line.contains("client_gone"), "{line}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_message_passes_a_tunnel_whole() {
     let world = World::new();
     upgrading(&world, SWITCH);

@@ -10,6 +10,7 @@ use std::{
 use rustls::{
     ClientConfig, RootCertStore, client::Resumption, crypto::CryptoProvider, pki_types::ServerName,
 };
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -43,12 +44,7 @@ impl Direct {
             }
         };
         let tcp = TcpStream::connect(endpoint.address).await?;
-        tcp.set_nodelay(true)?;
-        let socket = socket2::SockRef::from(&tcp);
-        socket.set_tcp_user_timeout(Some(LOST_AFTER))?;
-        socket.set_tcp_keepalive(
-            &socket2::TcpKeepalive::new().with_time(LOST_AFTER / 2).with_interval(LOST_AFTER / 4),
-        )?;
+        tune(&tcp)?;
         let Some((tls, config)) = tls else { return Ok(Box::new(tcp)) };
         let name = match &tls.sni {
             Some(name) => ServerName::try_from(name.to_string()).map_err(io::Error::other)?,
@@ -101,7 +97,30 @@ impl Connector for Direct {
     }
 }
 
-/// Without an acknowledgement, as on the mesh's wire (docs/wire.md): a dead peer is found in less than 10 s.
+/// A backend that is gone while nothing is sent is found in [`LOST_AFTER`]. No TCP_USER_TIMEOUT: the kernel takes a closed window for
+/// a loss as well, and ends an upload that a backend only holds back (8 s of it were ETIMEDOUT); while something is sent, the
+/// times of an exchange find who is gone.
+fn tune(tcp: &TcpStream) -> io::Result<()> {
+    tcp.set_nodelay(true)?;
+    let probes = TcpKeepalive::new().with_time(LOST_AFTER / 2).with_interval(LOST_AFTER / 4).with_retries(2);
+    SockRef::from(tcp).set_tcp_keepalive(&probes)
+}
+
+/// Half of it in silence, the rest two probes.
 const LOST_AFTER: Duration = Duration::from_secs(8);
 /// TLS settings that are kept ready.
 const CONFIGS: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_backend_that_holds_an_upload_back_is_not_taken_for_lost_by_the_kernel() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let tcp = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        tune(&tcp).unwrap();
+        let socket = SockRef::from(&tcp);
+        assert!(socket.tcp_user_timeout().unwrap().is_none() && socket.keepalive().unwrap());
+    }
+}

@@ -55,8 +55,15 @@ impl World {
         let (leaf, current) = watch::channel(Some(Arc::new(web)));
         let pool = Pool::new(&mut Metrics::new());
         let algorithms = tls::default_provider().signature_verification_algorithms;
-        let client =
-            Client::new(pool, Svid::of(current), Arc::clone(&trust), algorithms, None, Patience::default());
+        let client = Client::new(
+            pool,
+            Svid::of(current),
+            Arc::clone(&trust),
+            algorithms,
+            None,
+            Patience::default(),
+            &drain,
+        );
         let api = identity::parse("spiffe://cluster.local/ns/shop/sa/api").unwrap();
         Self { client: Arc::new(client), trust, leaf, address, api, next, shaken, drain }
     }
@@ -247,6 +254,16 @@ async fn a_refusal_says_by_whom_and_keeps_the_wire_unless_it_drains() {
 }
 
 #[tokio::test]
+async fn a_wire_on_which_the_server_said_draining_carries_no_other_stream() {
+    let mut world = World::start().await;
+    let refused = within(world.open(Next::Refuse(Reset::Draining))).await.err().unwrap();
+    assert!(matches!(refused, Refusal::RefusedByPeer { word: "draining", .. }), "{refused}");
+    assert_eq!(world.client.pool.idle(), 0);
+    within(world.open(Next::Echo)).await.unwrap();
+    assert_eq!(world.handshakes(), 2);
+}
+
+#[tokio::test]
 async fn an_old_wire_that_goes_away_is_no_refusal_the_endpoint_is_asked_on_a_new_one() {
     let mut world = World::start().await;
     let mut first = within(world.open(Next::Echo)).await.unwrap();
@@ -263,8 +280,12 @@ async fn somebody_else_at_the_address_gets_no_open() {
     let world = World::start().await;
     let other = identity::parse("spiffe://cluster.local/ns/shop/sa/db").unwrap();
     let open = Open::default();
+    world.next.send(Next::Echo).await.unwrap_or_else(|_| panic!("the server has ended"));
     let refused = world.client.open(world.address, &other, &open, Instant::now() + SOON);
     assert!(matches!(within(refused).await.err().unwrap(), Refusal::Identity { .. }));
+    // Still there: the server has met no OPEN that it was for.
+    let opened = world.client.open(world.address, &world.api, &open, Instant::now() + SOON);
+    within(opened).await.unwrap();
 }
 
 #[tokio::test]

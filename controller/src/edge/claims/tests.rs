@@ -215,6 +215,22 @@ prop_compose! {
     }
 }
 
+#[test]
+fn a_claim_that_is_asked_for_again_under_a_pin_is_no_longer_on_its_way_out() {
+    let mut world = World { ingresses: vec!["shop/web@5 app.example"], ..World::default() };
+    assert_eq!(world.owner("app.example"), "shop");
+    world.ingresses.clear();
+    world.owner("app.example");
+    world.pins = vec![pin("ops app.example")];
+    world.ingresses = vec!["shop/web@9 app.example"];
+    assert_eq!(world.owner("app.example"), "ops");
+    world.pass(KEPT + 1);
+    world.owner("app.example");
+    world.pins.clear();
+    world.ingresses.push("thief/old@1 app.example");
+    assert_eq!(world.owner("app.example"), "shop");
+}
+
 proptest! {
     /// Replicas that see the same settle the same, in whatever order they saw it.
     #[test]

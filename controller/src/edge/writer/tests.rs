@@ -50,7 +50,7 @@ struct World {
     api: Double,
     writer: Writer,
     memory: Memory,
-    _snapshots: watch::Sender<Arc<EdgeSnapshot>>,
+    snapshots: watch::Sender<Arc<EdgeSnapshot>>,
 }
 
 impl World {
@@ -71,7 +71,7 @@ impl World {
             metrics: Arc::new(Metrics::new(&mut registry)),
             edge_metrics: EdgeMetrics::new(&mut registry),
         };
-        Self { api, writer, memory: Memory::default(), _snapshots: snapshots }
+        Self { api, writer, memory: Memory::default(), snapshots }
     }
 
     async fn turn(&mut self, ingress: Told) {
@@ -128,15 +128,41 @@ async fn the_status_says_where_the_host_is_reached_and_is_written_only_where_it_
 async fn who_does_not_hold_the_lease_writes_nothing() {
     let mut world = World::new().await;
     world.writer.lease.release().await;
-    let finding = Finding::new(Word::Refused, "no");
-    for _ in 0..20 {
-        advance(TICK).await;
-        if world.writer.lease.is_held() {
-            world.turn(told("u1", true, &[], vec![finding.clone()])).await;
-        }
-    }
-    world.turn(told("u1", true, &[], vec![finding])).await; // lost within a turn
-    assert_eq!((world.patches(), world.events()), (0, 0));
+    let findings = || vec![Finding::new(Word::Refused, "no")];
+    world.turn(told("u1", true, &[], findings())).await; // lost within a turn
+    let claim = Claim { namespace: "shop".into(), since: 1, lost: None };
+    let claims: Claims = [("a.example".to_owned(), claim)].into();
+    let news = snapshot(Some(Arc::default()), claims, told("u1", true, &[], findings()));
+    world.snapshots.send_replace(Arc::new(news));
+    let World { api, writer, .. } = world;
+    Box::pin(timeout(SETTLE * 3, writer.run())).await.unwrap_err();
+    let written: Vec<String> = api.requests().into_iter().filter(|request| !is_the_leases(request)).collect();
+    assert!(written.is_empty(), "{written:?}");
+}
+
+/// Whoever wants the Lease asks for it.
+fn is_the_leases(request: &str) -> bool {
+    request.contains("/leases")
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_event_that_cannot_be_written_waits_for_the_others() {
+    let mut world = World::new().await;
+    world.api.fault("POST", "/api/v1/namespaces/shop/events", Fault::Status(500));
+    let findings = || vec![Finding::new(Word::Refused, "no")];
+    world.turn(told("u1", true, &lb(), findings())).await;
+    advance(SETTLE).await;
+    world.turn(told("u1", true, &lb(), findings())).await;
+    let tries =
+        |world: &World| world.api.requests().iter().filter(|request| request.contains("/events")).count();
+    let once = tries(&world);
+    assert!(once > 0);
+    advance(TICK).await;
+    world.turn(told("u1", true, &lb(), findings())).await;
+    assert_eq!(tries(&world), once, "not with the next turn");
+    advance(SETTLE).await;
+    world.turn(told("u1", true, &lb(), findings())).await;
+    assert!(tries(&world) > once);
 }
 
 #[tokio::test(start_paused = true)]

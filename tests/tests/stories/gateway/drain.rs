@@ -1,19 +1,33 @@
 //! The gateway goes, or edge does: clients do not notice.
 
+use std::sync::Arc;
+
+use rustls::ClientConfig;
 use serde_json::json;
 use signet_tests::{
     client,
     eventually::{SOON, eventually},
     fake_edge::FakeEdge,
     gateway::{Edge, request, response},
+    mirror::Mirror,
 };
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpStream,
     time::timeout,
 };
+use tokio_rustls::client::TlsStream;
 
 use super::{mirror, serves};
+
+/// A request whose answer has not ended, and its origin.
+async fn begun(edge: &Edge, tls: &Arc<ClientConfig>) -> (Mirror, TlsStream<TcpStream>) {
+    let origin = mirror(&edge.network).await;
+    let mut slow = edge.dial(tls, "a.example.com").await.unwrap();
+    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await.unwrap();
+    eventually("the request at the origin", SOON, async || (origin.requests() == 1).then_some(())).await;
+    (origin, slow)
+}
 
 #[tokio::test]
 async fn sigterm_makes_it_unready_goes_on_accepting_and_finishes_what_was_begun() {
@@ -22,11 +36,8 @@ async fn sigterm_makes_it_unready_goes_on_accepting_and_finishes_what_was_begun(
             serves(world, web, network, &["a.example.com"]);
         })
         .await;
-    let origin = mirror(&edge.network).await;
     let tls = edge.tls(&[b"http/1.1"]);
-    let mut slow = edge.dial(&tls, "a.example.com").await.unwrap();
-    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await.unwrap();
-    eventually("the request at the origin", SOON, async || (origin.requests() == 1).then_some(())).await;
+    let (origin, mut slow) = begun(&edge, &tls).await;
     edge.terminate();
     eventually("unready", SOON, async || {
         matches!(client::get(edge.at(15021), "/ready").await, Ok((503, why)) if why.contains("draining"))
@@ -51,11 +62,8 @@ async fn sigterm_makes_it_unready_goes_on_accepting_and_finishes_what_was_begun(
 #[tokio::test]
 async fn a_second_signal_cuts() {
     let mut edge = Edge::start(|world, web, network| serves(world, web, network, &["a.example.com"])).await;
-    let origin = mirror(&edge.network).await;
     let tls = edge.tls(&[b"http/1.1"]);
-    let mut slow = edge.dial(&tls, "a.example.com").await.unwrap();
-    slow.write_all(b"GET /slow HTTP/1.1\r\nhost: a.example.com\r\n\r\n").await.unwrap();
-    eventually("the request at the origin", SOON, async || (origin.requests() == 1).then_some(())).await;
+    let (_origin, mut slow) = begun(&edge, &tls).await;
     edge.terminate();
     eventually("the drain to begin", SOON, async || edge.log().contains("draining").then_some(())).await;
     edge.terminate();
