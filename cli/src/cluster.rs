@@ -12,7 +12,10 @@ use kube::{
     config::{KubeConfigOptions, Kubeconfig},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use signet_core::{identity::SYSTEM_NAMESPACE, pod::ADMIN_PORT};
+use signet_core::{
+    identity::{GATEWAY_NAMESPACE, SYSTEM_NAMESPACE},
+    pod::ADMIN_PORT,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     time::timeout,
@@ -53,6 +56,7 @@ pub(crate) enum Part {
     Controller,
     Injector,
     Edge,
+    Gateway,
 }
 
 /// The answers of all pods of a part that gave one, and why the others did not.
@@ -133,7 +137,7 @@ impl Cluster {
     pub(crate) async fn pods_of(&self, part: Part) -> Result<Vec<Pod>> {
         let labelled = ListParams::default().labels(&part.labels());
         let what = format!("asking for the pods of the {part}");
-        let pods = self.pods(SYSTEM_NAMESPACE).list(&labelled).await.map_err(|e| self.explain(&what, e))?;
+        let pods = self.pods(part.namespace()).list(&labelled).await.map_err(|e| self.explain(&what, e))?;
         let mut pods: Vec<Pod> =
             pods.items.into_iter().filter(|pod| pod.metadata.deletion_timestamp.is_none()).collect();
         pods.sort_by_key(ResourceExt::name_any);
@@ -167,17 +171,17 @@ impl Cluster {
         part: Part,
         ask: impl AsyncFn(Place) -> Result<T, NoAnswer>,
     ) -> Result<Answers<T>> {
-        let pods = self.pods_of(part).await?;
+        let (namespace, pods) = (part.namespace(), self.pods_of(part).await?);
         if pods.is_empty() {
             bail!(
-                "no pod of the {part} runs in namespace {SYSTEM_NAMESPACE} of {}; install it with: signet install | kubectl apply -f -",
+                "no pod of the {part} runs in namespace {namespace} of {}; install it with: signet install | kubectl apply --server-side -f -",
                 self.name
             );
         }
         let ask = &ask;
         let asked = pods.iter().map(async |pod| {
             let name = pod.name_any();
-            let answer = ask(self.pages(SYSTEM_NAMESPACE, &name)).await;
+            let answer = ask(self.pages(namespace, &name)).await;
             (name, answer)
         });
         let mut answers = Answers { given: Vec::new(), missing: Vec::new() };
@@ -186,7 +190,7 @@ impl Cluster {
                 Ok(answer) => answers.given.push((pod, answer)),
                 Err(e) => answers
                     .missing
-                    .push(format!("{:#}; see: kubectl -n {SYSTEM_NAMESPACE} describe pod {pod}", anyhow!(e))),
+                    .push(format!("{:#}; see: kubectl -n {namespace} describe pod {pod}", anyhow!(e))),
             }
         }
         Ok(answers)
@@ -200,7 +204,8 @@ impl Cluster {
         Ok(answers)
     }
 
-    fn first<T>(&self, part: Part, answers: Answers<T>) -> Result<T> {
+    /// The answer of any pod.
+    pub(crate) fn first<T>(&self, part: Part, answers: Answers<T>) -> Result<T> {
         let mut answers = self.some(part, answers)?;
         Ok(answers.given.swap_remove(0).1)
     }
@@ -265,8 +270,14 @@ pub(crate) fn is_ready(pod: &Pod) -> bool {
 }
 
 impl Part {
-    /// Those of every installation.
-    pub(crate) const ALL: [Self; 3] = [Self::Ca, Self::Controller, Self::Injector];
+    /// Those of every installation ...
+    pub(crate) const MESH: [Self; 3] = [Self::Ca, Self::Controller, Self::Injector];
+    /// ... and of one that serves public hosts.
+    pub(crate) const EDGE: [Self; 2] = [Self::Edge, Self::Gateway];
+
+    pub(crate) fn namespace(self) -> &'static str {
+        if self == Self::Gateway { GATEWAY_NAMESPACE } else { SYSTEM_NAMESPACE }
+    }
 
     fn labels(self) -> String {
         format!("app.kubernetes.io/part-of=signet,app.kubernetes.io/name={self}")
@@ -280,6 +291,7 @@ impl fmt::Display for Part {
             Self::Controller => "controller",
             Self::Injector => "injector",
             Self::Edge => "edge",
+            Self::Gateway => "gateway",
         })
     }
 }

@@ -4,31 +4,32 @@ pub(crate) mod helm;
 pub(crate) mod manifests;
 pub(crate) mod ranges;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use signet_ca::Life;
-use signet_core::{VERSION, identity::TrustDomain};
+use signet_core::{VERSION, identity::TrustDomain, pod::Serving};
 
 use crate::{
     Exit,
     cluster::Which,
-    install::manifests::Settings,
+    install::manifests::{Expose, Settings},
     output::{self, Format, Output},
 };
 
 /// Print the manifests that run Signet in a cluster
 ///
-/// What a cluster needs: a namespace signet-system with CA, controller and injector, their rights, and the webhook. Printed as YAML, the
-/// same for the same options, so it can be kept in Git. Applying it again never touches what the CA made: its root, the trust bundles,
-/// the webhook's caBundle. Then label a namespace with signet.dev/inject=enabled and restart its Deployments.
+/// What a cluster needs: a namespace signet-system with CA, controller, injector and edge, their rights, the webhook, and gateways in
+/// signet-gateway that serve the Ingresses of class signet. Printed as YAML, the same for the same options, so it can be kept in Git.
+/// Applying it again never touches what our parts made: the root, the trust bundles, the webhook's caBundle, claims of hosts. Then label a
+/// namespace with signet.dev/inject=enabled and restart its Deployments.
 ///
 /// Changes nothing. Without --mesh-range it asks the cluster of the kubeconfig for its ranges.
 ///
 /// Examples:
 ///   signet check --pre && signet install | kubectl apply --server-side -f -
-///   signet install --dev | kubectl apply --server-side -f -      # a laptop: one replica of each
+///   signet install --dev --expose hostport | kubectl apply --server-side -f -      # kind, Minikube: one replica of each
 ///   signet install --trust-domain prod.example.com --mesh-range 10.244.0.0/16 --mesh-range 10.96.0.0/12 > signet.yaml
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = "Exit status: 0 printed, 1 could not")]
@@ -53,6 +54,15 @@ pub(crate) struct Args {
     /// Allow a --leaf-life below 1h, for tests
     #[arg(long, hide = true)]
     allow_short_leaves: bool,
+    /// How public hosts are reached
+    #[arg(long, value_enum, default_value_t, value_name = "HOW")]
+    expose: Expose,
+    /// YAML or JSON file that says how gateways serve, with fields like drainSeconds and proxyProtocol: see docs/gateway.md
+    #[arg(long, value_name = "FILE")]
+    gateway_settings: Option<PathBuf>,
+    /// Leave the number of gateways to an autoscaler: print none
+    #[arg(long)]
+    gateway_autoscaled: bool,
     /// Write the Helm chart into this directory instead
     #[arg(long, value_name = "DIR", hide = true)]
     helm: Option<PathBuf>,
@@ -66,6 +76,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         return Ok(Exit::Fine);
     }
     check_life(&args.leaf_life, args.allow_short_leaves)?;
+    let serving = args.gateway_settings.as_deref().map(serving).transpose()?.unwrap_or_default();
     let mesh_ranges =
         if args.mesh_range.is_empty() { ask_ranges(&args.cluster).await? } else { args.mesh_range };
     let settings = Settings {
@@ -75,6 +86,9 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         allow_short_leaves: args.allow_short_leaves,
         mesh_ranges: mesh_ranges.iter().map(ToString::to_string).collect(),
         dev: args.dev,
+        expose: args.expose,
+        serving,
+        autoscaled: args.gateway_autoscaled,
     };
     let text = manifests::print(&manifests::render(&settings)?)?;
     Output::to_stdout(Format::Table).print(&text)?;
@@ -93,6 +107,16 @@ async fn ask_ranges(cluster: &Which) -> Result<Vec<IpNet>> {
         words.join(", ")
     ));
     Ok(ranges)
+}
+
+/// What the gateway would refuse at its start is refused here.
+fn serving(file: &Path) -> Result<Serving> {
+    let name = file.display();
+    let text = std::fs::read_to_string(file).with_context(|| format!("--gateway-settings {name}"))?;
+    let serving: Serving =
+        serde_saphyr::from_str(&text).with_context(|| format!("--gateway-settings {name}"))?;
+    serving.check().with_context(|| format!("--gateway-settings {name}"))?;
+    Ok(serving)
 }
 
 fn check_life(text: &str, short: bool) -> Result<()> {

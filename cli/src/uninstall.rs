@@ -9,7 +9,7 @@ use kube::{
 };
 use serde_json::{Value, json};
 use signet_core::{
-    identity::SYSTEM_NAMESPACE,
+    identity::{EDGE_NAMESPACE, SYSTEM_NAMESPACE},
     pod::{INJECT, TRUST_CONFIG_MAP},
 };
 
@@ -17,7 +17,7 @@ use crate::{
     Exit,
     cluster::{Cluster, Which},
     identity::has_proxy,
-    install::manifests::{self, Settings},
+    install::manifests,
     output::{self, Format, Output},
 };
 
@@ -97,18 +97,11 @@ fn refusal(injected: &[String], cluster: &Cluster) -> String {
 
 /// Kind, namespace and name of everything that may be there.
 async fn all_of_it(cluster: &Cluster) -> Result<Vec<Value>> {
-    let any = Settings {
-        trust_domain: String::new(),
-        image: String::new(),
-        leaf_life: String::new(),
-        allow_short_leaves: false,
-        mesh_ranges: Vec::new(),
-        dev: false, // with budgets
-    };
-    let mut objects: Vec<Value> = manifests::render(&any)?.iter().map(reference).collect();
-    let own = |api_version: &str, kind: &str, name: &str| json!({ "apiVersion": api_version, "kind": kind, "metadata": { "namespace": SYSTEM_NAMESPACE, "name": name } });
-    objects.push(own("coordination.k8s.io/v1", "Lease", "signet-ca"));
-    objects.push(own("v1", "Secret", "signet-ca"));
+    let mut objects: Vec<Value> = manifests::everything()?.iter().map(reference).collect();
+    for (api_version, kind, namespace, name) in MADE {
+        let metadata = json!({ "namespace": namespace, "name": name });
+        objects.push(json!({ "apiVersion": api_version, "kind": kind, "metadata": metadata }));
+    }
     let named = ListParams::default().fields(&format!("metadata.name={TRUST_CONFIG_MAP}"));
     let bundles = Api::<ConfigMap>::all(cluster.client.clone()).list(&named).await;
     for bundle in bundles.map_err(|e| cluster.explain("asking for ConfigMaps", e))? {
@@ -158,20 +151,30 @@ async fn labelled(cluster: &Cluster) -> Result<Vec<String>> {
     Ok(stay.map(|namespace| namespace.name_any()).collect())
 }
 
+/// What our parts make beside the trust bundles.
+const MADE: [(&str, &str, &str, &str); 4] = [
+    ("coordination.k8s.io/v1", "Lease", SYSTEM_NAMESPACE, "signet-ca"),
+    ("v1", "Secret", SYSTEM_NAMESPACE, "signet-ca"),
+    ("coordination.k8s.io/v1", "Lease", SYSTEM_NAMESPACE, "signet-edge"),
+    ("v1", "ConfigMap", EDGE_NAMESPACE, "signet-claims"),
+];
+
 /// Of pods that are in the way.
 const SHOWN: usize = 20;
 
-const ORDER: [&str; 15] = [
+const ORDER: [&str; 17] = [
     "MutatingWebhookConfiguration",
     "ClusterRoleBinding",
     "RoleBinding",
     "Deployment",
+    "DaemonSet",
     "PodDisruptionBudget",
     "Service",
     "ClusterRole",
     "Role",
     "ServiceAccount",
     "ResourceQuota",
+    "IngressClass",
     "Lease",
     "ConfigMap",
     "Secret",
@@ -185,15 +188,7 @@ mod tests {
 
     #[test]
     fn the_webhook_goes_first_then_rights_and_the_namespace_last_and_nothing_is_of_an_unknown_kind() {
-        let any = Settings {
-            trust_domain: "td".into(),
-            image: "i".into(),
-            leaf_life: "24h".into(),
-            allow_short_leaves: false,
-            mesh_ranges: vec!["10.0.0.0/8".into()],
-            dev: false,
-        };
-        let objects = manifests::render(&any).unwrap();
+        let objects = manifests::everything().unwrap();
         let kinds: Vec<String> = in_order_of_deletion(objects.iter().map(reference).collect())
             .iter()
             .map(|object| object["kind"].as_str().unwrap().to_owned())

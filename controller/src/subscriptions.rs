@@ -5,7 +5,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use signet_api::xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource};
+use signet_api::{
+    MORE,
+    xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
+};
 
 use crate::resources::{ALL, Denial, Encoded, Serves, Subscriber, Type};
 
@@ -24,6 +27,8 @@ struct Subscribed {
     names: BTreeMap<Arc<str>, Held>,
     /// It asked for [`ALL`]: `names` are those that it was told of, and others that it asked for make no difference.
     all: bool,
+    /// It asked for [`ALL`] and was not told all: it gets a response even where there is nothing more, or it would wait for ever.
+    owed: bool,
     /// Something may have changed since the last look.
     due: bool,
     in_flight: Option<InFlight>,
@@ -164,6 +169,7 @@ impl Subscriptions {
         for (name, held) in &mut subscribed.names {
             if bytes > MAX_RESPONSE_BYTES {
                 subscribed.due = true; // the rest comes after the ACK
+                response.system_version_info = MORE.into();
                 break;
             }
             match snapshot.resource(who, kind, name) {
@@ -190,9 +196,10 @@ impl Subscriptions {
         if subscribed.all {
             subscribed.names.retain(|_, held| *held != Held::Absence); // told, and not ours to remember
         }
-        if names.is_empty() {
+        if names.is_empty() && !subscribed.owed {
             return None;
         }
+        subscribed.owed = !response.system_version_info.is_empty();
         self.nonces += 1;
         response.nonce = self.nonces.to_string();
         subscribed.in_flight = Some(InFlight { nonce: response.nonce.clone(), names });
@@ -206,7 +213,7 @@ impl Subscribed {
         let brought = resumed.iter().take(MAX_NAMES);
         self.names =
             brought.map(|(name, version)| (name.as_str().into(), Held::brought(Some(version)))).collect();
-        (self.all, self.due) = (true, true);
+        (self.all, self.owed, self.due) = (true, true, true);
     }
 
     /// Takes in the names that [`ALL`] stands for now. Whoever may not have them is answered as for any other name.

@@ -6,6 +6,7 @@
 
 use std::fmt;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// Container names, in the order in which they stand at the front of `spec.initContainers`.
@@ -164,6 +165,54 @@ impl Default for Serving {
     }
 }
 
+impl Serving {
+    /// An error: the first field that means nothing, by its name in JSON.
+    pub fn check(&self) -> Result<(), WrongServing> {
+        let wrong = |field: &str, got: &dyn fmt::Display, expected| {
+            let got = got.to_string().chars().take(SHOWN).collect();
+            Err(WrongServing { field: field.into(), got, expected })
+        };
+        for (index, range) in self.proxy_protocol.iter().enumerate() {
+            if range.parse::<IpNet>().is_err() {
+                let field = format!("proxyProtocol[{index}]");
+                return wrong(&field, range, "a range of addresses, like 10.0.0.0/8");
+            }
+        }
+        if !(1..=MAX_WORKERS).contains(&self.workers) {
+            return wrong("workers", &self.workers, "a number of threads, 1 to 64");
+        }
+        for (field, count) in [
+            ("connections", self.connections),
+            ("connectionsPerClient", self.connections_per_client),
+            ("handshakes", self.handshakes),
+            ("handshakesPerClient", self.handshakes_per_client),
+        ] {
+            if count == 0 {
+                return wrong(field, &count, "at least 1");
+            }
+        }
+        if !(1..=A_DAY).contains(&self.handshake_seconds) {
+            return wrong("handshakeSeconds", &self.handshake_seconds, "a number of seconds, 1 to a day");
+        }
+        for (field, seconds) in [("drainSeconds", self.drain_seconds), ("finishSeconds", self.finish_seconds)]
+        {
+            if seconds > A_DAY {
+                return wrong(field, &seconds, "a number of seconds, at most a day");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A setting that means nothing.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{field}: {got:?} is not {expected}")]
+pub struct WrongServing {
+    field: String,
+    got: String,
+    expected: &'static str,
+}
+
 /// One probe or hook of a container that the kubelet asks the proxy for, at [`Probe::path`] on [`PAGES_PORT`].
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -252,3 +301,10 @@ impl ProbeKind {
         }
     }
 }
+
+/// More than a node has cores is a mistake.
+const MAX_WORKERS: usize = 64;
+/// Seconds.
+const A_DAY: u64 = 24 * 3600;
+/// Characters of a wrong value.
+const SHOWN: usize = 256;

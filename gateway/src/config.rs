@@ -15,7 +15,7 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use signet_core::{
     identity::{self, SpiffeId, TrustDomain},
-    pod::{GATEWAY, Gateway, POD_NAME, Serving, TOKEN_FILE, TRUST_BUNDLE_FILE},
+    pod::{GATEWAY, Gateway, POD_NAME, Serving, TOKEN_FILE, TRUST_BUNDLE_FILE, WrongServing},
 };
 use signet_link::{Target, place::Place, svid::Token};
 
@@ -134,15 +134,8 @@ impl Config {
             let address: Place = parse(field, address, "<ip>:<port> or <host>:<port>")?;
             Ok::<_, WrongField>(Target { address, id })
         };
+        told.serving.check()?;
         let Serving { proxy_protocol, trusted_hops, workers, .. } = &told.serving;
-        let range = |(index, range): (usize, &String)| {
-            let field = format!("serving.proxyProtocol[{index}]");
-            let range: IpNet = parse(&field, range, "a range of addresses, like 10.0.0.0/8")?;
-            Ok::<_, WrongField>(range.trunc())
-        };
-        if !(1..=MAX_WORKERS).contains(workers) {
-            return Err(WrongField::new("serving.workers", workers, "a number of threads, 1 to 64"));
-        }
         Ok(Self {
             name: name.into(),
             id: identity::gateway(&trust_domain),
@@ -153,10 +146,13 @@ impl Config {
             bind: Ipv6Addr::UNSPECIFIED.into(),
             source: None,
             admin: Admin::Pod,
-            proxy_protocol: proxy_protocol.iter().enumerate().map(range).collect::<Result<_, _>>()?,
+            proxy_protocol: proxy_protocol
+                .iter()
+                .filter_map(|range| Some(range.parse::<IpNet>().ok()?.trunc()))
+                .collect(),
             trusted_hops: *trusted_hops,
             workers: *workers,
-            limits: limits(&told.serving)?,
+            limits: limits(&told.serving),
             trust_domain,
         })
     }
@@ -168,24 +164,16 @@ impl Config {
     }
 }
 
-fn limits(serving: &Serving) -> Result<Limits, WrongField> {
-    let count = |field: &str, count: usize| match count {
-        0 => Err(WrongField::new(format!("serving.{field}"), count, "at least 1")),
-        count => Ok(count),
-    };
-    let seconds = |field: &str, seconds: u64| match seconds {
-        0..=A_DAY => Ok(Duration::from_secs(seconds)),
-        _ => Err(WrongField::new(format!("serving.{field}"), seconds, "a number of seconds, at most a day")),
-    };
-    Ok(Limits {
-        connections: count("connections", serving.connections)?,
-        connections_per_client: count("connectionsPerClient", serving.connections_per_client)?,
-        handshakes: count("handshakes", serving.handshakes)?,
-        handshakes_per_client: count("handshakesPerClient", serving.handshakes_per_client)?,
-        handshake: seconds("handshakeSeconds", serving.handshake_seconds.max(1))?,
-        drain: seconds("drainSeconds", serving.drain_seconds)?,
-        finish: seconds("finishSeconds", serving.finish_seconds)?,
-    })
+fn limits(serving: &Serving) -> Limits {
+    Limits {
+        connections: serving.connections,
+        connections_per_client: serving.connections_per_client,
+        handshakes: serving.handshakes,
+        handshakes_per_client: serving.handshakes_per_client,
+        handshake: Duration::from_secs(serving.handshake_seconds),
+        drain: Duration::from_secs(serving.drain_seconds),
+        finish: Duration::from_secs(serving.finish_seconds),
+    }
 }
 
 fn json<T: DeserializeOwned>(origin: &str, text: &str) -> Result<T, BadConfig> {
@@ -225,25 +213,21 @@ pub enum BadConfig {
 
 /// A field that means nothing.
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{field}: {got:?} is not {expected}")]
-pub struct WrongField {
-    field: String,
-    got: String,
-    expected: &'static str,
+pub enum WrongField {
+    #[error("{field}: {got:?} is not {expected}")]
+    Own { field: String, got: String, expected: &'static str },
+    #[error("serving.{0}")]
+    Serving(#[from] WrongServing),
 }
 
 impl WrongField {
     fn new(field: impl Into<String>, got: impl Display, expected: &'static str) -> Self {
-        Self { field: field.into(), got: got.to_string().chars().take(SHOWN).collect(), expected }
+        Self::Own { field: field.into(), got: got.to_string().chars().take(SHOWN).collect(), expected }
     }
 }
 
 /// Bytes, Kubernetes' longest name.
 const MAX_NAME: usize = 253;
-/// More than a node has cores is a mistake.
-const MAX_WORKERS: usize = 64;
-/// Seconds.
-const A_DAY: u64 = 24 * 3600;
 const SHOWN: usize = 256;
 
 #[cfg(test)]
@@ -255,7 +239,7 @@ mod tests {
     fn told() -> Value {
         json!({
             "trustDomain": "cluster.local", "ca": "ca.signet-system.svc:15012", "edge": "edge.signet-system.svc:15014",
-            "serving": {"proxyProtocol": ["10.1.2.3/8", "fd00::/8"], "drainSeconds": 3, "workers": 2},
+            "serving": {"proxyProtocol": ["10.1.2.3/8", "fd00::/8"], "drainSeconds": 3, "handshakeSeconds": 5, "workers": 2},
         })
     }
 
@@ -293,6 +277,7 @@ mod tests {
             ("/serving/proxyProtocol/1", json!("10.0.0.0/33"), "serving.proxyProtocol[1]: "),
             ("/serving/workers", json!(0), "serving.workers: "),
             ("/serving/drainSeconds", json!(100_000), "serving.drainSeconds: "),
+            ("/serving/handshakeSeconds", json!(0), "serving.handshakeSeconds: "),
             ("/serving/drainSeconds", json!("3"), "at serving.drainSeconds"),
         ] {
             let mut told = told();

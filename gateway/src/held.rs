@@ -10,7 +10,7 @@ use std::{
 
 use prost::Message;
 use signet_api::{
-    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, EDGE_TYPES,
+    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, EDGE_TYPES, MORE,
     xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
 };
 use signet_http::{
@@ -26,7 +26,7 @@ use crate::certificates::Certified;
 #[derive(Default)]
 pub struct Held {
     versions: Versions,
-    /// Types that were answered at least once.
+    /// Types that were answered in full at least once.
     answered: HashSet<&'static str>,
     listeners: BTreeMap<String, Arc<Listener>>,
     routes: BTreeMap<String, Arc<Route>>,
@@ -95,7 +95,9 @@ impl Held {
                 _ => drop(self.certificates.remove(&name)),
             }
         }
-        self.answered.insert(kind);
+        if answer.system_version_info != MORE {
+            self.answered.insert(kind);
+        }
         faults
     }
 

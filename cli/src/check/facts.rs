@@ -23,9 +23,9 @@ use time::OffsetDateTime;
 use crate::{
     ca,
     cluster::{Cluster, Part},
-    install::manifests::{self, Settings},
+    install::manifests,
     replicas,
-    shapes::ControllerStatus,
+    shapes::{ControllerStatus, FindingList, IngressFinding},
 };
 
 /// `None`: not asked, or not answered; then `unchecked` says why.
@@ -41,9 +41,13 @@ pub(crate) struct Facts {
     pub(super) pods: Vec<Pod>,
     pub(super) webhook: Option<MutatingWebhookConfiguration>,
     pub(super) controller_deployment: Option<Deployment>,
+    /// `None` also in a mesh without public hosts.
+    pub(super) edge_deployment: Option<Deployment>,
     pub(super) bundle: Option<TrustBundle>,
     pub(super) ca: Option<ca::Answer>,
     pub(super) controller: Option<ControllerStatus>,
+    /// What edge found of Ingresses.
+    pub(super) ingresses: Vec<IngressFinding>,
     pub(super) unchecked: Vec<String>,
 }
 
@@ -59,9 +63,11 @@ impl Facts {
             pods: Vec::new(),
             webhook: None,
             controller_deployment: None,
+            edge_deployment: None,
             bundle: None,
             ca: None,
             controller: None,
+            ingresses: Vec::new(),
             unchecked: Vec::new(),
         }
     }
@@ -87,16 +93,24 @@ impl Facts {
         let deployments = Api::<Deployment>::namespaced(client(), SYSTEM_NAMESPACE);
         let pods = Api::<Pod>::all(client());
         let running = ListParams::default().fields("status.phase!=Succeeded,status.phase!=Failed");
-        let (webhook, deployment, pods) = tokio::join!(
+        let (webhook, controller, edge, pods) = tokio::join!(
             webhooks.get_opt("signet-injector"),
             deployments.get_opt("controller"),
+            deployments.get_opt("edge"),
             pods.list(&running)
         );
         facts.webhook = facts.or_none(cluster, "the webhook", webhook).flatten();
         facts.controller_deployment =
-            facts.or_none(cluster, "the controller's Deployment", deployment).flatten();
+            facts.or_none(cluster, "the controller's Deployment", controller).flatten();
+        facts.edge_deployment = facts.or_none(cluster, "edge's Deployment", edge).flatten();
         facts.pods = facts.or_none(cluster, "the pods", pods).map_or_else(Vec::new, |list| list.items);
         facts.ask_parts(cluster).await;
+        if facts.edge_deployment.is_some() {
+            let answers = Box::pin(cluster.ask_all::<FindingList>(Part::Edge, "/v1/findings")).await;
+            let found = answers.and_then(|answers| cluster.first(Part::Edge, answers)); // replicas decide alike
+            let found = found.map_err(|e| facts.unchecked.push(format!("the Ingresses: {e:#}"))).ok();
+            facts.ingresses = found.map_or_else(Vec::new, |list| list.findings);
+        }
         Ok(facts)
     }
 
@@ -157,17 +171,9 @@ fn words(attributes: &ResourceAttributes) -> String {
 
 /// `patch` is server-side apply of what is there, `create` of what is not.
 fn needed() -> Result<Vec<ResourceAttributes>> {
-    let any = Settings {
-        trust_domain: String::new(),
-        image: String::new(),
-        leaf_life: String::new(),
-        allow_short_leaves: false,
-        mesh_ranges: Vec::new(),
-        dev: false,
-    };
     let mut needed = Vec::new();
     let mut kinds = BTreeSet::new();
-    for object in manifests::render(&any)? {
+    for object in manifests::everything()? {
         let word = |value: &serde_json::Value| value.as_str().unwrap_or_default().to_owned();
         let (api_version, kind) = (word(&object["apiVersion"]), word(&object["kind"]));
         if !kinds.insert(kind.clone()) {

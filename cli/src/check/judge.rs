@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use signet_core::{
     bundle::TrustBundle,
-    identity::SYSTEM_NAMESPACE,
+    identity::{GATEWAY_NAMESPACE, SYSTEM_NAMESPACE},
     pod::{INJECT, POD_SECURITY},
 };
 
@@ -20,7 +20,7 @@ use crate::{
     human,
     identity::has_proxy,
     install::ranges::own_addresses,
-    shapes::{RootState, WorkloadStatus},
+    shapes::{IngressFinding, RootState, WorkloadStatus},
 };
 
 /// In the order of their numbers. `expiry_within`: seconds.
@@ -42,8 +42,24 @@ pub(super) fn findings(facts: &Facts, expiry_within: i64) -> Vec<Finding> {
         findings.extend(certificates(facts));
         findings.extend(roots(facts, expiry_within));
         findings.extend(brought(facts));
+        findings.extend(facts.ingresses.iter().map(ingress));
     }
     findings
+}
+
+/// Edge's own words, which say what to do.
+fn ingress(found: &IngressFinding) -> Finding {
+    let IngressFinding { ingress, finding } = found;
+    let id = match finding.word.as_str() {
+        "BackendRefused" => Id::RefusedBackend,
+        "NoBackend" => Id::WithoutBackend,
+        "MissingRight" | "NoCertificate" => Id::WithoutCertificate,
+        "BadValue" | "NotHonoured" => Id::NotHonoured,
+        _ => Id::NotServed, // HostTaken, Refused, and whatever a newer edge says
+    };
+    let (namespace, name) = ingress.split_once('/').unwrap_or(("", ingress));
+    let next = format!("signet explain -n {namespace} ingress/{name}");
+    Finding::new(id, format!("Ingress {ingress}: {}", finding.message), next)
 }
 
 fn old_kubernetes(facts: &Facts) -> Vec<Finding> {
@@ -87,27 +103,32 @@ fn pod_security(facts: &Facts) -> Vec<Finding> {
 }
 
 fn parts_not_ready(facts: &Facts) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for part in Part::ALL {
-        let of_part = |pod: &&Pod| {
-            let labels = pod.labels();
-            pod.namespace().as_deref() == Some(SYSTEM_NAMESPACE)
-                && pod.metadata.deletion_timestamp.is_none() // of a rolling update: on its way out
-                && labels.get("app.kubernetes.io/part-of").is_some_and(|of| of == "signet")
-                && labels.get("app.kubernetes.io/name").is_some_and(|name| *name == part.to_string())
-        };
-        let pods: Vec<&Pod> = facts.pods.iter().filter(of_part).collect();
-        if pods.is_empty() {
-            let next = format!("kubectl -n {SYSTEM_NAMESPACE} describe deployment {part}");
-            findings.push(Finding::new(Id::PartNotReady, format!("no pod of the {part} runs"), next));
-        }
-        for pod in pods.into_iter().filter(|pod| !is_ready(pod)) {
-            let name = pod.name_any();
-            let next = format!("kubectl -n {SYSTEM_NAMESPACE} describe pod {name}, and its log");
-            findings.push(Finding::new(Id::PartNotReady, format!("pod {name} is not ready"), next));
-        }
+    // Without edge's Deployment this is a mesh alone.
+    let edge = Part::EDGE.into_iter().filter(|_| facts.edge_deployment.is_some());
+    Part::MESH.into_iter().chain(edge).flat_map(|part| part_not_ready(facts, part)).collect()
+}
+
+fn part_not_ready(facts: &Facts, part: Part) -> Vec<Finding> {
+    let namespace = part.namespace();
+    let of_part = |pod: &&Pod| {
+        let labels = pod.labels();
+        pod.namespace().as_deref() == Some(namespace)
+            && pod.metadata.deletion_timestamp.is_none() // of a rolling update: on its way out
+            && labels.get("app.kubernetes.io/part-of").is_some_and(|of| of == "signet")
+            && labels.get("app.kubernetes.io/name").is_some_and(|name| *name == part.to_string())
+    };
+    let pods: Vec<&Pod> = facts.pods.iter().filter(of_part).collect();
+    if pods.is_empty() {
+        let kinds = if part == Part::Gateway { "deployment,daemonset" } else { "deployment" };
+        let next = format!("kubectl -n {namespace} describe {kinds} {part}");
+        return vec![Finding::new(Id::PartNotReady, format!("no pod of the {part} runs"), next)];
     }
-    findings
+    let unready = pods.into_iter().filter(|pod| !is_ready(pod)).map(|pod| {
+        let name = pod.name_any();
+        let next = format!("kubectl -n {namespace} describe pod {name}, and its log");
+        Finding::new(Id::PartNotReady, format!("pod {name} is not ready"), next)
+    });
+    unready.collect()
 }
 
 fn ca_bundles(facts: &Facts) -> Vec<Finding> {
@@ -155,7 +176,7 @@ fn not_injected(facts: &Facts) -> Vec<Finding> {
             _ => labelled.contains(&namespace),
         };
         // It can have none there, and no restart gives it one.
-        let never = ["kube-system", SYSTEM_NAMESPACE].contains(&namespace.as_str())
+        let never = ["kube-system", SYSTEM_NAMESPACE, GATEWAY_NAMESPACE].contains(&namespace.as_str())
             || pod.spec.as_ref().is_some_and(|spec| spec.host_network == Some(true))
             || pod.metadata.deletion_timestamp.is_some();
         if wanted && !never && !has_proxy(pod) {

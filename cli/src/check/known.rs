@@ -38,6 +38,11 @@ pub(crate) enum Id {
     HiddenControlPlane,
     NotTcp,
     ExcludedPorts,
+    NotServed,
+    RefusedBackend,
+    WithoutCertificate,
+    NotHonoured,
+    WithoutBackend,
 }
 
 /// `--list`.
@@ -196,6 +201,31 @@ impl Id {
                 "Ports are excluded from the proxy",
                 "Strict does not guard an excluded inbound port: everybody reaches it in plaintext, unseen.",
             ),
+            Self::NotServed => (
+                "SG050",
+                Error,
+                "An Ingress does not get a host, or is refused as a whole",
+                "Its requests get another namespace's answer, or 404: a host has one owner, and what would have restricted access is not served open.",
+            ),
+            Self::RefusedBackend => (
+                "SG051",
+                Error,
+                "An Ingress leads where no gateway dials",
+                "Requests get 500 or 503: such an address may be a node, the API server, or another team's pod.",
+            ),
+            Self::WithoutCertificate => (
+                "SG052",
+                Error,
+                "A host is to have HTTPS and has no certificate, or not its newest",
+                "Handshakes fail until there is one; an old one ends some day.",
+            ),
+            Self::NotHonoured => (
+                "SG053",
+                Warn,
+                "Annotations of an Ingress do nothing here",
+                "It is served without them, and may behave otherwise than under the controller that they were written for.",
+            ),
+            Self::WithoutBackend => ("SG054", Warn, "An Ingress leads to no endpoint", "Requests get 503."),
         }
     }
 }

@@ -6,11 +6,15 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
 use serde_json::{Value, json};
-use signet_core::VERSION;
+use signet_core::{
+    VERSION,
+    identity::SYSTEM_NAMESPACE,
+    pod::{Gateway, Serving},
+};
 
 use super::{
     default_image,
-    manifests::{self, File},
+    manifests::{self, File, GRACE},
 };
 
 /// Writes the chart into `directory`.
@@ -33,6 +37,11 @@ pub(crate) fn chart() -> Result<BTreeMap<String, String>> {
             "$LEAF_LIFE" => vec![json!(LEAF_LIFE)],
             "$MESH_RANGES" => vec![json!(MESH_RANGES)],
             "$REPLICAS" => vec![json!(REPLICAS)],
+            "$EXPOSE" => vec![json!(EXPOSE)],
+            "$GATEWAY" => vec![json!(GATEWAY)],
+            "$GATEWAY_REPLICAS" => vec![json!(GATEWAY_REPLICAS)],
+            "$GATEWAY_GRACE" => vec![json!(GATEWAY_GRACE)],
+            "$GATEWAY_POD_SECURITY" => vec![json!(GATEWAY_POD_SECURITY)],
             _ => return None,
         })
     };
@@ -50,17 +59,35 @@ fn template(file: &File) -> Result<String> {
     let mut text = format!("# From deploy/{}, by: signet install --helm deploy/helm\n", file.name);
     for object in &file.objects {
         let yaml: String = manifests::yaml(object)?.lines().map(expressions).collect();
-        let condition = match object["kind"].as_str() {
-            Some("PodDisruptionBudget") => Some("not .Values.dev"),
-            Some("Namespace") => Some(".Values.createNamespace"),
-            _ => None,
-        };
-        text += &match condition {
-            Some(condition) => format!("{{{{- if {condition} }}}}\n---\n{yaml}{{{{- end }}}}\n"),
-            None => format!("---\n{yaml}"),
+        let conditions: Vec<&str> = [exposed(file.name), condition(object)].into_iter().flatten().collect();
+        text += &match conditions.as_slice() {
+            [] => format!("---\n{yaml}"),
+            [one] => format!("{{{{- if {one} }}}}\n---\n{yaml}{{{{- end }}}}\n"),
+            all => format!("{{{{- if and ({}) }}}}\n---\n{yaml}{{{{- end }}}}\n", all.join(") (")),
         };
     }
     Ok(text)
+}
+
+/// When an object of that file is applied; `None`: always. As [`File::belongs`](manifests::File).
+fn exposed(file: &str) -> Option<&'static str> {
+    match file {
+        "edge.yaml" | "gateway.yaml" => Some(r#"ne .Values.expose "none""#),
+        "gateway-loadbalancer.yaml" => Some(r#"eq .Values.expose "loadbalancer""#),
+        "gateway-hostport.yaml" => Some(r#"eq .Values.expose "hostport""#),
+        _ => None,
+    }
+}
+
+fn condition(object: &Value) -> Option<&'static str> {
+    match object["kind"].as_str() {
+        Some("PodDisruptionBudget") => Some("not .Values.dev"),
+        // Helm makes the release's namespace and no other.
+        Some("Namespace") if object["metadata"]["name"] == SYSTEM_NAMESPACE => {
+            Some(".Values.createNamespace")
+        }
+        _ => None,
+    }
 }
 
 /// One line, its placeholder replaced; the list of ranges becomes several.
@@ -70,13 +97,37 @@ fn expressions(line: &str) -> String {
             "{indent}{{{{- range .Values.meshRanges }}}}\n{indent}- --mesh-range\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
         );
     }
+    if line.ends_with(GATEWAY_REPLICAS) {
+        return format!(
+            "  {{{{- if not .Values.gatewayAutoscaled }}}}\n{}\n  {{{{- end }}}}\n",
+            line.replace(GATEWAY_REPLICAS, "{{ if .Values.dev }}1{{ else }}2{{ end }}")
+        );
+    }
     let string = |value: &str| format!("{{{{ .Values.{value} | toJson }}}}");
     let line = line
         .replace(TRUST_DOMAIN, &string("trustDomain"))
         .replace(IMAGE, &string("image"))
         .replace(LEAF_LIFE, &string("leafLife"))
-        .replace(REPLICAS, "{{ if .Values.dev }}1{{ else }}2{{ end }}");
+        .replace(REPLICAS, "{{ if .Values.dev }}1{{ else }}2{{ end }}")
+        .replace(EXPOSE, &string("expose"))
+        .replace(
+            GATEWAY_GRACE,
+            &format!("{{{{ add .Values.gateway.drainSeconds .Values.gateway.finishSeconds {GRACE} }}}}"),
+        )
+        .replace(
+            GATEWAY_POD_SECURITY,
+            r#"{{ if eq .Values.expose "hostport" }}privileged{{ else }}restricted{{ end }}"#,
+        )
+        .replace(GATEWAY, &gateway());
     line + "\n"
+}
+
+/// The JSON of [`manifests::gateway`], with the release's values, as a JSON string.
+fn gateway() -> String {
+    let Gateway { ca, edge, .. } = manifests::gateway("", Serving::default());
+    format!(
+        r#"{{{{ dict "trustDomain" .Values.trustDomain "ca" "{ca}" "edge" "{edge}" "serving" .Values.gateway | toJson | toJson }}}}"#
+    )
 }
 
 fn about() -> Value {
@@ -97,7 +148,7 @@ fn schema() -> Value {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
         "additionalProperties": false,
-        "required": ["trustDomain", "image", "leafLife", "dev", "meshRanges", "createNamespace"],
+        "required": ["trustDomain", "image", "leafLife", "dev", "meshRanges", "expose", "gateway", "gatewayAutoscaled", "createNamespace"],
         "properties": {
             "trustDomain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[a-z0-9._-]+$" },
             "image": { "type": "string", "pattern": "^[!-~]+$" },
@@ -108,6 +159,25 @@ fn schema() -> Value {
                 "minItems": 1,
                 "items": { "type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$" },
             },
+            "expose": { "enum": ["loadbalancer", "hostport", "none"] },
+            "gateway": {
+                "type": "object",
+                "additionalProperties": false,
+                "required": ["drainSeconds", "finishSeconds"],
+                "properties": {
+                    "proxyProtocol": { "type": "array", "items": { "type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$" } },
+                    "trustedHops": { "type": "integer", "minimum": 0 },
+                    "drainSeconds": { "type": "integer", "minimum": 0, "maximum": 86400 },
+                    "finishSeconds": { "type": "integer", "minimum": 0, "maximum": 86400 },
+                    "workers": { "type": "integer", "minimum": 1, "maximum": 64 },
+                    "connections": { "type": "integer", "minimum": 1 },
+                    "connectionsPerClient": { "type": "integer", "minimum": 1 },
+                    "handshakes": { "type": "integer", "minimum": 1 },
+                    "handshakesPerClient": { "type": "integer", "minimum": 1 },
+                    "handshakeSeconds": { "type": "integer", "minimum": 1, "maximum": 86400 },
+                },
+            },
+            "gatewayAutoscaled": { "type": "boolean" },
             "createNamespace": { "type": "boolean" },
             "global": { "type": "object" }, // Helm's own, in a chart of charts
         },
@@ -126,6 +196,15 @@ dev: false
 # Needed: the cluster's pod and Service ranges. Inside them nothing is sent in plaintext unless the controller says so; outside of
 # them everything passes. `signet install | grep -A1 mesh-range` shows what the cluster tells.
 meshRanges: []
+# How public hosts are reached: loadbalancer (gateways behind a Service of type LoadBalancer), hostport (a gateway on each node, at the
+# node's ports 80 and 443), or none (no edge and no gateways: the mesh alone).
+expose: loadbalancer
+# How gateways serve; docs/gateway.md has all fields and their defaults.
+gateway:
+  drainSeconds: 10
+  finishSeconds: 40
+# Leave the number of gateways to an autoscaler: print none.
+gatewayAutoscaled: false
 # Whether the chart makes the namespace signet-system, with its Pod Security labels. With false it has to be there:
 # helm install --namespace signet-system --create-namespace
 createNamespace: true
@@ -137,6 +216,11 @@ const IMAGE: &str = "HELM_IMAGE";
 const LEAF_LIFE: &str = "HELM_LEAF_LIFE";
 const MESH_RANGES: &str = "HELM_MESH_RANGES";
 const REPLICAS: &str = "HELM_REPLICAS";
+const EXPOSE: &str = "HELM_EXPOSE";
+const GATEWAY: &str = "HELM_GATEWAY_JSON";
+const GATEWAY_REPLICAS: &str = "HELM_GATEWAY_COUNT";
+const GATEWAY_GRACE: &str = "HELM_GATEWAY_GRACE";
+const GATEWAY_POD_SECURITY: &str = "HELM_GATEWAY_POD_SECURITY";
 
 #[cfg(test)]
 mod tests {

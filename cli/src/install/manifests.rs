@@ -3,6 +3,10 @@
 
 use anyhow::{Context as _, Result, bail};
 use serde_json::{Value, json};
+use signet_core::{
+    identity::SYSTEM_NAMESPACE,
+    pod::{CA_PORT, EDGE_PORT, Gateway, Serving},
+};
 
 /// What a user may choose.
 #[derive(Clone, Debug)]
@@ -14,6 +18,49 @@ pub(crate) struct Settings {
     pub(crate) mesh_ranges: Vec<String>,
     /// One replica of each, and no budgets.
     pub(crate) dev: bool,
+    pub(crate) expose: Expose,
+    /// How gateways serve.
+    pub(crate) serving: Serving,
+    /// The number of gateways is somebody else's to say.
+    pub(crate) autoscaled: bool,
+}
+
+/// How public hosts are reached.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, clap::ValueEnum)]
+pub(crate) enum Expose {
+    /// Gateways behind a Service of type LoadBalancer
+    #[default]
+    Loadbalancer,
+    /// A gateway on each node, at the node's ports 80 and 443
+    Hostport,
+    /// No edge and no gateways: the mesh alone
+    None,
+}
+
+impl Expose {
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Loadbalancer => "loadbalancer",
+            Self::Hostport => "hostport",
+            Self::None => "none",
+        }
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            trust_domain: "cluster.local".into(),
+            image: super::default_image(),
+            leaf_life: "24h".into(),
+            allow_short_leaves: false,
+            mesh_ranges: Vec::new(),
+            dev: false,
+            expose: Expose::default(),
+            serving: Serving::default(),
+            autoscaled: false,
+        }
+    }
 }
 
 /// A file of deploy/ and its objects.
@@ -23,27 +70,76 @@ pub(crate) struct File {
     pub(crate) objects: Vec<Value>,
 }
 
-/// What stands for one placeholder: itself in a field, all of it, one after the other, in a list.
+/// What stands for one placeholder: itself in a field (none: without the field), all of it, one after the other, in a list.
 type Fill<'a> = &'a dyn Fn(&str) -> Option<Vec<Value>>;
 
 /// Every object, in the order in which to apply them.
 pub(crate) fn render(settings: &Settings) -> Result<Vec<Value>> {
+    let files = files(settings)?.into_iter().filter(|file| file.belongs(settings.expose));
+    let objects = files.flat_map(|file| file.objects);
+    Ok(objects.filter(|object| !(settings.dev && is_budget(object))).collect())
+}
+
+/// Every object that any settings print.
+pub(crate) fn everything() -> Result<Vec<Value>> {
+    Ok(files(&Settings::default())?.into_iter().flat_map(|file| file.objects).collect())
+}
+
+fn files(settings: &Settings) -> Result<Vec<File>> {
     let mut leaf_life = vec![json!(settings.leaf_life)];
     leaf_life.extend(settings.allow_short_leaves.then(|| json!("--allow-short-leaves")));
     let ranges = settings.mesh_ranges.iter().flat_map(|range| [json!("--mesh-range"), json!(range)]);
     let ranges: Vec<Value> = ranges.collect();
-    let fill = |name: &str| {
+    let replicas = json!(if settings.dev { 1 } else { 2 });
+    let gateway = serde_json::to_string(&gateway(&settings.trust_domain, settings.serving.clone()))?;
+    filled(&|name| {
         Some(match name {
             "$TRUST_DOMAIN" => vec![json!(settings.trust_domain)],
             "$IMAGE" => vec![json!(settings.image)],
             "$LEAF_LIFE" => leaf_life.clone(),
             "$MESH_RANGES" => ranges.clone(),
-            "$REPLICAS" => vec![json!(if settings.dev { 1 } else { 2 })],
+            "$REPLICAS" => vec![replicas.clone()],
+            "$EXPOSE" => vec![json!(settings.expose.word())],
+            "$GATEWAY" => vec![json!(gateway)],
+            "$GATEWAY_REPLICAS" if settings.autoscaled => Vec::new(),
+            "$GATEWAY_REPLICAS" => vec![replicas.clone()],
+            "$GATEWAY_GRACE" => vec![json!(grace(&settings.serving))],
+            "$GATEWAY_POD_SECURITY" => vec![json!(pod_security(settings.expose))],
             _ => return None,
         })
-    };
-    let objects = filled(&fill)?.into_iter().flat_map(|file| file.objects);
-    Ok(objects.filter(|object| !(settings.dev && is_budget(object))).collect())
+    })
+}
+
+/// What a gateway is told by its environment.
+pub(crate) fn gateway(trust_domain: &str, serving: Serving) -> Gateway {
+    Gateway {
+        trust_domain: trust_domain.into(),
+        ca: format!("ca.{SYSTEM_NAMESPACE}.svc:{CA_PORT}"),
+        edge: format!("edge.{SYSTEM_NAMESPACE}.svc:{EDGE_PORT}"),
+        serving,
+    }
+}
+
+/// Seconds, from SIGTERM to SIGKILL.
+fn grace(serving: &Serving) -> u64 {
+    serving.drain_seconds + serving.finish_seconds + GRACE
+}
+
+/// A port of the node is allowed by no other level.
+fn pod_security(expose: Expose) -> &'static str {
+    if expose == Expose::Hostport { "privileged" } else { "restricted" }
+}
+
+impl File {
+    /// Whether it is applied where public hosts are reached so.
+    fn belongs(&self, expose: Expose) -> bool {
+        match self.name {
+            "edge.yaml" | "gateway.yaml" => expose != Expose::None,
+            "gateway-loadbalancer.yaml" => expose == Expose::Loadbalancer,
+            "gateway-hostport.yaml" => expose == Expose::Hostport,
+            _ => true,
+        }
+    }
 }
 
 /// The files of deploy/ with their placeholders filled.
@@ -84,6 +180,8 @@ fn put_in(value: &mut Value, fill: Fill<'_>) -> Result<()> {
             *items = all;
         }
         Value::Object(fields) => {
+            let is_empty = |field: &Value| field.as_str().and_then(fill).is_some_and(|all| all.is_empty());
+            fields.retain(|_, field| !is_empty(field));
             for field in fields.values_mut() {
                 put_in(field, fill)?;
             }
@@ -112,13 +210,19 @@ pub(crate) fn yaml(object: &Value) -> Result<String> {
     Ok(text)
 }
 
+/// Seconds between a gateway's own end and the kubelet's patience.
+pub(crate) const GRACE: u64 = 10;
 /// In the order in which to apply them: the webhook last, so that no pod waits for an injector that is not there yet.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 10] = [
     ("namespace.yaml", include_str!("../../../deploy/namespace.yaml")),
     ("viewer.yaml", include_str!("../../../deploy/viewer.yaml")),
     ("ca.yaml", include_str!("../../../deploy/ca.yaml")),
     ("controller.yaml", include_str!("../../../deploy/controller.yaml")),
     ("injector.yaml", include_str!("../../../deploy/injector.yaml")),
+    ("edge.yaml", include_str!("../../../deploy/edge.yaml")),
+    ("gateway.yaml", include_str!("../../../deploy/gateway.yaml")),
+    ("gateway-loadbalancer.yaml", include_str!("../../../deploy/gateway-loadbalancer.yaml")),
+    ("gateway-hostport.yaml", include_str!("../../../deploy/gateway-hostport.yaml")),
     ("webhook.yaml", include_str!("../../../deploy/webhook.yaml")),
 ];
 

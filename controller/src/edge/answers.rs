@@ -137,3 +137,19 @@ pub struct FindingAnswer {
     pub word: String,
     pub message: String,
 }
+
+/// `GET /v1/findings`: of every Ingress of our class, by its name.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FindingList {
+    pub findings: Vec<IngressFinding>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct IngressFinding {
+    /// "<namespace>/<name>"
+    pub ingress: String,
+    #[serde(flatten)]
+    pub finding: FindingAnswer,
+}

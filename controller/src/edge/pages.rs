@@ -13,7 +13,7 @@ use signet_core::{VERSION, telemetry::Metrics};
 use signet_lease::Lease;
 
 use super::{
-    answers::{HostList, Replica, Status},
+    answers::{FindingList, HostList, IngressFinding, Replica, Status},
     claim_store::ClaimStore,
     follow::Followed,
     snapshot::EdgeSnapshot,
@@ -44,6 +44,7 @@ pub(crate) fn routes(pages: Pages) -> Router {
     let routes = Router::new()
         .route("/v1/status", get(status))
         .route("/v1/hosts", get(hosts))
+        .route("/v1/findings", get(findings))
         .route("/v1/ingress/{namespace}/{name}", get(ingress));
     routes.with_state(pages).merge(metrics)
 }
@@ -72,6 +73,18 @@ async fn status(State(pages): State<Pages>) -> Json<Status> {
 
 async fn hosts(State(pages): State<Pages>) -> Json<HostList> {
     Json(HostList { hosts: pages.snapshot().translated.hosts.clone() })
+}
+
+async fn findings(State(pages): State<Pages>) -> Json<FindingList> {
+    let snapshot = pages.snapshot();
+    let told = snapshot.translated.ingresses.iter().flat_map(|((namespace, name), told)| {
+        let ingress = format!("{namespace}/{name}");
+        told.answer
+            .findings
+            .iter()
+            .map(move |finding| IngressFinding { ingress: ingress.clone(), finding: finding.clone() })
+    });
+    Json(FindingList { findings: told.collect() })
 }
 
 async fn ingress(State(pages): State<Pages>, Path((namespace, name)): Path<(String, String)>) -> Response {

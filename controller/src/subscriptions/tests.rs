@@ -250,6 +250,28 @@ impl Serves for Everything {
 }
 
 #[test]
+fn whoever_asks_for_everything_is_answered_once_even_where_there_is_nothing_and_is_told_while_more_comes() {
+    let caller = who("api", "10.0.0.1");
+    let mut subscriptions = Subscriptions::new(Type::MESH);
+    subscriptions.request(subscribe(&["*"])).unwrap();
+    let nothing = Everything([].into());
+    let mut next = |all: &Everything| {
+        subscriptions.touch();
+        let response = subscriptions.next(Type::Address, all, &caller, |_, _| panic!("refused"))?;
+        subscriptions.request(answer(&response.nonce, None)).unwrap();
+        Some((sent(&response).0.len(), response.system_version_info))
+    };
+    assert_eq!(next(&nothing), Some((0, String::new())));
+    assert_eq!(next(&nothing), None);
+    let large: &str = "x".repeat(MAX_RESPONSE_BYTES).leak();
+    let three = Everything([("a", large), ("b", large), ("c", "1")].into());
+    assert_eq!(next(&three), Some((1, "more".into())));
+    assert_eq!(next(&three), Some((1, "more".into())));
+    assert_eq!(next(&three), Some((1, String::new())));
+    assert_eq!(next(&three), None);
+}
+
+#[test]
 fn a_subscription_to_everything_gets_all_and_then_what_changes_comes_and_goes() {
     let mut subscriptions = Subscriptions::new(Type::MESH);
     let next = |subscriptions: &mut Subscriptions, all: &Everything| {

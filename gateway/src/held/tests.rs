@@ -68,6 +68,24 @@ fn the_first_model_is_whole_when_every_type_was_answered_and_every_backend_is_th
 }
 
 #[test]
+fn a_type_of_which_more_comes_is_not_answered_yet() {
+    let mut held = Held::default();
+    for kind in EDGE_TYPES {
+        let part = DeltaDiscoveryResponse {
+            type_url: kind.into(),
+            system_version_info: MORE.into(),
+            ..DeltaDiscoveryResponse::default()
+        };
+        assert!(held.take(part).is_empty());
+    }
+    assert!(!held.is_answered());
+    for kind in EDGE_TYPES {
+        take(&mut held, kind, vec![], &[]);
+    }
+    assert!(held.is_answered());
+}
+
+#[test]
 fn a_bad_pair_is_named_and_the_last_good_certificate_stays_with_its_version() {
     let mut held = Held::default();
     let good = certificate("shop/tls", &["https"], &["a.example"]);

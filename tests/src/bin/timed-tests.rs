@@ -160,7 +160,7 @@ impl Suite {
         let printed = String::from_utf8_lossy(&printed[printed.len().saturating_sub(SHOWN)..]).into_owned();
         Ok(match status {
             Some(status) if status.success() => End::Ok,
-            Some(status) => End::Failed(describe(status), printed),
+            Some(status) => End::Failed(describe(status) + &reason(&printed), printed),
             None => End::Failed(format!("did not end in {limit:?} (SIGNET_TEST_LIMIT)"), printed),
         })
     }
@@ -241,6 +241,19 @@ fn describe(status: ExitStatus) -> String {
     }
 }
 
+/// The error or panic in a line, since what is around it may be long, and is cut by who keeps it.
+fn reason(printed: &str) -> String {
+    let mut lines = printed.lines().rev();
+    let begins = |line: &&str| line.starts_with("Error: ") || line.contains(" panicked at ");
+    let Some(first) = lines.find(begins) else { return String::new() };
+    let at = printed.rfind(first).unwrap_or_default();
+    let error = &printed[at..];
+    let ends = ["\n\nStack backtrace", "\nFAILED\n"].into_iter().filter_map(|end| error.find(end)).min();
+    let error = error.get(..ends.unwrap_or(error.len())).unwrap_or(error);
+    let words = error.split_whitespace().collect::<Vec<_>>().join(" ");
+    format!("; {}", words.chars().take(REASON).collect::<String>())
+}
+
 fn limit() -> Result<Duration> {
     match env::var("SIGNET_TEST_LIMIT") {
         Ok(seconds) => Ok(Duration::from_secs(seconds.parse().context("SIGNET_TEST_LIMIT")?)),
@@ -259,5 +272,7 @@ const LIMIT: Duration = Duration::from_secs(600);
 const LOOK: Duration = Duration::from_millis(2);
 /// Bytes at the end of what a failed test printed: the panic and the log lines before it.
 const SHOWN: usize = 64 * 1024;
+/// Characters of the error in the line of a failed test.
+const REASON: usize = 400;
 /// libtest's own exit status for failed tests; cargo goes on to the next binary.
 const LIBTEST_FAILED: u8 = 101;

@@ -7,6 +7,7 @@
 
 mod admission;
 mod demo;
+mod edge;
 mod gateway;
 mod hostile;
 mod identity;

@@ -138,7 +138,7 @@ fn where_nothing_is_wrong_nothing_is_found() {
 type Break = fn(&mut Facts);
 
 /// What is broken, and how the one finding begins.
-const BROKEN: [(Id, Break, &str); 20] = [
+const BROKEN: [(Id, Break, &str); 27] = [
     (
         Id::OldKubernetes,
         |facts| facts.server.as_mut().unwrap().git_version = "v1.32.9+k3s1".into(),
@@ -167,6 +167,14 @@ const BROKEN: [(Id, Break, &str); 20] = [
     ),
     (Id::PartNotReady, |facts| facts.pods[1] = part("controller", "False"), "pod controller-0 is not ready"),
     (Id::PartNotReady, |facts| drop(facts.pods.remove(2)), "no pod of the injector runs"),
+    (
+        Id::PartNotReady,
+        |facts| {
+            facts.edge_deployment = facts.controller_deployment.clone();
+            facts.pods.push(part("edge", "True"));
+        },
+        "no pod of the gateway runs",
+    ),
     (
         Id::NoCaBundle,
         |facts| facts.webhook = Some(webhook(None)),
@@ -237,7 +245,17 @@ const BROKEN: [(Id, Break, &str); 20] = [
         },
         "Secret x, tls.key is none",
     ),
+    (Id::NotServed, |facts| facts.ingresses = found("HostTaken"), "Ingress shop/web: it says"),
+    (Id::NotServed, |facts| facts.ingresses = found("Refused"), "Ingress shop/web: it says"),
+    (Id::RefusedBackend, |facts| facts.ingresses = found("BackendRefused"), "Ingress shop/web: it says"),
+    (Id::WithoutCertificate, |facts| facts.ingresses = found("MissingRight"), "Ingress shop/web: it says"),
+    (Id::NotHonoured, |facts| facts.ingresses = found("NotHonoured"), "Ingress shop/web: it says"),
+    (Id::WithoutBackend, |facts| facts.ingresses = found("NoBackend"), "Ingress shop/web: it says"),
 ];
+
+fn found(word: &str) -> Vec<IngressFinding> {
+    parse(json!([{ "ingress": "shop/web", "word": word, "message": "it says" }]))
+}
 
 #[test]
 fn each_finding_is_provoked_by_what_it_is_about_and_by_nothing_else() {

@@ -20,6 +20,8 @@ use crate::paths;
 pub const SIGNET_DEV: &str = "signet.test/signet:dev";
 /// A proxy that believes everybody to be who is expected (`scripts/build-tests.sh`): a test passes with it that must fail.
 pub const SIGNET_MUTANT: &str = "signet.test/signet:mutant";
+/// What is in the image that ships; the first is the entrypoint.
+const SHIPPED: [&str; 3] = ["signet", "signet-proxy", "signet-gateway"];
 /// The counterparts of [`crate::fixtures`], for pods.
 pub const CLUSTER_DEV: &str = "signet.test/cluster:dev";
 
@@ -28,7 +30,7 @@ pub const CLUSTER_DEV: &str = "signet.test/cluster:dev";
 pub fn build_dev(binaries: &Path, mutant: Option<&Path>, progress: &dyn Fn(&str)) -> Result<()> {
     let binaries = [(host_architecture(), binaries)];
     let installed = format!("signet.dev/signet:{}", signet_core::VERSION); // what `signet install` names
-    image(&[SIGNET_DEV, &installed], &["signet", "signet-proxy"], &binaries, progress)?;
+    image(&[SIGNET_DEV, &installed], &SHIPPED, &binaries, progress)?;
     if let Some(mutant) = mutant {
         image(&[SIGNET_MUTANT], &["signet-proxy"], &[(host_architecture(), mutant)], progress)?;
     }
@@ -39,7 +41,7 @@ pub fn build_dev(binaries: &Path, mutant: Option<&Path>, progress: &dyn Fn(&str)
 /// One architecture is an image, several are one index over an image each.
 pub fn build_signet_release(binaries: &[(&str, &Path)], progress: &dyn Fn(&str)) -> Result<(Image, PathBuf)> {
     let name = format!("signet.test/signet:{}", signet_core::VERSION);
-    let built = image(&[&name], &["signet", "signet-proxy"], binaries, progress)?;
+    let built = image(&[&name], &SHIPPED, binaries, progress)?;
     let architectures: Vec<&str> = binaries.iter().map(|(architecture, _)| *architecture).collect();
     let archive = format!("signet-{}-{}.tar", signet_core::VERSION, architectures.join("-"));
     let archive = paths::images()?.join(archive);

@@ -38,7 +38,8 @@ use crate::{
 async fn a_mesh_stands_under_the_users_root_is_led_to_another_under_load_and_with_neither_makes_none()
 -> Result<()> {
     let (one, two) = (Root::new("one")?, Root::new("two")?);
-    let options = ["--leaf-life", "20s", "--allow-short-leaves", "--trust-domain", DOMAIN];
+    let options =
+        ["--expose", "none", "--leaf-life", "20s", "--allow-short-leaves", "--trust-domain", DOMAIN];
     let prepare = async |mesh: &Mesh| {
         mesh.kubectl(&["create", "namespace", "signet-system"], "").await?;
         bring(mesh, &one.intermediate(1)?).await

@@ -18,7 +18,7 @@ use crate::{
 #[tokio::test]
 async fn a_cluster_that_was_off_for_longer_than_certificates_live_is_ready_again_by_itself_in_3_minutes()
 -> Result<()> {
-    mesh_with(&["--dev", "--leaf-life", "20s", "--allow-short-leaves"], async |mesh| {
+    mesh_with(&["--dev", "--expose", "none", "--leaf-life", "20s", "--allow-short-leaves"], async |mesh| {
         deploy(mesh).await?;
         for order in ORDERS {
             let off = off(mesh).await.context("stop everything")?;

@@ -3,6 +3,7 @@
 
 use std::{
     ffi::OsStr,
+    net::IpAddr,
     panic::AssertUnwindSafe,
     path::PathBuf,
     process::{Output, Stdio},
@@ -11,8 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use futures_util::FutureExt as _;
-use k8s_openapi::api::core::v1::ConfigMap;
-use serde_json::Value;
+use k8s_openapi::api::core::v1::{ConfigMap, Pod};
+use kube::api::ListParams;
+use serde_json::{Value, json};
 use signet_cluster::{
     Cluster, Namespace, disturb,
     images::SIGNET_DEV,
@@ -25,15 +27,18 @@ use tokio::{io::AsyncWriteExt as _, process::Command, time::timeout};
 pub(crate) struct Mesh {
     pub(crate) namespace: Namespace,
     pub(crate) system: Namespace,
+    /// Where gateways run.
+    pub(crate) gateways: Namespace,
     pub(crate) trust_domain: String,
 }
 
-/// Installs Signet (one replica of each part), runs `story`, uninstalls it. Of a story that fails, the control plane's logs are printed.
+/// Installs Signet (one replica of each part, and no edge), runs `story`, uninstalls it. Of a story that fails, the control plane's logs are
+/// printed.
 pub(crate) async fn mesh(story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
-    mesh_with(&["--dev"], story).await
+    mesh_with(&["--dev", "--expose", "none"], story).await
 }
 
-/// [`mesh`], installed with these options: none is what a user of a real cluster has, two replicas of each part.
+/// [`mesh`], installed with these options: none is what a user of a real cluster has, two replicas of each part, edge and gateways.
 pub(crate) async fn mesh_with(options: &[&str], story: impl AsyncFnOnce(&Mesh) -> Result<()>) -> Result<()> {
     mesh_after(async |_| Ok(()), options, story).await
 }
@@ -71,15 +76,31 @@ pub(crate) async fn mesh_after(
 
 impl Mesh {
     pub(crate) fn of(namespace: &Namespace) -> Self {
-        let system = Namespace::of_others(&namespace.cluster, SYSTEM);
-        Self { namespace: namespace.clone(), system, trust_domain: "cluster.local".into() }
+        let [system, gateways] =
+            [SYSTEM, GATEWAYS].map(|name| Namespace::of_others(&namespace.cluster, name));
+        Self { namespace: namespace.clone(), system, gateways, trust_domain: "cluster.local".into() }
     }
 
     /// Applies what `signet install` prints and waits until every part is available.
     pub(crate) async fn install(&self, options: &[&str]) -> Result<()> {
         let manifests = self.signet(&[&["install"], &settings()[..], options].concat()).await?;
         self.kubectl(&["apply", "--server-side", "-f", "-"], &manifests).await?;
-        self.available().await
+        self.available().await?;
+        self.webhook_answers().await
+    }
+
+    /// A pod that is Ready is behind its Service once kube-proxy has heard of it, a moment later; until then who makes a meshed pod is
+    /// told to try again.
+    async fn webhook_answers(&self) -> Result<()> {
+        let meshed = json!({
+            "apiVersion": "v1", "kind": "Pod",
+            "metadata": { "name": "asks", "labels": { "signet.dev/inject": "enabled" } },
+            "spec": { "containers": [{ "name": "app", "image": "none" }] },
+        })
+        .to_string();
+        let create = ["-n", &self.namespace.name, "create", "--dry-run=server", "-f", "-"];
+        let ask = async || self.kubectl(&create, &meshed).await.map(drop);
+        self.namespace.within(STARTS).eventually("the webhook to answer", ask).await
     }
 
     pub(crate) async fn available(&self) -> Result<()> {
@@ -87,6 +108,16 @@ impl Mesh {
             self.system.within(STARTS).wait_deployment_available(part).await?;
         }
         Ok(())
+    }
+
+    /// Plays the cloud: waits until edge and gateways are available, and gives their Service an address of each family, which leads to a
+    /// node with a gateway. Clients of [`Cluster::outside`] reach the public hosts there.
+    pub(crate) async fn edge_available(&self) -> Result<Vec<IpAddr>> {
+        self.system.within(STARTS).wait_deployment_available("edge").await?;
+        self.gateways.within(STARTS).wait_deployment_available("gateway").await?;
+        let pods = self.gateways.api::<Pod>().list(&ListParams::default()).await?;
+        let node = pods.items.iter().find_map(|pod| pod.spec.as_ref()?.node_name.clone());
+        self.gateways.assign_address("gateway", &node.context("a gateway on a node")?).await
     }
 
     /// Pods with a proxy are the story's own and go with its namespace.
@@ -134,12 +165,15 @@ impl Mesh {
     }
 
     async fn words(&self) -> String {
-        let logs_of = |part| ["-n", SYSTEM, "logs", "--prefix", "--tail=50", "-l", part];
-        let asks: [&[&str]; 4] = [
+        let logs_of = |namespace, part| ["-n", namespace, "logs", "--prefix", "--tail=50", "-l", part];
+        let asks: [&[&str]; 7] = [
             &["-n", SYSTEM, "get", "pods", "-o", "wide"],
-            &logs_of("app.kubernetes.io/name=ca"),
-            &logs_of("app.kubernetes.io/name=controller"),
-            &logs_of("app.kubernetes.io/name=injector"),
+            &logs_of(SYSTEM, "app.kubernetes.io/name=ca"),
+            &logs_of(SYSTEM, "app.kubernetes.io/name=controller"),
+            &logs_of(SYSTEM, "app.kubernetes.io/name=injector"),
+            &["-n", GATEWAYS, "get", "pods", "-o", "wide"],
+            &logs_of(SYSTEM, "app.kubernetes.io/name=edge"),
+            &logs_of(GATEWAYS, "app.kubernetes.io/name=gateway"),
         ];
         let mut words = String::new();
         for ask in asks {
@@ -202,5 +236,6 @@ async fn end_of(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: 
 }
 
 const SYSTEM: &str = "signet-system";
+const GATEWAYS: &str = "signet-gateway";
 /// Images are pulled, and the kubelet tries a ConfigMap that is not there yet again after up to a minute.
 const STARTS: Duration = Duration::from_secs(180);

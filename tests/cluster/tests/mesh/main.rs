@@ -5,6 +5,7 @@ mod cold;
 mod everyday;
 mod findings;
 mod helm;
+mod hosts;
 mod installed;
 mod outage;
 #[path = "../kubernetes/pods.rs"]

@@ -18,7 +18,7 @@ use crate::{
 #[tokio::test]
 async fn without_controller_ca_or_injector_for_30_s_no_request_fails_and_pods_made_meanwhile_come_up()
 -> Result<()> {
-    mesh_with(&[], async |mesh| {
+    mesh_with(&["--expose", "none"], async |mesh| {
         serve(mesh).await?;
         under_load(mesh, async || {
             for part in ["controller", "ca", "injector"] {
@@ -34,7 +34,7 @@ async fn without_controller_ca_or_injector_for_30_s_no_request_fails_and_pods_ma
 
 #[tokio::test]
 async fn without_an_api_server_for_30_s_no_request_fails_and_pods_made_afterwards_come_up() -> Result<()> {
-    mesh_with(&[], async |mesh| {
+    mesh_with(&["--expose", "none"], async |mesh| {
         serve(mesh).await?;
         under_load(mesh, async || without_api_server(mesh, SHORT).await).await?;
         only_the_service_was_reached(mesh).await
@@ -47,7 +47,7 @@ async fn without_an_api_server_for_30_s_no_request_fails_and_pods_made_afterward
 #[ignore = "soak: make soak"]
 async fn without_controller_ca_injector_and_api_server_for_5_minutes_each_no_request_fails() -> Result<()> {
     let record = Record::begin("soak", "6.3f")?;
-    mesh_with(&[], async |mesh| {
+    mesh_with(&["--expose", "none"], async |mesh| {
         serve(mesh).await?;
         let outcome = under_load(mesh, async || {
             for part in ["controller", "ca", "injector"] {

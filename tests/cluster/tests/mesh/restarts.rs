@@ -16,7 +16,7 @@ use crate::{
 
 #[tokio::test]
 async fn a_service_restarted_three_times_loses_no_request_of_its_meshed_client() -> Result<()> {
-    mesh_with(&[], async |mesh| {
+    mesh_with(&["--expose", "none"], async |mesh| {
         serve(mesh).await?;
         under_load(mesh, async || {
             for _ in 0..TIMES {
@@ -33,7 +33,7 @@ async fn a_service_restarted_three_times_loses_no_request_of_its_meshed_client()
 /// And whoever creates a pod meanwhile need not try twice.
 #[tokio::test]
 async fn every_part_of_signet_restarted_three_times_costs_no_request_and_no_pod_its_proxy() -> Result<()> {
-    mesh_with(&[], async |mesh| {
+    mesh_with(&["--expose", "none"], async |mesh| {
         serve(mesh).await?;
         under_load(mesh, async || {
             let restarts = async {

@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    installed::{Mesh, mesh, settings},
+    installed::{Mesh, mesh_with, settings},
     pods::toolbox,
     rights_of_design::RIGHTS,
 };
@@ -28,14 +28,14 @@ type Rights = BTreeSet<String>;
 #[tokio::test]
 async fn each_of_our_accounts_may_do_what_the_design_says_and_an_injected_pods_may_do_nothing() -> Result<()>
 {
-    mesh(async |mesh| {
+    mesh_with(&["--dev"], async |mesh| {
         mesh.label().await?;
         let app = mesh.namespace.name.as_str();
         // A ClusterRoleBinding shows in every namespace; `default` has none of our Roles.
-        for namespace in ["signet-system", app, "default"] {
+        for namespace in ["signet-system", "signet-edge", "signet-gateway", app, "default"] {
             let everybodys = may(mesh, "signet-system:nobody", namespace).await?;
-            for account in ["ca", "controller", "injector"] {
-                let has = may(mesh, &format!("signet-system:{account}"), namespace).await?;
+            for (home, account) in ACCOUNTS {
+                let has = may(mesh, &format!("{home}:{account}"), namespace).await?;
                 let more: Rights = has.difference(&everybodys).cloned().collect();
                 let want = wanted(account, namespace);
                 ensure!(more == want, "{account} in {namespace} may {more:#?}\nand should {want:#?}");
@@ -54,6 +54,7 @@ fn wanted(account: &str, namespace: &str) -> Rights {
     let here = |role: &str| {
         role == format!("ClusterRole/signet-{account}")
             || role == format!("Role/{account}") && namespace == "signet-system"
+            || role == format!("Role/{account}-store") && namespace == "signet-edge"
     };
     let rules = RIGHTS.iter().filter_map(|(right, _)| right.split_once(' '));
     rules.filter(|(role, _)| here(role)).map(|(_, rule)| rule.to_owned()).collect()
@@ -173,7 +174,10 @@ async fn verb_by_verb(mesh: &Mesh) -> Result<()> {
     }
     rights.give(of_controller, "create events", async || has_event(team).await).await?;
 
-    let design = RIGHTS.iter().filter(|(right, _)| !right.contains("-viewer") && !right.contains("-ask"));
+    // Edge has a story of its own.
+    let people_or_edge =
+        |right: &str| ["-viewer", "-ask", "-edge", "/edge"].iter().any(|who| right.contains(who));
+    let design = RIGHTS.iter().filter(|(right, _)| !people_or_edge(right));
     let design: BTreeSet<String> = design.flat_map(|(right, _)| each_verb(right)).collect();
     ensure!(rights.given == design, "given {:#?}\nof {design:#?}", rights.given);
     Ok(())
@@ -227,7 +231,7 @@ fn each_verb(right: &str) -> Vec<String> {
 
 /// What `signet install` prints, with Roles that allow nothing, and nobody yet who asks the CA for anything.
 async fn install_without_rights(mesh: &Mesh) -> Result<()> {
-    let printed = mesh.signet(&[&["install", "--dev"], &settings()[..]].concat()).await?;
+    let printed = mesh.signet(&[&["install", "--dev", "--expose", "none"], &settings()[..]].concat()).await?;
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(&printed)?;
     for object in &mut objects {
         match object["kind"].as_str() {
@@ -351,6 +355,14 @@ async fn has_event(team: &Namespace) -> Result<()> {
     ensure!(told, "no Event NotInjected");
     Ok(())
 }
+
+const ACCOUNTS: [(&str, &str); 5] = [
+    ("signet-system", "ca"),
+    ("signet-system", "controller"),
+    ("signet-system", "injector"),
+    ("signet-system", "edge"),
+    ("signet-gateway", "gateway"),
+];
 
 /// What the controller follows.
 const KINDS: [&str; 5] = ["namespaces", "serviceaccounts", "services", "endpointslices", "pods"];

@@ -21,7 +21,7 @@ use crate::{
 #[tokio::test]
 async fn a_root_is_replaced_under_load_with_the_leader_cut_off_and_no_request_fails_nor_pod_restarts()
 -> Result<()> {
-    mesh_with(&["--leaf-life", "20s", "--allow-short-leaves"], async |mesh| {
+    mesh_with(&["--expose", "none", "--leaf-life", "20s", "--allow-short-leaves"], async |mesh| {
         serve(mesh).await?;
         let old = root(mesh).await?;
         let pods = restarts(&mesh.system).await?;

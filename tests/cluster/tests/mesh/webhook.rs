@@ -26,7 +26,7 @@ use crate::{
 #[tokio::test]
 async fn with_the_webhook_down_pods_of_labelled_namespaces_wait_and_all_others_start_kube_systems_too()
 -> Result<()> {
-    mesh_with(&[], async |mesh| {
+    mesh_with(&["--expose", "none"], async |mesh| {
         mesh.label().await?;
         // Labels that must do nothing, as an admin sets them who labels every namespace.
         for name in SYSTEM {
