@@ -57,7 +57,17 @@ fn wanted(account: &str, namespace: &str) -> Rights {
             || role == format!("Role/{account}-store") && namespace == "signet-edge"
     };
     let rules = RIGHTS.iter().filter_map(|(right, _)| right.split_once(' '));
-    rules.filter(|(role, _)| here(role)).map(|(_, rule)| rule.to_owned()).collect()
+    rules.filter(|(role, _)| here(role)).map(|(_, rule)| as_kubectl_writes(rule)).collect()
+}
+
+/// "ingresses/status.networking.k8s.io" is "ingresses.networking.k8s.io/status" there.
+fn as_kubectl_writes(rule: &str) -> String {
+    let (resource, rest) = rule.split_once(' ').unwrap_or((rule, ""));
+    let resource = match resource.split_once('/').map(|(of, sub)| (of, sub.split_once('.'))) {
+        Some((of, Some((sub, group)))) => format!("{of}.{group}/{sub}"),
+        _ => resource.to_owned(),
+    };
+    format!("{resource} {rest}")
 }
 
 /// What kubectl lists for an account, "<namespace>:<name>". It need not exist: then it has what every account has.
