@@ -19,7 +19,7 @@ scripts/stage.sh lifecycle scripts/cargo-test.sh --workspace --test lifecycle ||
 # Two clusters: a story of the mesh waits more than it works. Each story there, and each of `disruption`, has its cluster to itself, so
 # one at a time, and the wait for that would not count as its own.
 second=$SIGNET_CLUSTER-2
-busy=(outage:: restarts:: rotation:: webhook::)
+busy=(edge:: hosts:: outage:: restarts:: rotation:: webhook::)
 alone() { # STAGE ARGUMENTS...: of cargo-test.sh
   SIGNET_TEST_JOBS=1 scripts/stage.sh "$1" scripts/cargo-test.sh --workspace "${@:2}"
 }

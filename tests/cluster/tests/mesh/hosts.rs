@@ -1,10 +1,11 @@
 //! Whose host it is: what another namespace tries in order to get it, with the rights that a tenant has.
 
-use std::net::IpAddr;
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::{
+    apps::v1::DaemonSet,
     core::v1::{ConfigMap, Event, Secret},
     networking::v1::Ingress,
 };
@@ -75,6 +76,46 @@ async fn a_host_is_taken_by_no_path_no_certificate_and_no_race_of_another_namesp
             .await?;
         ensure!(public.certificate().await? == owners, "the certificate is the thief's");
         thief.delete().await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn at_ports_of_the_nodes_every_node_serves_and_stands_in_the_status_of_ingresses() -> Result<()> {
+    mesh_with(&["--dev", "--expose", "hostport"], async |mesh| {
+        let shop = &mesh.namespace;
+        let host = format!("shop.{}.example", shop.name);
+        shop.apply(&(nginx("shop", "shop", "node1") + &service("shop", "") + &plain(&host)?)).await?;
+        let on_all = |gateways: &DaemonSet| {
+            gateways.status.as_ref().is_some_and(|status| {
+                status.desired_number_scheduled == 2 && status.number_available == Some(2)
+            })
+        };
+        mesh.gateways
+            .within(STARTS)
+            .wait_for::<DaemonSet>("gateway", "to be ready on both nodes", on_all)
+            .await?;
+        let mut nodes = Vec::new();
+        for node in ["node1", "node2"] {
+            nodes.extend(shop.cluster.node_addresses(node).await?);
+        }
+        let public = Public { mesh, host: &host, addresses: &nodes };
+        let served = async || {
+            for address in public.addresses {
+                let answer = public.curl(*address, 80, &[&format!("http://{host}/")]).await?;
+                ensure!(answer.starts_with("nginx on shop for "), "{address}: {answer}");
+            }
+            Ok(())
+        };
+        shop.within(STARTS).eventually("both nodes to serve", served).await?;
+        let published = |ingress: &Ingress| {
+            let status = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
+            let ips = status.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
+            let ips: BTreeSet<IpAddr> = ips.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect();
+            ips == nodes.iter().copied().collect()
+        };
+        shop.wait_for::<Ingress>("plain", "to have the nodes' addresses in its status", published).await?;
+        Ok(())
     })
     .await
 }
@@ -193,5 +234,15 @@ fn ingress(name: &str, host: &str, path: &str) -> String {
     .to_string()
 }
 
+/// An Ingress without a certificate.
+fn plain(host: &str) -> Result<String> {
+    let mut plain: Value = serde_json::from_str(&ingress("shop", host, "/"))?;
+    plain["metadata"]["name"] = "plain".into();
+    plain["spec"].as_object_mut().context("a spec")?.remove("tls");
+    Ok(format!("---\n{plain}\n"))
+}
+
+/// Images are pulled, and certificates issued.
+const STARTS: Duration = Duration::from_secs(180);
 const BEGIN: &str = "-----BEGIN CERTIFICATE-----";
 const END: &str = "-----END CERTIFICATE-----";

@@ -73,10 +73,18 @@ async fn rotate_and_cut_off_the_leader(mesh: &Mesh) -> Result<()> {
     mesh.namespace.eventually("both replicas to sign under the new root", agree).await
 }
 
-/// What the CA stored, each time that it stored something else: where the rotation stands, and the bundle's sequence.
+/// What the CA stored, each time that it stored something else: where the rotation stands, and the bundle's sequence. An answer that
+/// is missing is a look that is missing: each phase is seen many times.
 pub(crate) async fn record(system: &Namespace, history: &mut Vec<(String, u64)>) -> Result<()> {
     loop {
-        let state = state(system).await?;
+        let state = match state(system).await {
+            Ok(state) => state,
+            Err(e) => {
+                eprintln!("the CA's state was not read: {e:#}");
+                sleep(Duration::from_millis(100)).await; // a rate, as below
+                continue;
+            }
+        };
         let phase = state["rotation"]["phase"].as_str().context("a phase")?.to_owned();
         let now = (phase, state["bundleSequence"].as_u64().context("a sequence")?);
         if history.last() != Some(&now) {
