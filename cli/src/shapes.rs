@@ -11,7 +11,10 @@ pub(crate) use signet_controller::{
         EdgeList, EndpointAnswer, Endpoints, PodExplanation, ProxyStatus, ServiceExplanation,
         Status as ControllerStatus, WorkloadStatus,
     },
-    edge::answers::{CertificateAnswer, HostAnswer, HostList, IngressAnswer, RuleAnswer, WayAnswer},
+    edge::answers::{
+        CertificateAnswer, EdgeCaAnswer, HostAnswer, HostList, IngressAnswer, RuleAnswer,
+        Status as EdgeStatus, WayAnswer,
+    },
     edges::{Edge, End},
 };
 

@@ -37,7 +37,7 @@ impl Unprivileged {
     pub fn new() -> io::Result<Self> {
         let user = Self::at_home(Vec::new())?;
         fs::create_dir(user.home.join("bin"))?;
-        for name in ["signet", "signet-proxy"] {
+        for name in ["signet", "signet-proxy", "signet-gateway"] {
             let copy = user.home.join("bin").join(name);
             fs::copy(binary(name), &copy)?;
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
