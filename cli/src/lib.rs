@@ -161,3 +161,14 @@ impl Command {
 
 /// Exit status of a command line that does not parse (EX_USAGE of sysexits.h).
 pub const USAGE: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clap looks at a command only when somebody types it.
+    #[test]
+    fn every_command_line_is_whole() {
+        Cli::command().debug_assert();
+    }
+}

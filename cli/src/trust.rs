@@ -52,7 +52,7 @@ pub(crate) struct Show {
     #[arg(long)]
     pem: bool,
     #[command(flatten)]
-    which: Which,
+    which: WhoseRoot,
 }
 
 /// Put the edge CA's root into the stores that browsers and programs read
@@ -106,12 +106,12 @@ struct Change {
     #[arg(short, long)]
     yes: bool,
     #[command(flatten)]
-    which: Which,
+    which: WhoseRoot,
 }
 
 /// Whose root.
 #[derive(Debug, clap::Args)]
-struct Which {
+struct WhoseRoot {
     /// PEM file of the root, instead of asking for it
     #[arg(long, value_name = "FILE", conflicts_with_all = ["state", "kubeconfig", "context"])]
     root: Option<PathBuf>,
@@ -338,7 +338,7 @@ fn absolute(path: Option<OsString>) -> Option<PathBuf> {
     path.map(PathBuf::from).filter(|path| path.is_absolute())
 }
 
-impl Which {
+impl WhoseRoot {
     /// In this order: the file that --root names; the cluster that is named; the state directory, whether a mesh runs there or not; the
     /// current context of the kubeconfig.
     async fn find(&self) -> Result<Found> {

@@ -75,8 +75,9 @@ impl Nss {
         let listed = self.run(&["-L"])?;
         let names = listed.lines().filter(|line| line.starts_with(NICKNAME));
         // "Signet edge CA 0123456789abcdef                              C,,"
-        let names =
-            names.filter_map(|line| Some(line.rsplit_once(char::is_whitespace)?.0.trim_end().to_owned()));
+        let names = names.filter_map(|line| {
+            Some(line.trim_end().rsplit_once(char::is_whitespace)?.0.trim_end().to_owned())
+        });
         let mut held = Vec::new();
         for name in names {
             let pem = self.run(&["-L", "-n", &name, "-a"])?;

@@ -1,4 +1,4 @@
-//! With a `certutil` of our own, which keeps a directory of PEM files: what the real one does is proven by a browser (tests/tests/local).
+//! With a `certutil` of our own, which keeps a directory of PEM files: what the real one does is proven by a browser (tests/tests/laptop).
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -22,7 +22,7 @@ done
 [[ -z $nick || -n $nick ]]
 case $op$nick in
   -N) touch "$db/cert9.db" ;;
-  -L) printf 'Certificate Nickname                  Trust Attributes\n\n'; for f in "$db"/held/*; do [[ -e $f ]] && printf '%-60s C,,\n' "${f##*/}"; done; exit 0 ;;
+  -L) printf 'Certificate Nickname                  Trust Attributes\n\n'; for f in "$db"/held/*; do [[ -e $f ]] && printf '%-60s C,,  \n' "${f##*/}"; done; exit 0 ;;
   -A*) mkdir -p "$db/held"; [[ ! -e $db/full ]] || { echo 'database is full' >&2; exit 1; }; cp "$in" "$db/held/$nick" ;;
   -L*) cat "$db/held/$nick" ;;
   -D*) rm "$db/held/$nick" ;;
