@@ -16,13 +16,14 @@ help: ## This list
 
 .PHONY: demo
 demo: ## A mesh on this machine: services in and outside it, and the proof (KEEP=1 leaves it running)
-	@echo "building signet and signet-proxy (the first time takes a few minutes) ..." >&2
-	cargo build --locked -p signet-cli -p signet-proxy --bins
+	@echo "building signet, signet-proxy and signet-gateway (the first time takes a few minutes) ..." >&2
+	cargo build --locked -p signet-cli -p signet-proxy -p signet-gateway --bins
 	"$(BIN)/signet" demo $(if $(KEEP),,--once)
 
 .PHONY: test
 test: ## Every test, with real programs and a real Kubernetes, then docs/acceptance.md against what ran
 	scripts/stage.sh apt scripts/apt.sh
+	scripts/stage.sh local-apps scripts/local-apps.sh
 	scripts/stage.sh build scripts/build-tests.sh
 	scripts/stage.sh programs "$(BIN)/signet-cluster" build
 	scripts/stage.sh images "$(BIN)/signet-cluster" image-dev "$(BIN)"

@@ -12,6 +12,9 @@ declare -A package_of=(
   [redis-cli]=redis-tools
   [psql]=postgresql-client
   [iperf3]=iperf3
+  [chromium]=chromium
+  [certutil]=libnss3-tools
+  [/usr/lib/python3.11/ensurepip/__init__.py]=python3-venv # of scripts/local-apps.sh
   [setpriv]=util-linux
   # the cluster's nodes and what builds them
   [ip]=iproute2

@@ -109,7 +109,7 @@ fn host_row(out: Output, host: &HostAnswer) -> [String; 9] {
     let certificate = host.certificate.as_ref();
     let secret = match certificate {
         None => none(),
-        Some(CertificateAnswer { served: true, secret, .. }) => secret.clone().unwrap_or_else(none),
+        Some(CertificateAnswer { served: true, secret, .. }) => secret.clone().unwrap_or_else(|| MADE.into()),
         Some(_) => out.marked(Mark::Bad, "none"),
     };
     let served = certificate.filter(|certificate| certificate.served);
@@ -117,7 +117,7 @@ fn host_row(out: Output, host: &HostAnswer) -> [String; 9] {
     backends.sort_unstable();
     backends.dedup();
     [
-        host.host.clone(),
+        names(host),
         host.owner.clone(),
         host.plaintext.clone(),
         secret,
@@ -160,7 +160,7 @@ fn ingress_text(out: Output, ingress: &IngressAnswer) -> String {
     }
     let name = format!("{}/{}", ingress.namespace, ingress.name);
     for host in &ingress.hosts {
-        text += &format!("\n{}: {}\n", host.host, host.why);
+        text += &format!("\n{}: {}\n", names(host), host.why);
         if host.plaintext == "refused" {
             continue;
         }
@@ -181,6 +181,11 @@ fn ingress_text(out: Output, ingress: &IngressAnswer) -> String {
     text
 }
 
+/// The host, and its second name.
+fn names(host: &HostAnswer) -> String {
+    host.alias.as_ref().map_or_else(|| host.host.clone(), |alias| format!("{}, {alias}", host.host))
+}
+
 fn plaintext(word: &str) -> &str {
     match word {
         "redirect" => "sent to HTTPS (308), but for rules that say otherwise",
@@ -191,8 +196,9 @@ fn plaintext(word: &str) -> &str {
 }
 
 fn certificate_text(certificate: &CertificateAnswer) -> String {
-    let mut text = match (&certificate.secret, &certificate.not_after) {
-        (Some(secret), Some(not_after)) if certificate.served => format!(
+    let secret = certificate.secret.as_deref().unwrap_or(MADE);
+    let mut text = match &certificate.not_after {
+        Some(not_after) if certificate.served => format!(
             "Certificate  {secret}, by {}, until {not_after}, for {}\n",
             certificate.issuer.as_deref().unwrap_or("?"),
             certificate.names.join(", ")
@@ -234,6 +240,9 @@ fn rule_rows(out: Output, rule: &RuleAnswer) -> Vec<[String; 5]> {
         })
         .collect()
 }
+
+/// Where a certificate is from that no Secret holds.
+const MADE: &str = "made by edge";
 
 #[cfg(test)]
 mod tests {

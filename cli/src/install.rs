@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, Result, bail};
 use ipnet::IpNet;
 use signet_ca::Life;
+use signet_controller::edge::EdgeIssuer;
 use signet_core::{VERSION, identity::TrustDomain, pod::Serving};
+use signet_edge_ca::Suffix;
 
 use crate::{
     Exit,
@@ -57,6 +59,12 @@ pub(crate) struct Args {
     /// How public hosts are reached
     #[arg(long, value_enum, default_value_t, value_name = "HOW")]
     expose: Expose,
+    /// Who certifies the hosts of Ingresses that ask for a certificate and bring none, where signet.dev/edge-issuer does not say it
+    #[arg(long, value_enum, default_value_t)]
+    edge_issuer: EdgeIssuer,
+    /// The edge CA, when it is made, is for names below this one, too, beside .localhost and .test. May be repeated
+    #[arg(long, value_name = "SUFFIX")]
+    edge_suffix: Vec<Suffix>,
     /// YAML or JSON file that says how gateways serve, with fields like drainSeconds and proxyProtocol: see docs/gateway.md
     #[arg(long, value_name = "FILE")]
     gateway_settings: Option<PathBuf>,
@@ -87,6 +95,8 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         mesh_ranges: mesh_ranges.iter().map(ToString::to_string).collect(),
         dev: args.dev,
         expose: args.expose,
+        edge_issuer: args.edge_issuer,
+        edge_suffixes: args.edge_suffix.iter().map(ToString::to_string).collect(),
         serving,
         autoscaled: args.gateway_autoscaled,
     };

@@ -28,6 +28,7 @@ mod run;
 mod shapes;
 pub mod state;
 mod status;
+mod trust;
 mod uninstall;
 mod version;
 mod whom;
@@ -74,6 +75,8 @@ enum Command {
     Endpoints(explain::EndpointsArgs),
     Hosts(hosts::Args),
     Allow(allow::Args),
+    #[command(subcommand)]
+    Trust(trust::Command),
     Identity(identity::Args),
     Inject(inject::Inject),
     Uninject(inject::Uninject),
@@ -132,6 +135,7 @@ impl Command {
             Self::Explain(args) => Box::pin(explain::run(args)).await,
             Self::Endpoints(args) => Box::pin(explain::endpoints(args)).await,
             Self::Allow(args) => allow::run(&args),
+            Self::Trust(command) => Box::pin(trust::run(command)).await,
             Self::Hosts(args) => Box::pin(hosts::run(args)).await,
             Self::Inject(args) => inject::run(args),
             Self::Uninject(args) => inject::run_uninject(args),
@@ -149,7 +153,7 @@ impl Command {
     /// The exit status of an error: 2 where the command was a question, 1 where it was to run something.
     fn failure(&self) -> u8 {
         match self {
-            Self::Demo(_) | Self::Local(_) | Self::Run(_) | Self::Install(_) => 1,
+            Self::Demo(_) | Self::Local(_) | Self::Run(_) | Self::Install(_) | Self::Trust(_) => 1,
             _ => 2,
         }
     }
@@ -157,3 +161,14 @@ impl Command {
 
 /// Exit status of a command line that does not parse (EX_USAGE of sysexits.h).
 pub const USAGE: u8 = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Clap looks at a command only when somebody types it.
+    #[test]
+    fn every_command_line_is_whole() {
+        Cli::command().debug_assert();
+    }
+}

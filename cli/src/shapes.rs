@@ -12,8 +12,8 @@ pub(crate) use signet_controller::{
         Status as ControllerStatus, WorkloadStatus,
     },
     edge::answers::{
-        CertificateAnswer, FindingList, HostAnswer, HostList, IngressAnswer, IngressFinding, RuleAnswer,
-        WayAnswer,
+        CertificateAnswer, EdgeCaAnswer, FindingList, HostAnswer, HostList, IngressAnswer, IngressFinding,
+        RuleAnswer, Status as EdgeStatus, WayAnswer,
     },
     edges::{Edge, End},
 };

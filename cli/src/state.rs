@@ -63,8 +63,26 @@ impl StateDir {
         self.0.join("controller/admin.sock")
     }
 
+    pub fn edge(&self) -> PathBuf {
+        self.0.join("edge")
+    }
+
     pub fn edge_socket(&self) -> PathBuf {
         self.0.join("edge/admin.sock")
+    }
+
+    /// The edge CA's key and root.
+    pub fn edge_ca(&self) -> PathBuf {
+        self.0.join("edge/ca")
+    }
+
+    /// Its root alone, as edge writes it.
+    pub fn edge_ca_root(&self) -> PathBuf {
+        self.0.join("edge/ca/root.pem")
+    }
+
+    pub fn gateway(&self) -> PathBuf {
+        self.0.join("gateway")
     }
 
     pub fn workloads(&self) -> PathBuf {
@@ -98,6 +116,8 @@ impl StateDir {
             self.ca(),
             self.0.join("trust"),
             self.controller(),
+            self.edge(),
+            self.gateway(),
             self.workloads(),
             self.logs(),
         ];
@@ -141,8 +161,16 @@ impl StateDir {
 
     /// Why `child` gave no answer, and what to do: there is no mesh, or this part of it is down.
     pub(crate) fn explain(&self, child: &str, why: NoAnswer) -> anyhow::Error {
-        let supervised = self.read_running().is_ok_and(|running| proc::start_time(running.pid).is_some());
-        match (&why, supervised) {
+        let running = self.read_running().ok().filter(|running| proc::start_time(running.pid).is_some());
+        if let Some(running) = &running
+            && !running.children.iter().any(|held| held.name == child)
+        {
+            return anyhow!(
+                "no {child} runs in this mesh: {} has no Ingress of class signet, or it cannot run (signet status)",
+                running.directory.display()
+            );
+        }
+        match (&why, running.is_some()) {
             (NoAnswer::Unreached { .. }, false) => not_running(self),
             (NoAnswer::Unreached { .. } | NoAnswer::Late { .. }, true) => {
                 let log = self.log(child);
@@ -188,7 +216,7 @@ pub struct Running {
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RunningChild {
-    /// "ca", "controller", or the workload: "shop/api-0".
+    /// "ca", "controller", "edge", "gateway", or the workload: "shop/api-0".
     pub name: String,
     pub kind: Kind,
     /// None while it is stopped or waits for its next start.
@@ -205,6 +233,8 @@ pub struct RunningChild {
 pub enum Kind {
     Ca,
     Controller,
+    Edge,
+    Gateway,
     Proxy,
 }
 

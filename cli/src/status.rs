@@ -13,8 +13,8 @@ use crate::{
     named::Scope,
     output::{self, Mark, Output},
     replicas,
-    shapes::{CaStatus, ControllerStatus, RootState, WorkloadStatus},
-    state::{Running, StateDir},
+    shapes::{CaStatus, ControllerStatus, EdgeStatus, RootState, WorkloadStatus},
+    state::{Kind, Running, StateDir},
     whom::{Asking, Whom},
 };
 
@@ -50,6 +50,8 @@ struct Status {
     cluster: Option<ClusterName>,
     ca: Option<ca::Answer>,
     controller: Option<ControllerStatus>,
+    /// `None`: none runs here, or it does not answer.
+    edge: Option<EdgeStatus>,
     /// What to fix, in words. Empty: all is well.
     problems: Vec<String>,
 }
@@ -71,7 +73,13 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
 async fn local(state: &StateDir) -> Result<Status> {
     let running = state.read_running()?;
     let (ca, controller) = (Place::Socket(state.ca_socket()), Place::Socket(state.controller_socket()));
-    let (ca, controller) = tokio::join!(ca.get::<CaStatus>("/v1/status"), controller.get("/v1/status"));
+    let edge = Place::Socket(state.edge_socket());
+    let edge = async {
+        let runs = running.children.iter().any(|child| child.kind == Kind::Edge);
+        if runs { Some(edge.get::<EdgeStatus>("/v1/status").await) } else { None }
+    };
+    let (ca, controller, edge) =
+        tokio::join!(ca.get::<CaStatus>("/v1/status"), controller.get("/v1/status"), edge);
     let (ca, controller) = match (ca, controller) {
         (Err(_), Err(e)) => return Err(state.explain("controller", e)),
         answers => answers,
@@ -81,10 +89,17 @@ async fn local(state: &StateDir) -> Result<Status> {
     let ca = ca.map_err(|e| answered("ca", e)).ok();
     let ca = ca.map(|status| ca::Answer { status, replicas: Vec::new(), missing: Vec::new() });
     let controller: Option<ControllerStatus> = controller.map_err(|e| answered("controller", e)).ok();
+    let edge = edge.and_then(|edge| edge.map_err(|e| answered("edge", e)).ok());
     let log = state.log("ca");
     let expired = ca.iter().flat_map(ca::expired);
     problems.extend(expired.map(|what| format!("{what} has expired; see {}", log.display())));
-    Ok(Status { running: Some(running), cluster: None, ca, controller, problems })
+    if let Some(edge) = &edge {
+        // What does not parse for both is told once.
+        let known = controller.iter().flat_map(|controller| &controller.manifests.errors).collect::<Vec<_>>();
+        problems.extend(edge.errors.iter().filter(|error| !known.contains(error)).map(ToString::to_string));
+        problems.extend(edge.faults.iter().map(|(what, fault)| format!("edge, {what}: {fault}")));
+    }
+    Ok(Status { running: Some(running), cluster: None, ca, controller, edge, problems })
 }
 
 async fn in_cluster(cluster: &Cluster) -> Result<Status> {
@@ -109,7 +124,7 @@ async fn in_cluster(cluster: &Cluster) -> Result<Status> {
         problems.extend(answers.missing);
         replicas::status(answers.given.into_iter().map(|(_, status)| status))
     });
-    Ok(Status { running: None, cluster: Some(cluster.name.clone()), ca, controller, problems })
+    Ok(Status { running: None, cluster: Some(cluster.name.clone()), ca, controller, edge: None, problems })
 }
 
 /// Manifests that do not parse, and meshed pods whose proxy is missing or not ready.
@@ -156,6 +171,12 @@ fn text(out: Output, status: &Status, namespace: Option<&str>) -> String {
         }
         None => format!("{} Controller  does not answer\n", mark(false)),
     };
+    if let Some(edge) = &status.edge {
+        let hosts = human::count(edge.hosts as u64, "host");
+        let well = mark(edge.errors.is_empty() && edge.faults.is_empty());
+        text +=
+            &format!("{well} Edge        {hosts}, Ingresses: {}; signet hosts shows them\n", edge.ingresses);
+    }
     if let Some(controller) = &status.controller {
         let header = ["WORKLOAD", "MESHED", "MODE", "PROXY", "CERT LEFT", "ADDRESS", "IDENTITY"];
         text += "\n";

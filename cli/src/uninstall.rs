@@ -152,11 +152,12 @@ async fn labelled(cluster: &Cluster) -> Result<Vec<String>> {
 }
 
 /// What our parts make beside the trust bundles.
-const MADE: [(&str, &str, &str, &str); 4] = [
+const MADE: [(&str, &str, &str, &str); 5] = [
     ("coordination.k8s.io/v1", "Lease", SYSTEM_NAMESPACE, "signet-ca"),
     ("v1", "Secret", SYSTEM_NAMESPACE, "signet-ca"),
     ("coordination.k8s.io/v1", "Lease", SYSTEM_NAMESPACE, "signet-edge"),
     ("v1", "ConfigMap", EDGE_NAMESPACE, "signet-claims"),
+    ("v1", "Secret", EDGE_NAMESPACE, "signet-edge-ca"),
 ];
 
 /// Of pods that are in the way.

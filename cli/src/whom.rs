@@ -61,6 +61,14 @@ impl Whom {
 }
 
 impl Asking {
+    /// The state directory that is meant where no cluster is, whether a mesh runs there or not.
+    pub(crate) fn state_dir(&self) -> Result<Option<StateDir>> {
+        if self.cluster.is_named() {
+            return Ok(None);
+        }
+        StateDir::resolve(self.state.as_deref()).map(Some)
+    }
+
     /// In this order: the cluster that --context or --kubeconfig names; the directory that --state or SIGNET_STATE names; the mesh
     /// that runs in the default directory; the current context of the kubeconfig.
     pub(crate) async fn whom(&self) -> Result<Whom> {

@@ -3,13 +3,16 @@
 //!
 //! An Ingress's way: `class` (is it ours) -> `objects` and `annotations` (parsed once, what is wrong kept beside it) -> `claims`
 //! (whose hosts they are) -> `certificates` and `rules` with `backends` (what each host is served with) -> `translate` (all of it,
-//! pure) -> `snapshot` (who gets what) -> the stream. `secrets` and `claim_store` bring what is not in objects, `known` and
-//! `certificate` judge it; `follow` puts all together; `writer` writes back what people see; `pages` and `words` say why.
+//! pure) -> `snapshot` (who gets what) -> the stream. `secrets`, `claim_store` and, of the edge CA, `ca_file` and `ca_secret` bring
+//! what is not in objects; `known`, `certificate` and `issuer` judge it; `follow` puts all together; `writer` writes back what people see; `pages` and `words` say why.
 
 mod addresses;
+mod alias;
 mod annotations;
 pub mod answers;
 mod backends;
+mod ca_file;
+mod ca_secret;
 mod certificate;
 mod certificates;
 pub(crate) mod claim_store;
@@ -17,6 +20,7 @@ mod claims;
 mod class;
 mod finding;
 mod follow;
+mod issuer;
 mod known;
 mod metrics;
 mod objects;
@@ -33,6 +37,7 @@ mod writer;
 use std::{
     collections::BTreeSet,
     net::{IpAddr, SocketAddr},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -42,19 +47,22 @@ use std::{
 use anyhow::Context as _;
 use ipnet::IpNet;
 use signet_core::{drain::Drain, identity, telemetry, tls};
+use signet_edge_ca::Suffix;
 use signet_http::model::Hostname;
 use signet_lease::{Lease, clock, replica_name};
 
 pub use addresses::Expose;
+pub use issuer::EdgeIssuer;
 
 use crate::{
     admin::{self, Readiness},
     answer,
     edge::{
+        ca_secret::CaSecret,
         claim_store::ClaimStore,
-        follow::Builder,
+        follow::{Builder, Sources},
         metrics::EdgeMetrics,
-        objects::{Address, Name},
+        objects::{Address, Name, Objects},
         pages::{InCluster, Pages},
         secrets::SecretFollower,
         snapshot::EdgeSnapshot,
@@ -65,7 +73,10 @@ use crate::{
     metrics::Metrics,
     process::{self, Begun, Process},
     resources::Serves as _,
-    source::cluster::{Cluster, Watched},
+    source::{
+        Object,
+        cluster::{Cluster, Watched},
+    },
     stream::Discovery,
     streams::Streams,
 };
@@ -98,6 +109,18 @@ pub struct Args {
     /// Secret whose certificate is presented where no other fits [default: none, the handshake fails]
     #[arg(long, value_name = "NAMESPACE/NAME", value_parser = secret_name)]
     pub default_certificate: Option<Name>,
+    /// Who certifies the hosts of Ingresses that ask for a certificate and bring none, where signet.dev/edge-issuer does not say it
+    #[arg(long, value_enum, default_value_t)]
+    pub edge_issuer: EdgeIssuer,
+    /// The edge CA, when it is made, is for names below this one, too, beside .localhost and .test. May be repeated
+    #[arg(long, value_name = "SUFFIX")]
+    pub edge_suffix: Vec<Suffix>,
+    /// With --source-dir: where the edge CA keeps its key (mode 0600) and its root, made when an Ingress wants it
+    #[arg(long, value_name = "DIR", conflicts_with = "kubernetes")]
+    pub edge_ca_dir: Option<PathBuf>,
+    /// With --source-dir: hosts have a second name below this one, app.example.com.localhost with "localhost"
+    #[arg(long, value_name = "SUFFIX", conflicts_with = "kubernetes")]
+    pub alias_suffix: Option<Hostname>,
     /// How gateways are reached from outside
     #[arg(long, value_enum, default_value_t)]
     pub expose: Expose,
@@ -122,6 +145,7 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     let builder = |membership| Builder {
         mesh: Mesh { ranges: args.mesh_range.clone(), membership, ..Mesh::new(domain.clone()) },
         options: args.options(),
+        suffixes: args.edge_suffix.clone(),
         gateway: identity::gateway(&domain),
         // Not the mesh's: users bring RSA keys, too.
         provider: Arc::new(tls::default_provider()),
@@ -129,7 +153,10 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         edge_metrics: edge_metrics.clone(),
     };
     let (followed, cluster) = match &args.process.source.source_dir {
-        Some(root) => (follow::directory(root.clone(), builder(Membership::Labelled), drain).await?, None),
+        Some(root) => {
+            let (root, ca) = (root.clone(), args.edge_ca_dir.clone());
+            (follow::directory(root, ca, builder(Membership::Labelled), drain).await?, None)
+        }
         None => {
             let client = process::client().await?;
             let cluster = Cluster::watch(&client, Watched::EDGE, &metrics, drain);
@@ -148,9 +175,13 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
             pages.await.with_context(|| format!("listening on {}", args.process.pages))?;
             let builder = builder(Membership::Injected);
             let secrets = SecretFollower::new(client.clone(), Arc::clone(&builder.provider), drain);
-            let followed = Box::pin(follow::cluster(cluster, secrets, &claims, builder, drain)).await;
-            answers.store(true, Ordering::Release);
             let lease = Lease::new(client.clone(), PART, replica_name(PART), clock::running(), clock::real());
+            let ca = CaSecret::new(client.clone(), &args.edge_suffix);
+            let (keeping, turns) = (ca.clone(), Arc::clone(&lease));
+            drain.keep(async move { Box::pin(keeping.run(&turns)).await });
+            let sources = Sources { cluster, secrets, claims: claims.clone(), ca };
+            let followed = Box::pin(follow::cluster(sources, builder, drain)).await;
+            answers.store(true, Ordering::Release);
             let writer = Writer {
                 client,
                 lease: Arc::clone(&lease),
@@ -175,6 +206,11 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     args.process.take_questions(pages::routes(Pages { followed, cluster, metrics: registry }), drain).await
 }
 
+/// Whether there is an Ingress of our class.
+pub(crate) fn has_ingresses(objects: &[Arc<Object>]) -> bool {
+    !Objects::build(objects).ingresses.is_empty()
+}
+
 impl Args {
     fn options(&self) -> Options {
         // As addresses are held everywhere, so that they compare.
@@ -186,6 +222,8 @@ impl Args {
             public_http: self.public_http_port,
             public_https: self.public_https_port,
             default_certificate: self.default_certificate.clone(),
+            issuer: self.edge_issuer,
+            alias: self.alias_suffix.clone(),
             expose: self.expose,
             publish: sorted.into_iter().collect(),
         }

@@ -1,12 +1,13 @@
 //! What `signet local` needs of a directory: which proxies to run, and how each is set up.
 
-use std::{net::SocketAddr, path::Path};
+use std::{net::SocketAddr, path::Path, sync::Arc};
 
 use ipnet::IpNet;
 
 use crate::{
+    edge,
     index::{Index, Mesh},
-    source::{ManifestError, directory::Directory},
+    source::{ManifestError, Object, directory::Directory},
 };
 
 /// A Pod that gets a proxy.
@@ -50,9 +51,9 @@ pub fn load(directory: &Path, mesh: &Mesh) -> (Index, Vec<ManifestError>) {
 /// The Pods that get a proxy, in order of namespace and name: meshed, not ended, with an address that is theirs.
 pub fn workloads(index: &Index) -> Vec<LocalWorkload> {
     let meshed = index.pods.values().filter(|pod| pod.identity().is_some() && !pod.ended);
-    let workload = |pod: &std::sync::Arc<crate::index::Pod>| {
+    let workload = |pod: &Arc<crate::index::Pod>| {
         let address = *pod.addresses.first()?;
-        index.pod_at(address).filter(|at| std::sync::Arc::ptr_eq(at, pod))?;
+        index.pod_at(address).filter(|at| Arc::ptr_eq(at, pod))?;
         let inbound = pod.inbound.iter();
         let upstreams = pod.upstreams.iter();
         Some(LocalWorkload {
@@ -69,6 +70,11 @@ pub fn workloads(index: &Index) -> Vec<LocalWorkload> {
         })
     };
     meshed.filter_map(workload).collect()
+}
+
+/// Whether there is an Ingress of our class: then somebody wants an edge.
+pub fn has_ingresses(objects: &[Arc<Object>]) -> bool {
+    edge::has_ingresses(objects)
 }
 
 /// Ranges that hold every address of the directory, for the bootstrap of its proxies: each Pod's and ClusterIP's own, as

@@ -84,6 +84,8 @@ pub const UPSTREAMS: &str = "signet.dev/upstreams";
 pub const INBOUND: &str = "signet.dev/inbound";
 /// "app.example.com, *.team.example": hosts that belong to a namespace, whoever asks for them.
 pub const HOSTS: &str = "signet.dev/hosts";
+/// "local" or "none": whether the edge CA certifies the hosts of an Ingress that have no certificate of their own.
+pub const EDGE_ISSUER: &str = "signet.dev/edge-issuer";
 /// "9100, 9200": ports of the pod that capture leaves alone.
 pub const EXCLUDE_INBOUND_PORTS: &str = "signet.dev/exclude-inbound-ports";
 /// "5432": destination ports that capture leaves alone.

@@ -4,34 +4,39 @@
 //! and the root itself says that it vouches for nothing but names below its suffixes (RFC 5280 4.2.1.10), no addresses, and servers
 //! only. Whoever steals the key can impersonate no host of the Internet. Pure: time comes in as an argument.
 
+mod root;
 mod suffix;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
     GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData as _, SanType,
+    PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
 };
-use rustls_pki_types::{CertificateDer, PrivatePkcs8KeyDer, pem::PemObject as _};
-use signet_core::bundle::{certificate_pem, root_id};
+use rustls_pki_types::CertificateDer;
+use signet_core::bundle::root_id;
 use time::OffsetDateTime;
-use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
-use zeroize::Zeroizing;
+use x509_parser::prelude::{FromDer as _, X509Certificate};
+use zeroize::{Zeroize as _, Zeroizing};
 
-pub use self::suffix::{BadSuffix, Suffix};
+pub use self::{
+    root::{NoRoot, Root},
+    suffix::{BadSuffix, Suffix},
+};
 
 /// A root and its key. The key is wiped when this is dropped.
 pub struct EdgeCa {
-    certificate: CertificateDer<'static>,
-    suffixes: Vec<Suffix>,
-    /// Unix seconds.
-    not_after: i64,
-    signer: Issuer<'static, KeyPair>,
+    root: Root,
+    signer: Issuer<'static, Key>,
 }
+
+/// rcgen's, wiped when it is dropped.
+struct Key(KeyPair);
 
 /// A host's certificate with its key.
 pub struct Issued {
     pub certificate: CertificateDer<'static>,
-    pub key: PrivatePkcs8KeyDer<'static>,
+    /// PKCS#8, DER.
+    pub key: Zeroizing<Vec<u8>>,
     /// Unix seconds; the last one at which it is valid.
     pub not_after: i64,
 }
@@ -42,8 +47,8 @@ impl EdgeCa {
         let mut suffixes: Vec<Suffix> = Suffix::always().into_iter().chain(more.iter().cloned()).collect();
         suffixes.sort();
         suffixes.dedup();
-        let key = KeyPair::generate()?;
-        let pem = Zeroizing::new(key.serialize_pem());
+        let key = Key(KeyPair::generate()?);
+        let pem = Zeroizing::new(key.0.serialize_pem());
         let mut params = CertificateParams::default();
         params.not_before = at(now - BACKDATED)?;
         params.not_after = at(now + ROOT_LIFE)?;
@@ -56,36 +61,23 @@ impl EdgeCa {
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.name_constraints = Some(constraints(&suffixes));
         let certificate = params.self_signed(&key)?;
-        Ok((Self::new(certificate.der().clone(), key)?, pem))
+        Ok((Self::new(Root::new(certificate.der().clone())?, key)?, pem))
     }
 
     /// A stored one. Errors: the key is another one's, or the certificate is not such a root: nothing is signed by a root that
     /// does not bind itself.
     pub fn load(certificate: &str, key: &str) -> Result<Self, EdgeCaError> {
-        let certificate = CertificateDer::from_pem_slice(certificate.as_bytes())
-            .map_err(|error| EdgeCaError::Stored(format!("the certificate is not PEM: {error:?}")))?;
-        Self::new(certificate, KeyPair::from_pkcs8_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256)?)
+        let root = Root::from_pem(certificate.as_bytes())?;
+        let key = KeyPair::from_pkcs8_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256);
+        Self::new(root, Key(key.map_err(|_| EdgeCaError::Key)?))
     }
 
-    fn new(certificate: CertificateDer<'static>, key: KeyPair) -> Result<Self, EdgeCaError> {
-        let stored = |why: &str| EdgeCaError::Stored(why.to_owned());
-        let (_, parsed) =
-            X509Certificate::from_der(&certificate).map_err(|_| stored("the certificate does not parse"))?;
+    fn new(root: Root, key: Key) -> Result<Self, EdgeCaError> {
+        let (_, parsed) = X509Certificate::from_der(root.certificate()).map_err(|_| EdgeCaError::Key)?;
         if parsed.public_key().subject_public_key.data != key.der_bytes() {
-            return Err(stored("key and certificate do not belong together"));
+            return Err(EdgeCaError::Key);
         }
-        let constraints = parsed.name_constraints().ok().flatten().filter(|found| found.critical);
-        let permitted = constraints.and_then(|found| found.value.permitted_subtrees.as_ref());
-        let suffixes = permitted.into_iter().flatten().map(|subtree| match subtree.base {
-            GeneralName::DNSName(name) => name.parse().map_err(|bad: BadSuffix| stored(&bad.to_string())),
-            _ => Err(stored("it permits names that are not DNS names")),
-        });
-        let suffixes: Vec<Suffix> = suffixes.collect::<Result<_, _>>()?;
-        if suffixes.is_empty() {
-            return Err(stored("the root is not bound to names"));
-        }
-        let not_after = parsed.validity().not_after.timestamp();
-        Ok(Self { signer: Issuer::from_ca_cert_der(&certificate, key)?, certificate, suffixes, not_after })
+        Ok(Self { signer: Issuer::from_ca_cert_der(root.certificate(), key)?, root })
     }
 
     /// A certificate for `names` (DNS names, a `*.` in front of some), all of which must be below the root's suffixes.
@@ -93,14 +85,14 @@ impl EdgeCa {
         if names.is_empty() {
             return Err(EdgeCaError::NoName);
         }
-        if now > self.not_after {
+        if now > self.not_after() {
             return Err(EdgeCaError::Expired);
         }
         if let Some(name) = names.iter().find(|name| !self.covers(name)) {
-            let suffixes = self.suffixes.iter().map(Suffix::as_str).collect::<Vec<_>>().join(", ");
+            let suffixes = self.suffixes().iter().map(Suffix::as_str).collect::<Vec<_>>().join(", ");
             return Err(EdgeCaError::Name { name: (*name).to_owned(), suffixes });
         }
-        let not_after = (now + LEAF_LIFE).min(self.not_after);
+        let not_after = (now + LEAF_LIFE).min(self.not_after());
         let mut params = CertificateParams::new(Vec::new())?;
         for name in names {
             params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
@@ -112,36 +104,63 @@ impl EdgeCa {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let key = KeyPair::generate()?;
+        let key = Key(KeyPair::generate()?);
         let certificate = params.signed_by(&key, &self.signer)?;
-        Ok(Issued { certificate: certificate.der().clone(), key: key.serialize_der().into(), not_after })
+        let pkcs8 = Zeroizing::new(key.0.serialize_der());
+        Ok(Issued { certificate: certificate.der().clone(), key: pkcs8, not_after })
     }
 
     /// Whether it may certify `name`.
     pub fn covers(&self, name: &str) -> bool {
-        self.suffixes.iter().any(|suffix| suffix.covers(name))
+        self.root.covers(name)
+    }
+
+    pub fn root(&self) -> &Root {
+        &self.root
     }
 
     pub fn suffixes(&self) -> &[Suffix] {
-        &self.suffixes
+        self.root.suffixes()
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
-        &self.certificate
+        self.root.certificate()
     }
 
     pub fn pem(&self) -> String {
-        certificate_pem(&self.certificate)
+        self.root.pem()
     }
 
     /// As `signet trust` and its messages name it.
     pub fn id(&self) -> String {
-        root_id(&self.certificate)
+        self.root.id()
     }
 
     /// Unix seconds.
     pub fn not_after(&self) -> i64 {
-        self.not_after
+        self.root.not_after()
+    }
+}
+
+impl PublicKeyData for Key {
+    fn der_bytes(&self) -> &[u8] {
+        self.0.der_bytes()
+    }
+
+    fn algorithm(&self) -> &'static SignatureAlgorithm {
+        self.0.algorithm()
+    }
+}
+
+impl SigningKey for Key {
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
+        self.0.sign(message)
+    }
+}
+
+impl Drop for Key {
+    fn drop(&mut self) {
+        self.0.zeroize();
     }
 }
 
@@ -173,7 +192,11 @@ pub enum EdgeCaError {
     #[error("the edge CA has expired; remove it, and install the next one with signet trust install")]
     Expired,
     #[error("the stored edge CA is unusable: {0}; remove it, and a new one is made")]
-    Stored(String),
+    Stored(#[from] NoRoot),
+    #[error(
+        "the stored edge CA is unusable: key and certificate do not belong together; remove it, and a new one is made"
+    )]
+    Key,
     #[error("{0} is not a time that a certificate can hold")]
     Time(i64),
     #[error("signing: {0}")]
@@ -202,7 +225,7 @@ mod tests {
 
     /// Whether a client of ordinary WebPKI rules believes `certificate` for `host`.
     fn believes(ca: &EdgeCa, certificate: &CertificateDer<'_>, host: &str, now: i64) -> bool {
-        let anchor = webpki::anchor_from_trusted_cert(&ca.certificate).unwrap();
+        let anchor = webpki::anchor_from_trusted_cert(ca.certificate()).unwrap();
         let leaf = webpki::EndEntityCert::try_from(certificate).unwrap();
         let algorithms = rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.all;
         let now = UnixTime::since_unix_epoch(Duration::from_secs(now.unsigned_abs()));
@@ -239,7 +262,7 @@ mod tests {
     fn what_a_thief_of_the_key_signs_for_a_public_host_or_an_address_is_not_believed() {
         let (ca, key) = ca(&[]);
         let key = KeyPair::from_pkcs8_pem_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).unwrap();
-        let thief = Issuer::from_ca_cert_der(&ca.certificate, key).unwrap();
+        let thief = Issuer::from_ca_cert_der(ca.certificate(), key).unwrap();
         let forged = |san: SanType| {
             let mut params = CertificateParams::default();
             params.subject_alt_names = vec![san];
@@ -261,11 +284,11 @@ mod tests {
         assert_eq!((loaded.id(), loaded.suffixes()), (made.id(), made.suffixes()));
         loaded.issue(&["blog.localhost"], NOW).unwrap();
         let (_, other) = ca(&[]);
-        assert!(matches!(EdgeCa::load(&made.pem(), &other), Err(EdgeCaError::Stored(_))));
+        assert!(matches!(EdgeCa::load(&made.pem(), &other), Err(EdgeCaError::Key)));
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         let key = KeyPair::generate().unwrap();
-        let unbound = certificate_pem(params.self_signed(&key).unwrap().der());
+        let unbound = signet_core::bundle::certificate_pem(params.self_signed(&key).unwrap().der());
         assert!(matches!(EdgeCa::load(&unbound, &key.serialize_pem()), Err(EdgeCaError::Stored(_))));
     }
 

@@ -13,7 +13,7 @@ use std::{
 use serde_json::Value;
 use signet_cli::{
     ask::Place,
-    local::{ChildOverride, Local, LocalConfig},
+    local::{ChildOverride, EdgeAt, Local, LocalConfig},
     state::StateDir,
 };
 use signet_core::{
@@ -319,6 +319,9 @@ impl MeshBuilder {
             log: self.log.clone().unwrap_or_else(|| "info".into()),
             signet: binary("signet"),
             proxy: binary("signet-proxy"),
+            gateway: binary("signet-gateway"),
+            edge_at: EdgeAt { address: control_address, ..EdgeAt::default() },
+            edge_suffixes: Vec::new(),
             overrides: self.overrides.clone(),
             inbound_at: self.inbound_aside.iter().map(aside).collect(),
         }

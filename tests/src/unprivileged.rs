@@ -8,6 +8,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
 };
 
 use nix::{
@@ -37,7 +38,7 @@ impl Unprivileged {
     pub fn new() -> io::Result<Self> {
         let user = Self::at_home(Vec::new())?;
         fs::create_dir(user.home.join("bin"))?;
-        for name in ["signet", "signet-proxy"] {
+        for name in ["signet", "signet-proxy", "signet-gateway"] {
             let copy = user.home.join("bin").join(name);
             fs::copy(binary(name), &copy)?;
             fs::set_permissions(&copy, fs::Permissions::from_mode(0o755))?;
@@ -115,15 +116,21 @@ impl Unprivileged {
     }
 
     /// Starts a server and waits until it takes connections at all `addresses`; its log is `home/<name>.log`.
-    pub async fn server(
+    pub async fn server(&self, name: &str, command: Command, addresses: &[SocketAddr]) -> io::Result<Server> {
+        self.slow_server(name, command, addresses, SOON).await
+    }
+
+    /// The same, of a program that takes its time.
+    pub async fn slow_server(
         &self,
         name: &str,
         mut command: Command,
         addresses: &[SocketAddr],
+        patience: Duration,
     ) -> io::Result<Server> {
         let log = fs::File::create(self.home.join(format!("{name}.log")))?;
         let mut process = command.stdout(log.try_clone()?).stderr(log).process_group(0).spawn()?;
-        let started = eventually(&format!("{name} at {addresses:?}"), SOON, async || {
+        let started = eventually(&format!("{name} at {addresses:?}"), patience, async || {
             match process.try_wait() {
                 Ok(Some(status)) => return Some(Err(status)),
                 Ok(None) => {}

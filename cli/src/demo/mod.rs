@@ -4,6 +4,7 @@
 mod apps;
 mod network;
 mod promises;
+mod public;
 mod reading;
 mod report;
 mod story;
@@ -35,9 +36,9 @@ use crate::{
 
 /// See Signet work, on this machine, in two seconds
 ///
-/// Starts a CA, a controller, apps that speak plain TCP and a proxy beside each, on addresses 127.X.0.0/16: no root, no
-/// cluster, no ports that others use. A wiretap stands between the proxies. Then shows who is encrypted, who is not and why,
-/// what the wiretap sees, and whether each promise of Signet was held.
+/// Starts a CA, a controller, apps that speak plain TCP and a proxy beside each, and a gateway for a public host, on addresses
+/// 127.X.0.0/16: no root, no cluster, no ports that others use. A wiretap stands between the proxies. Then shows who is encrypted,
+/// who is not and why, what the wiretap sees, and whether each promise of Signet was held.
 ///
 /// Runs until Ctrl-C, with traffic flowing; --once checks the promises and ends. Leaves nothing behind, but the logs when a
 /// promise was broken.
@@ -71,13 +72,13 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     let state = scratch(args.state.as_deref(), &network)?;
     let out = Output::to_stdout(args.output);
     if args.output == Format::Table {
-        out.text("Starting a CA, a controller, and a proxy beside each meshed app ...\n")?;
+        out.text("Starting a CA, a controller, a gateway, and a proxy beside each meshed app ...\n")?;
     }
     let secret = format!("secret-{:016x}", fastrand::u64(..)); // only has to be unlike anything else on the wire
     let (tasks, curtain) = (Drain::new(), Drain::new());
     let mut local = None;
     let show = async {
-        let stage = Stage::build(&network, &secret, &curtain).await?;
+        let stage = Stage::build(&network, &secret, &state.edge_ca_root(), &curtain).await?;
         let mesh = local.insert(start(config(&network, &state)?).await?);
         ready(mesh, deadline).await?;
         stage.play(&tasks);
@@ -121,6 +122,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
 fn config(network: &Network, state: &StateDir) -> Result<LocalConfig> {
     let mut config = LocalConfig::new(&manifests(state), state.clone())?;
     config.control_address = network.control();
+    config.edge_at = Stage::edge_at(network);
     config.inbound_at = Stage::inbound_at(network).into_iter().collect();
     config.drain = DRAIN;
     Ok(config)

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{reading::Reading, tap::Seen};
+use super::{public::HOST, reading::Reading, tap::Seen};
 use crate::{edges, human, shapes::Edge};
 
 /// One promise and how it came out.
@@ -28,6 +28,8 @@ pub(super) struct Evidence {
     pub(super) cron_to_reports: Outcome,
     pub(super) cron_to_db: Outcome,
     pub(super) web_to_db: Outcome,
+    /// Pages that a visitor got over HTTPS, believing in the edge CA alone.
+    pub(super) visits: u64,
     pub(super) edges: Vec<Edge>,
 }
 
@@ -47,6 +49,7 @@ pub(super) fn judge(evidence: &Evidence) -> Vec<Promise> {
         plaintext_is_shown(evidence),
         strict_refuses_plaintext(evidence),
         identity_decides(evidence),
+        the_public_is_served_over_https(evidence),
     ]
 }
 
@@ -166,6 +169,25 @@ fn identity_decides(evidence: &Evidence) -> Promise {
     )
 }
 
+fn the_public_is_served_over_https(evidence: &Evidence) -> Promise {
+    let is_hop = |edge: &&Edge| edge.secured && edge.client.id.as_deref() == Some(GATEWAY);
+    let mut hops = evidence.edges.iter().filter(is_hop);
+    let hop = hops.find(|edge| edge.server.pod.as_deref() == Some("blog-0"));
+    let because = match (evidence.visits, hop) {
+        (0, _) => format!("nobody who believes in the edge CA got a page of {HOST}"),
+        (_, None) => "the gateway's way to blog is not proven to be mutual TLS".into(),
+        (visits, Some(_)) => format!(
+            "who believes in the edge CA alone got {} of {HOST}; gateway -> blog is mutual TLS",
+            human::count(visits, "page")
+        ),
+    };
+    Promise {
+        promise: "An ordinary Ingress is served over HTTPS",
+        held: evidence.visits > 0 && hop.is_some(),
+        because,
+    }
+}
+
 fn refusal(promise: &'static str, who: &str, calls: Outcome, edge: Option<&Edge>, word: &str) -> Promise {
     let reason = edge.and_then(|edge| edge.reason.as_deref());
     let held = calls.answered == 0 && calls.refused > 0 && reason == Some(word);
@@ -190,6 +212,9 @@ fn find<'a>(
 const TLS13: &str = "TLSv1.3";
 /// The controller's word for a pod in a namespace without our label.
 const NOT_LABELLED: &str = "namespace_not_labelled";
+
+/// The gateway's identity, in the demo's trust domain.
+const GATEWAY: &str = "spiffe://cluster.local/ns/signet-gateway/sa/gateway";
 
 #[cfg(test)]
 mod tests {
@@ -219,6 +244,12 @@ mod tests {
         }
     }
 
+    /// It reports nothing itself.
+    fn of_the_gateway(mut edge: Edge) -> Edge {
+        (edge.client.id, edge.proof) = (Some(GATEWAY.into()), "server".into());
+        edge
+    }
+
     fn record(first: &[u8], marker: u64) -> Record {
         Record { bytes: first.len() as u64, marker, first: first.to_vec() }
     }
@@ -236,6 +267,7 @@ mod tests {
             cron_to_reports: Outcome { answered: 1, refused: 0 },
             cron_to_db: Outcome { answered: 0, refused: 1 },
             web_to_db: Outcome { answered: 0, refused: 1 },
+            visits: 1,
             edges: vec![
                 edge("shop/web-0", "shop/api-0", None, false),
                 edge("shop/api-0", "shop/db-0", None, false),
@@ -243,6 +275,7 @@ mod tests {
                 edge("legacy/cron-0", "office/reports-0", Some("namespace_not_labelled"), false),
                 edge("legacy/cron-0", "shop/db-0", Some("plaintext_refused"), true),
                 edge("shop/web-0", "shop/db-0", Some("policy_denied"), true),
+                of_the_gateway(edge("signet-gateway/gateway-0", "public/blog-0", None, false)),
             ],
         }
     }
@@ -257,7 +290,7 @@ mod tests {
     #[test]
     fn each_piece_of_evidence_that_turns_breaks_its_promise_and_no_other() {
         type Turn = fn(&mut Evidence);
-        let turns: [(&str, Turn, usize); 13] = [
+        let turns: [(&str, Turn, usize); 15] = [
             ("no answer", |e| e.answers = 0, 0),
             ("one end's word only", |e| e.edges[0].proof = "client".into(), 1),
             ("another identity", |e| e.edges[1].server.id = e.edges[0].client.id.clone(), 1),
@@ -271,6 +304,8 @@ mod tests {
             ("strict answered", |e| e.cron_to_db.answered = 1, 5),
             ("refused for another reason", |e| e.edges[4].reason = Some("over_limit".into()), 5),
             ("policy ignored", |e| e.web_to_db.answered = 1, 6),
+            ("no visitor was served", |e| e.visits = 0, 7),
+            ("the gateway reached its pod in plaintext", |e| e.edges[6].secured = false, 7),
         ];
         for (case, turn, broken) in turns {
             let mut evidence = whole();

@@ -3,7 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
-    path::Path,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -20,14 +20,17 @@ use super::{
     apps,
     network::Network,
     promises::{Evidence, Outcome},
+    public,
     tap::Tap,
 };
+use crate::local::EdgeAt;
 
 /// The manifests, in the order of their names. Their addresses are the constants below.
-pub(super) const MANIFESTS: [(&str, &str); 3] = [
+pub(super) const MANIFESTS: [(&str, &str); 4] = [
     ("10-shop.yaml", include_str!("../../demo/10-shop.yaml")),
     ("20-office.yaml", include_str!("../../demo/20-office.yaml")),
     ("30-legacy.yaml", include_str!("../../demo/30-legacy.yaml")),
+    ("40-public.yaml", include_str!("../../demo/40-public.yaml")),
 ];
 const WEB: u8 = 2;
 const API: u8 = 3;
@@ -35,6 +38,9 @@ const DB: u8 = 4;
 const REPORTS: u8 = 5;
 const BILLING: u8 = 6;
 const CRON: u8 = 7;
+const BLOG: u8 = 8;
+/// No pod's.
+const GATEWAY: u8 = 9;
 
 /// Everyone on stage: apps that listen, and taps on three wires.
 pub(super) struct Stage {
@@ -43,6 +49,9 @@ pub(super) struct Stage {
     cron: IpAddr,
     db: IpAddr,
     reports: IpAddr,
+    /// Where the public host is served, and the file with the root that its visitor believes.
+    gateway: SocketAddr,
+    edge_ca: PathBuf,
     /// What the apps say to each other, and what must never be read on a wire.
     secret: String,
     api_tap: Tap,
@@ -58,11 +67,17 @@ struct Calls {
     cron_to_reports: Outcome,
     cron_to_db: Outcome,
     web_to_db: Outcome,
+    visits: u64,
 }
 
 impl Stage {
     /// Lets the apps listen and the taps stand. Nobody calls yet.
-    pub(super) async fn build(network: &Network, secret: &str, drain: &Drain) -> Result<Arc<Self>> {
+    pub(super) async fn build(
+        network: &Network,
+        secret: &str,
+        edge_ca: &Path,
+        drain: &Drain,
+    ) -> Result<Arc<Self>> {
         let pod = |host, port| SocketAddr::new(network.pod(host), port);
         let behind = |host, port| SocketAddr::new(network.behind_tap(host), port);
         // The taps stand on the pods' addresses; the proxies of api and db, and the app of billing, behind them.
@@ -74,6 +89,8 @@ impl Stage {
             cron: network.pod(CRON),
             db: network.pod(DB),
             reports: network.pod(REPORTS),
+            gateway: SocketAddr::new(network.pod(GATEWAY), Self::edge_at(network).https),
+            edge_ca: edge_ca.to_owned(),
             secret: secret.to_owned(),
             api_tap: tap(pod(API, 8080), behind(API, 8080)).await?,
             db_tap: tap(pod(DB, 5432), behind(DB, 5432)).await?,
@@ -94,7 +111,13 @@ impl Stage {
         {
             apps::serve(listen(at).await?, move |line| async move { Ok(format!("{name}: {line}")) }, drain);
         }
+        public::serve(listen(pod(BLOG, 18080)).await?, format!("a post: {secret}\n"), drain);
         Ok(stage)
+    }
+
+    /// Where the public host is served.
+    pub(super) fn edge_at(network: &Network) -> EdgeAt {
+        EdgeAt { address: network.pod(GATEWAY), ..EdgeAt::default() }
     }
 
     /// Where the proxies behind the taps listen, by workload.
@@ -140,6 +163,7 @@ impl Stage {
             cron_to_reports: calls.cron_to_reports,
             cron_to_db: calls.cron_to_db,
             web_to_db: calls.web_to_db,
+            visits: calls.visits,
             edges: Vec::new(),
         }
     }
@@ -160,7 +184,8 @@ impl Stage {
     async fn round(&self) {
         let at = SocketAddr::new;
         let ask = format!("ask {}", self.secret);
-        let (answered, _billing, reports, strict, denied) = tokio::join!(
+        let (visited, answered, _billing, reports, strict, denied) = tokio::join!(
+            public::visit(self.gateway, &self.edge_ca, &self.secret),
             self.ask_api(&ask),
             apps::call(self.web, at(self.web, 9002), &ask),
             apps::call(self.cron, at(self.reports, 8080), "ask for a report"),
@@ -168,6 +193,7 @@ impl Stage {
             apps::call(self.web, at(self.web, 9003), "ask the database"),
         );
         let mut calls = self.calls();
+        calls.visits += u64::from(visited.unwrap_or(false));
         calls.answers += u64::from(answered);
         calls.cron_to_reports.count(&reports);
         calls.cron_to_db.count(&strict);

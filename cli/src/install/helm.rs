@@ -38,6 +38,8 @@ pub(crate) fn chart() -> Result<BTreeMap<String, String>> {
             "$MESH_RANGES" => vec![json!(MESH_RANGES)],
             "$REPLICAS" => vec![json!(REPLICAS)],
             "$EXPOSE" => vec![json!(EXPOSE)],
+            "$EDGE_ISSUER" => vec![json!(EDGE_ISSUER)],
+            "$EDGE_SUFFIXES" => vec![json!(EDGE_SUFFIXES)],
             "$GATEWAY" => vec![json!(GATEWAY)],
             "$GATEWAY_REPLICAS" => vec![json!(GATEWAY_REPLICAS)],
             "$GATEWAY_GRACE" => vec![json!(GATEWAY_GRACE)],
@@ -90,12 +92,16 @@ fn condition(object: &Value) -> Option<&'static str> {
     }
 }
 
-/// One line, its placeholder replaced; the list of ranges becomes several.
+/// One line, its placeholder replaced; a list becomes a flag and a value for each.
 fn expressions(line: &str) -> String {
-    if let Some(indent) = line.strip_suffix(&format!("- {MESH_RANGES}")) {
-        return format!(
-            "{indent}{{{{- range .Values.meshRanges }}}}\n{indent}- --mesh-range\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
-        );
+    for (list, value, flag) in
+        [(MESH_RANGES, "meshRanges", "--mesh-range"), (EDGE_SUFFIXES, "edgeSuffixes", "--edge-suffix")]
+    {
+        if let Some(indent) = line.strip_suffix(&format!("- {list}")) {
+            return format!(
+                "{indent}{{{{- range .Values.{value} }}}}\n{indent}- {flag}\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
+            );
+        }
     }
     if line.ends_with(GATEWAY_REPLICAS) {
         return format!(
@@ -110,6 +116,7 @@ fn expressions(line: &str) -> String {
         .replace(LEAF_LIFE, &string("leafLife"))
         .replace(REPLICAS, "{{ if .Values.dev }}1{{ else }}2{{ end }}")
         .replace(EXPOSE, &string("expose"))
+        .replace(EDGE_ISSUER, &string("edgeIssuer"))
         .replace(
             GATEWAY_GRACE,
             &format!("{{{{ add .Values.gateway.drainSeconds .Values.gateway.finishSeconds {GRACE} }}}}"),
@@ -148,7 +155,7 @@ fn schema() -> Value {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
         "additionalProperties": false,
-        "required": ["trustDomain", "image", "leafLife", "dev", "meshRanges", "expose", "gateway", "gatewayAutoscaled", "createNamespace"],
+        "required": ["trustDomain", "image", "leafLife", "dev", "meshRanges", "expose", "edgeIssuer", "edgeSuffixes", "gateway", "gatewayAutoscaled", "createNamespace"],
         "properties": {
             "trustDomain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[a-z0-9._-]+$" },
             "image": { "type": "string", "pattern": "^[!-~]+$" },
@@ -160,6 +167,8 @@ fn schema() -> Value {
                 "items": { "type": "string", "pattern": "^[0-9a-fA-F.:]+/[0-9]{1,3}$" },
             },
             "expose": { "enum": ["loadbalancer", "hostport", "none"] },
+            "edgeIssuer": { "enum": ["none", "local"] },
+            "edgeSuffixes": { "type": "array", "items": { "type": "string", "pattern": "^[a-z0-9.-]+$" } },
             "gateway": {
                 "type": "object",
                 "additionalProperties": false,
@@ -199,6 +208,10 @@ meshRanges: []
 # How public hosts are reached: loadbalancer (gateways behind a Service of type LoadBalancer), hostport (a gateway on each node, at the
 # node's ports 80 and 443), or none (no edge and no gateways: the mesh alone).
 expose: loadbalancer
+# Who certifies the hosts of Ingresses that ask for a certificate and bring none: none, or local (the edge CA, docs/edge-ca.md), which
+# is for names below these suffixes, too, beside .localhost and .test.
+edgeIssuer: none
+edgeSuffixes: []
 # How gateways serve; docs/gateway.md has all fields and their defaults.
 gateway:
   drainSeconds: 10
@@ -217,6 +230,8 @@ const LEAF_LIFE: &str = "HELM_LEAF_LIFE";
 const MESH_RANGES: &str = "HELM_MESH_RANGES";
 const REPLICAS: &str = "HELM_REPLICAS";
 const EXPOSE: &str = "HELM_EXPOSE";
+const EDGE_ISSUER: &str = "HELM_EDGE_ISSUER";
+const EDGE_SUFFIXES: &str = "HELM_EDGE_SUFFIXES";
 const GATEWAY: &str = "HELM_GATEWAY_JSON";
 const GATEWAY_REPLICAS: &str = "HELM_GATEWAY_COUNT";
 const GATEWAY_GRACE: &str = "HELM_GATEWAY_GRACE";

@@ -2,7 +2,9 @@
 //! the parsed document, and printed from there. Pure.
 
 use anyhow::{Context as _, Result, bail};
+use clap::ValueEnum as _;
 use serde_json::{Value, json};
+use signet_controller::edge::EdgeIssuer;
 use signet_core::{
     identity::SYSTEM_NAMESPACE,
     pod::{CA_PORT, EDGE_PORT, Gateway, Serving},
@@ -19,6 +21,8 @@ pub(crate) struct Settings {
     /// One replica of each, and no budgets.
     pub(crate) dev: bool,
     pub(crate) expose: Expose,
+    pub(crate) edge_issuer: EdgeIssuer,
+    pub(crate) edge_suffixes: Vec<String>,
     /// How gateways serve.
     pub(crate) serving: Serving,
     /// The number of gateways is somebody else's to say.
@@ -57,6 +61,8 @@ impl Default for Settings {
             mesh_ranges: Vec::new(),
             dev: false,
             expose: Expose::default(),
+            edge_issuer: EdgeIssuer::default(),
+            edge_suffixes: Vec::new(),
             serving: Serving::default(),
             autoscaled: false,
         }
@@ -90,6 +96,9 @@ fn files(settings: &Settings) -> Result<Vec<File>> {
     leaf_life.extend(settings.allow_short_leaves.then(|| json!("--allow-short-leaves")));
     let ranges = settings.mesh_ranges.iter().flat_map(|range| [json!("--mesh-range"), json!(range)]);
     let ranges: Vec<Value> = ranges.collect();
+    let suffixes = settings.edge_suffixes.iter().flat_map(|suffix| [json!("--edge-suffix"), json!(suffix)]);
+    let suffixes: Vec<Value> = suffixes.collect();
+    let issuer = settings.edge_issuer.to_possible_value().context("every issuer has a word")?;
     let replicas = json!(if settings.dev { 1 } else { 2 });
     let gateway = serde_json::to_string(&gateway(&settings.trust_domain, settings.serving.clone()))?;
     filled(&|name| {
@@ -100,6 +109,8 @@ fn files(settings: &Settings) -> Result<Vec<File>> {
             "$MESH_RANGES" => ranges.clone(),
             "$REPLICAS" => vec![replicas.clone()],
             "$EXPOSE" => vec![json!(settings.expose.word())],
+            "$EDGE_ISSUER" => vec![json!(issuer.get_name())],
+            "$EDGE_SUFFIXES" => suffixes.clone(),
             "$GATEWAY" => vec![json!(gateway)],
             "$GATEWAY_REPLICAS" if settings.autoscaled => Vec::new(),
             "$GATEWAY_REPLICAS" => vec![replicas.clone()],

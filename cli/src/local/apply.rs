@@ -30,6 +30,7 @@ impl Shared {
             plan.sidecars.retain(|name, _| !changes.stop.contains(name));
             plan.sidecars.extend(next.sidecars.clone());
             (plan.problems, plan.mesh_ranges) = (next.problems, next.mesh_ranges);
+            plan.ingresses = next.ingresses;
         }
         for name in changes.restart.iter().chain(&changes.start) {
             let Some(sidecar) = next.sidecars.get(name) else { continue };
@@ -37,6 +38,13 @@ impl Shared {
                 warn!("{name} has no proxy: {e:#}");
                 self.plan().problems.push(format!("{name} has no proxy: {e:#}"));
             }
+        }
+        if let Err(e) = self.follow_ingresses(next.ingresses).await {
+            let problem = format!("Ingresses are not served: {e:#}");
+            if !known.contains(&problem) {
+                warn!("{problem}");
+            }
+            self.plan().problems.push(problem);
         }
         if !changes.is_empty() {
             info!(start = ?changes.start, restart = ?changes.restart, stop = ?changes.stop, "the directory was applied");
@@ -53,7 +61,7 @@ impl Shared {
         Ok(())
     }
 
-    async fn take_down(&self, name: &str) {
+    pub(super) async fn take_down(&self, name: &str) {
         let child = self.children().remove(name);
         if let Some(child) = child {
             child.order(Order::Stop).await;

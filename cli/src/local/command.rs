@@ -14,9 +14,10 @@ use signet_core::{
     signals::Signals,
     telemetry::{self, LogFormat},
 };
+use signet_edge_ca::Suffix;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
-use super::{Local, LocalConfig, plan::Sidecar};
+use super::{EdgeAt, Local, LocalConfig, edge::urls, plan::Sidecar};
 use crate::{
     Exit,
     output::{self, Format, Output},
@@ -29,11 +30,14 @@ use crate::{
 /// yours to start: each listens where the summary says and dials its upstreams there. DIR is followed: edit a manifest and
 /// the mesh changes. What a manifest may hold: docs/manifests.md
 ///
+/// Where DIR has Ingresses, a gateway serves them: https://app.localhost:8443, and app.example.com as
+/// https://app.example.com.localhost:8443. Browsers believe that after: signet trust install
+///
 /// Runs until Ctrl-C, then stops everything that it started. Keeps keys, certificates and logs in the state directory.
 ///
 /// Examples:
 ///   signet local ./manifests
-///   signet local ./manifests --state /tmp/mesh --control-address 127.80.0.1     # beside another mesh
+///   signet local ./manifests --state /tmp/mesh --control-address 127.80.0.1 --https-port 9443 --http-port 9080   # beside another mesh
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = "Exit status: 0 stopped as asked, 1 could not start")]
 pub(crate) struct Args {
@@ -46,6 +50,18 @@ pub(crate) struct Args {
     /// Where CA (port 15012) and controller (15010) listen
     #[arg(long, value_name = "IP", default_value = "127.0.0.1")]
     control_address: IpAddr,
+    /// Where public hosts are served, over HTTPS ...
+    #[arg(long, value_name = "PORT", default_value_t = EdgeAt::default().https)]
+    https_port: u16,
+    /// ... and in plaintext, ...
+    #[arg(long, value_name = "PORT", default_value_t = EdgeAt::default().http)]
+    http_port: u16,
+    /// ... on this address
+    #[arg(long, value_name = "IP", default_value_t = EdgeAt::default().address)]
+    edge_address: IpAddr,
+    /// The edge CA, when it is made, is for names below this one, too, beside .localhost and .test; may be repeated
+    #[arg(long, value_name = "SUFFIX")]
+    edge_suffix: Vec<Suffix>,
     /// First part of every identity
     #[arg(long, value_name = "NAME", default_value = "cluster.local")]
     trust_domain: String,
@@ -75,6 +91,8 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     config.leaf_life = args.leaf_life;
     config.allow_short_leaves = args.allow_short_leaves;
     config.mesh_ranges = args.mesh_range;
+    config.edge_at = EdgeAt { address: args.edge_address, http: args.http_port, https: args.https_port };
+    config.edge_suffixes = args.edge_suffix.iter().map(ToString::to_string).collect();
     if let Some(log) = args.log {
         config.log = log;
     }
@@ -87,7 +105,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         end = serve(&local, out) => end?,
         () = signals.next() => {}
     }
-    output::note("Stopping: proxies first, then the controller and the CA.");
+    output::note("Stopping: gateway and proxies first, then the control plane.");
     local.shutdown().await;
     Ok(Exit::Fine)
 }
@@ -95,6 +113,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
 async fn serve(local: &Local, out: Output) -> Result<()> {
     out.text(&summary(local))?;
     tell_progress(local).await;
+    out.text(&hosts(local).await)?;
     out.text("Ready. Ctrl-C stops it.\n")?;
     std::future::pending().await
 }
@@ -149,6 +168,16 @@ fn summary(local: &Local) -> String {
     let root = state.root().display();
     text += &format!("Proof: signet edges --state {root}\nWell?   signet status --state {root}\n\n");
     text
+}
+
+/// Where public hosts open, and how a browser comes to believe them.
+async fn hosts(local: &Local) -> String {
+    let urls = urls(&local.hosts().await, local.config().edge_at);
+    if urls.is_empty() {
+        return String::new();
+    }
+    let root = local.state_dir().root().display();
+    format!("{}\n\nBrowsers believe these after: signet trust install --state {root}\n\n", urls.join("\n"))
 }
 
 fn workload(name: &str, sidecar: &Sidecar) -> String {

@@ -14,6 +14,7 @@ use signet_core::identity::{self, TrustDomain};
 
 use super::{
     child::Spec,
+    edge::EdgeAt,
     plan::{CA_PORT, CONTROLLER_PORT, Plan, Settings, Sidecar},
     tokens::Bearer,
 };
@@ -40,7 +41,12 @@ pub struct LocalConfig {
     pub log: String,
     pub signet: PathBuf,
     pub proxy: PathBuf,
-    /// By child: "ca", "controller", "namespace/pod".
+    pub gateway: PathBuf,
+    /// Where public hosts are served, while the directory has Ingresses.
+    pub edge_at: EdgeAt,
+    /// Names that the edge CA is for, when it is made, beside those below .localhost and .test.
+    pub edge_suffixes: Vec<String>,
+    /// By child: "ca", "controller", "edge", "gateway", "namespace/pod".
     pub overrides: BTreeMap<String, ChildOverride>,
     /// By workload: where its inbound listens instead of on the pod's address, for a wiretap in front of it.
     pub inbound_at: BTreeMap<String, IpAddr>,
@@ -72,18 +78,23 @@ impl LocalConfig {
             log: "info".into(),
             signet: beside_us("signet")?,
             proxy: beside_us("signet-proxy")?,
+            gateway: beside_us("signet-gateway")?,
+            edge_at: EdgeAt::default(),
+            edge_suffixes: Vec::new(),
             overrides: BTreeMap::new(),
             inbound_at: BTreeMap::new(),
         })
     }
 
-    /// Says now, and not as a crash of each child, which program is missing.
+    /// Says now, and not as a crash of each child, which program or port is missing.
     pub(super) fn check(&self, plan: &Plan) -> Result<()> {
         let proxy = (!plan.sidecars.is_empty()).then_some(&self.proxy);
-        match [Some(&self.signet), proxy].into_iter().flatten().find(|program| !program.is_file()) {
+        let gateway = plan.ingresses.then_some(&self.gateway);
+        match [Some(&self.signet), proxy, gateway].into_iter().flatten().find(|program| !program.is_file()) {
             Some(missing) => {
                 bail!("{} is missing; install it there, or build it with `cargo build`", missing.display())
             }
+            None if plan.ingresses => self.check_ports(),
             None => Ok(()),
         }
     }
@@ -95,6 +106,7 @@ impl LocalConfig {
             control: self.control_address,
             mesh_ranges,
             inbound_at: self.inbound_at.clone(),
+            taken: self.edge_listeners().map(|(address, who)| (address, who.to_owned())).into(),
         }
     }
 
@@ -149,7 +161,7 @@ impl LocalConfig {
         spec
     }
 
-    fn spec(&self, name: &str, kind: Kind, program: &Path, mut args: Vec<OsString>) -> Spec {
+    pub(super) fn spec(&self, name: &str, kind: Kind, program: &Path, mut args: Vec<OsString>) -> Spec {
         args.extend(words(["--log", &self.log, "--exit-with-parent"]));
         let other = self.overrides.get(name).cloned().unwrap_or_default();
         args.extend(other.args);
@@ -166,12 +178,12 @@ impl LocalConfig {
         }
     }
 
-    fn at(&self, port: u16) -> String {
+    pub(super) fn at(&self, port: u16) -> String {
         SocketAddr::new(self.control_address, port).to_string()
     }
 }
 
-fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
+pub(super) fn words<const N: usize>(words: [&str; N]) -> Vec<OsString> {
     words.map(OsString::from).into()
 }
 

@@ -1,4 +1,5 @@
-//! A mesh on this machine: CA, controller and one proxy per meshed pod of a directory, supervised.
+//! A mesh on this machine: CA, controller and one proxy per meshed pod of a directory, supervised; edge and a gateway where it has
+//! Ingresses ([`edge`]).
 //!
 //! `source` reads the directory, [`plan`] says what should run, `child` keeps one process running, `tokens` keeps their
 //! token files fresh, and this file brings it all up, follows the directory, and takes it down in order.
@@ -7,6 +8,7 @@ mod apply;
 mod child;
 pub(crate) mod command;
 mod config;
+mod edge;
 pub mod plan;
 mod source;
 mod tokens;
@@ -36,6 +38,7 @@ use self::{
 };
 pub use self::{
     config::{ChildOverride, LocalConfig},
+    edge::EdgeAt,
     plan::Workload,
 };
 use crate::{
@@ -107,7 +110,7 @@ impl Local {
         Ok(())
     }
 
-    /// Waits until the controller answers and every proxy is ready. The error names who is not, and why.
+    /// Waits until controller and edge answer, and every proxy and the gateway are ready. The error names who is not, and why.
     pub async fn wait_ready(&self, deadline: Duration) -> Result<()> {
         let end = Instant::now() + deadline;
         loop {
@@ -128,7 +131,7 @@ impl Local {
         let asked = children.into_iter().filter(|child| child.spec.name != "ca").map(|child| async move {
             let why = match child.spec.admin {
                 Some(admin) => Place::Tcp(admin).get_text("/ready").await.err(),
-                None => self.shared.controller_place().get::<Value>("/v1/status").await.err(),
+                None => self.shared.place(&child.spec.name).get::<Value>("/v1/status").await.err(),
             }?;
             Some(format!("{}: {}", child.spec.name, in_words(&child, &why)))
         });
@@ -153,7 +156,7 @@ impl Local {
         self.shared.plan().problems.clone()
     }
 
-    /// The process that runs as `name` now: "ca", "controller" or "namespace/pod".
+    /// The process that runs as `name` now: "ca", "controller", "edge", "gateway" or "namespace/pod".
     pub fn child_pid(&self, name: &str) -> Option<u32> {
         self.shared.children().get(name)?.pid()
     }
@@ -191,13 +194,14 @@ impl Local {
         Ok(())
     }
 
-    /// Proxies first, because they drain against a living control plane; then the controller; the CA last.
+    /// The gateway first, then proxies, because both drain against a living control plane; then edge and controller; the CA last.
     pub async fn shutdown(self) {
         self.tasks.run(Duration::ZERO).await; // nobody starts a child any more
         let mut children = std::mem::take(&mut *self.shared.children());
-        let (ca, controller) = (children.remove("ca"), children.remove("controller"));
+        edge::stop_gateway(&mut children).await;
+        let last = ["edge", "controller", "ca"].map(|name| children.remove(name));
         join_all(children.values().map(|proxy| proxy.order(Order::Stop))).await;
-        for child in [controller, ca].into_iter().flatten() {
+        for child in last.into_iter().flatten() {
             child.order(Order::Stop).await;
         }
         drop(children);
@@ -227,7 +231,9 @@ impl Local {
         self.tasks.spawn(async move {
             let mut ticks = ticks(FOLLOW);
             while tokio::select! { biased; () = stop.stopping() => false, _ = ticks.tick() => true } {
-                if source.poll() {
+                // A port may be free by now.
+                let waits = shared.plan().ingresses && !shared.has_edge();
+                if source.poll() || waits {
                     let now = shared.plan().clone();
                     shared.apply(source.plan(&shared.config, &now)).await;
                 }
@@ -271,8 +277,10 @@ impl Shared {
         self.changed.send_replace(());
     }
 
-    fn controller_place(&self) -> Place {
-        Place::Socket(self.config.state.controller_socket())
+    /// Where the controller, or edge, takes questions.
+    fn place(&self, name: &str) -> Place {
+        let state = &self.config.state;
+        Place::Socket(if name == edge::EDGE { state.edge_socket() } else { state.controller_socket() })
     }
 
     /// Waits for a child's first answer. A crash ends the wait with the child's own last words.

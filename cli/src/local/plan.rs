@@ -41,6 +41,8 @@ pub struct Settings {
     pub mesh_ranges: Vec<IpNet>,
     /// Workload -> where its inbound listens instead of on the pod's address, for a wiretap in front of it.
     pub inbound_at: BTreeMap<String, IpAddr>,
+    /// Addresses that others of the mesh listen on, with who that is.
+    pub taken: BTreeMap<SocketAddr, String>,
 }
 
 /// One proxy to run.
@@ -58,6 +60,8 @@ pub struct Plan {
     /// By workload name.
     pub sidecars: BTreeMap<String, Sidecar>,
     pub problems: Vec<String>,
+    /// There is an Ingress of ours: edge and a gateway run, too.
+    pub ingresses: bool,
     /// The [`Settings::mesh_ranges`] that it was made with.
     pub mesh_ranges: Vec<IpNet>,
 }
@@ -65,9 +69,11 @@ pub struct Plan {
 /// A workload that cannot run leaves a problem and no sidecar; the others run.
 pub fn plan(workloads: &[Workload], settings: &Settings) -> Plan {
     let mut plan = Plan { mesh_ranges: settings.mesh_ranges.clone(), ..Plan::default() };
-    let mut taken: BTreeMap<SocketAddr, String> = [CA_PORT, CONTROLLER_PORT]
-        .map(|port| (SocketAddr::new(settings.control, port), "the control plane".to_owned()))
-        .into();
+    let mut taken = settings.taken.clone();
+    taken.extend(
+        [CA_PORT, CONTROLLER_PORT]
+            .map(|port| (SocketAddr::new(settings.control, port), "the control plane".to_owned())),
+    );
     for workload in workloads {
         let name = workload.name();
         match sidecar(workload, settings, &taken) {
@@ -246,6 +252,7 @@ mod tests {
             control: "127.77.0.1".parse().unwrap(),
             mesh_ranges: vec!["127.77.0.0/16".parse().unwrap()],
             inbound_at: BTreeMap::new(),
+            taken: [("127.77.0.3:8443".parse().unwrap(), "gateway".to_owned())].into(),
         }
     }
 
@@ -312,6 +319,11 @@ mod tests {
                 "the control plane's port",
                 with(|w| w.upstreams[0].0 = "127.77.0.1:15012".parse().unwrap()),
                 "control",
+            ),
+            (
+                "the gateway's port",
+                with(|w| w.upstreams[0].0 = "127.77.0.3:8443".parse().unwrap()),
+                "gateway already listens",
             ),
             ("a port twice", with(|w| w.inbound.push(w.inbound[0])), "twice"),
             ("the admin port", with(|w| w.upstreams[0].0.set_port(15020)), "twice"),

@@ -48,6 +48,7 @@ impl Source {
         let mut plan = plan::plan(&workloads, &config.settings(ranges));
         let errors = contents.errors.iter().chain(&index.errors).map(ToString::to_string);
         plan.problems.splice(0..0, errors);
+        plan.ingresses = local::has_ingresses(&contents.objects);
         plan
     }
 }

@@ -5,10 +5,16 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use signet_core::annotations::{Spot, misplaced};
+use signet_core::{
+    annotations::{Spot, misplaced},
+    pod::EDGE_ISSUER,
+};
 use signet_http::model::{Path, PathRewrite};
 
-use super::finding::{Finding, Word};
+use super::{
+    finding::{Finding, Word},
+    issuer::EdgeIssuer,
+};
 
 /// What an Ingress asks for beside its rules.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -30,6 +36,8 @@ pub(crate) struct Settings {
     pub(crate) idle: Option<Duration>,
     /// An annotation that asks for a certificate, "kubernetes.io/tls-acme".
     pub(crate) certificate: Option<String>,
+    /// Who certifies its hosts; `None`: as the process was told.
+    pub(crate) issuer: Option<EdgeIssuer>,
     /// Why all of it is refused.
     pub(crate) refused: Option<String>,
     pub(crate) findings: Vec<Finding>,
@@ -83,6 +91,12 @@ pub(crate) fn settings(all: &BTreeMap<String, String>) -> Settings {
                 word if is_closing(word) => closing.push(key.as_str()),
                 _ => unknown.push(key.as_str()),
             }
+        } else if key == EDGE_ISSUER {
+            settings.issuer = settings.read(key, value, |text| match text {
+                "local" => Ok(EdgeIssuer::Local),
+                "none" => Ok(EdgeIssuer::None),
+                _ => Err("is neither local nor none"),
+            });
         } else if key.starts_with("signet.dev/") {
             let why = misplaced(Spot::IngressAnnotation, key);
             settings.findings.extend(why.map(|why| Finding::new(Word::NotHonoured, why)));
@@ -274,6 +288,8 @@ mod tests {
                 Settings { certificate: Some("kubernetes.io/tls-acme".into()), ..default() },
             ),
             (&[("kubernetes.io/tls-acme", "false")], default()),
+            (&[(EDGE_ISSUER, "local")], Settings { issuer: Some(EdgeIssuer::Local), ..default() }),
+            (&[(EDGE_ISSUER, "none")], Settings { issuer: Some(EdgeIssuer::None), ..default() }),
             (&[("enable-cors", "false"), ("auth-url", "")], default()),
         ] {
             assert_eq!(of(all), want, "{all:?}");
@@ -324,6 +340,7 @@ mod tests {
             ("proxy-read-timeout", "1h"),
             ("proxy-read-timeout", "0"),
             ("proxy-connect-timeout", "+5"),
+            (EDGE_ISSUER, "letsencrypt"),
         ] {
             let settings = of(&[(key, value)]);
             assert_eq!(words(&settings), [Word::BadValue], "{key}: {value}");

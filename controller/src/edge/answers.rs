@@ -46,6 +46,9 @@ pub struct HostList {
 pub struct HostAnswer {
     /// "app.example.com", "*.example.com", or "*": every host that no other rule has.
     pub host: String,
+    /// Its second name, "app.example.com.localhost", where hosts have one.
+    #[serde(default)]
+    pub alias: Option<String>,
     /// The namespace that it belongs to.
     pub owner: String,
     /// By which rule: "pin", "claim", "kept", "wildcard", "age".
@@ -96,7 +99,7 @@ pub struct WayAnswer {
 pub struct CertificateAnswer {
     /// One is served.
     pub served: bool,
-    /// "<namespace>/<name>" of its Secret.
+    /// "<namespace>/<name>" of its Secret; `None`: of the edge CA, or there is none.
     pub secret: Option<String>,
     pub names: Vec<String>,
     pub issuer: Option<String>,
@@ -113,6 +116,18 @@ pub struct Refusal {
     /// "<namespace>/<name>"
     pub ingress: String,
     pub why: String,
+}
+
+/// `GET /v1/edge-ca`.
+#[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EdgeCaAnswer {
+    pub id: String,
+    /// Its root.
+    pub pem: String,
+    /// It certifies names below these.
+    pub suffixes: Vec<String>,
+    pub not_after: String,
 }
 
 /// `GET /v1/ingress/<namespace>/<name>`.

@@ -8,6 +8,7 @@ use rustls::{
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject as _},
     sign::CertifiedKey,
 };
+use signet_edge_ca::Issued;
 use signet_http::{contract::certificate::PrivateKey, model::HostPattern};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 use zeroize::{Zeroize as _, Zeroizing};
@@ -88,6 +89,18 @@ pub(crate) fn check(secret: &TlsSecret, provider: &CryptoProvider) -> Result<Arc
 }
 
 impl Checked {
+    /// A leaf that the edge CA made for `host` at `now`.
+    pub(crate) fn of_edge_ca(issued: Issued, host: &str, now: i64) -> Self {
+        Self {
+            chain: vec![issued.certificate], // the root is where it is believed, and nowhere else
+            key: PrivateKey::new(issued.key.to_vec()),
+            names: HostPattern::ingress(Some(host)).into_iter().collect(),
+            issuer: EDGE_CA.into(),
+            not_before: now,
+            not_after: issued.not_after,
+        }
+    }
+
     /// `now`: Unix seconds.
     pub(crate) fn is_valid(&self, now: i64) -> bool {
         (self.not_before..=self.not_after).contains(&now)
@@ -174,6 +187,8 @@ fn head(tag: u8, length: usize, to: &mut Vec<u8>) {
     to.extend_from_slice(significant);
 }
 
+/// How people are told of it, whichever it is.
+const EDGE_CA: &str = "edge CA";
 const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const SEQUENCE: u8 = 0x30;

@@ -1,25 +1,30 @@
 //! Which host is served with which certificate, and which hosts are to have one. Pure.
 //!
 //! Never a stranger's: a certificate is presented only for hosts of its own namespace, and only for those that an Ingress beside
-//! it names. Of several for one host, the oldest Ingress's that can be served is.
+//! it names. Of several for one host, the oldest Ingress's that can be served is; an Ingress's own Secret comes before the edge CA,
+//! and the edge CA, which is chosen, before the default certificate.
 
 use std::{
-    collections::{BTreeMap, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    fmt,
     sync::Arc,
     time::Duration,
 };
 
 use http::StatusCode;
+use signet_core::pod::EDGE_ISSUER;
 use signet_http::{
     contract::certificate::Certificate,
     model::{HostPattern, HttpsHost, Respond},
 };
 
 use super::{
+    alias,
     answers::CertificateAnswer,
     certificate::Checked,
     claims::Owner,
     finding::{Finding, Word},
+    issuer,
     known::{Trouble, Why},
     objects::{Ingress, Name},
     translate::{HTTPS, State},
@@ -38,11 +43,19 @@ pub(crate) struct HostCertificate {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Served {
-    secret: Name,
+    from: Source,
     certificate: Arc<Checked>,
 }
 
-/// The certificates to present, and what each host that asks for one has.
+/// Where a certificate is from; also how gateways are told its name.
+#[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
+enum Source {
+    Secret(Name),
+    /// Made for this name.
+    EdgeCa(String),
+}
+
+/// The certificates to present, and what each host that asks for one has; its second name, if it has one, by itself.
 pub(crate) fn assign(
     state: &State<'_>,
     ingresses: &[&Ingress],
@@ -54,13 +67,17 @@ pub(crate) fn assign(
             owners.get(&host.to_string()).is_some_and(|owner| owner.namespace == ingress.namespace)
         };
         for host in ingress.https_hosts().iter().filter(is_own) {
-            let found = look(state, ingress, host);
-            match of_hosts.entry(host.to_string()) {
-                Entry::Vacant(vacant) => drop(vacant.insert((host.clone(), found))),
-                Entry::Occupied(mut held) if held.get().1.served.is_none() && found.served.is_some() => {
-                    held.get_mut().1 = found;
+            let owner = owners.get(&host.to_string());
+            let alias = owner.and_then(|owner| alias::of(host, owner, owners, state.options));
+            for name in [Some(host.clone()), alias].into_iter().flatten() {
+                let found = look(state, ingress, host, &name);
+                match of_hosts.entry(name.to_string()) {
+                    Entry::Vacant(vacant) => drop(vacant.insert((name, found))),
+                    Entry::Occupied(mut held) if !held.get().1.is_served() && found.is_served() => {
+                        held.get_mut().1 = found;
+                    }
+                    Entry::Occupied(_) => {}
                 }
-                Entry::Occupied(_) => {}
             }
         }
     }
@@ -68,41 +85,64 @@ pub(crate) fn assign(
     (certificates, of_hosts.into_iter().map(|(host, (_, certificate))| (host, certificate)).collect())
 }
 
-/// What one Ingress has for a host of its own.
-fn look(state: &State<'_>, ingress: &Ingress, host: &HostPattern) -> HostCertificate {
+/// What one Ingress has for a host of its own by the name that clients dial, the host's own or its second.
+fn look(state: &State<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPattern) -> HostCertificate {
     let is_for = |hosts: &[HostPattern]| hosts.is_empty() || hosts.contains(host);
     let named = ingress.tls.iter().filter(|tls| is_for(&tls.hosts)).filter_map(|tls| tls.secret.as_ref());
     let mut first: Option<HostCertificate> = None;
+    let mut is_absent = true;
     for secret in named {
         let secret = (ingress.namespace.clone(), secret.clone());
-        let pick = state.secrets.pick(&secret, host, state.now);
+        let pick = state.secrets.pick(&secret, name, state.now);
         let why = pick.why.map(|why| {
             let word = match &why {
                 Why::Trouble(Trouble::NoRight) => Word::MissingRight,
                 _ => Word::NoCertificate,
             };
-            (word, words::why_certificate(&secret, host, &why))
+            (word, words::why_certificate(&secret, name, &why))
         });
-        let served = pick.certificate.map(|certificate| Served { secret: secret.clone(), certificate });
-        let found = HostCertificate { served, why, secret: Some(secret) };
-        if found.served.is_some() {
+        let from = Source::Secret(secret.clone());
+        let served = pick.certificate.map(|certificate| Served { from, certificate });
+        let found = HostCertificate { served, why, secret: Some(secret.clone()) };
+        if found.is_served() {
             return found;
         }
+        is_absent &= state.secrets.is_absent(&secret);
         first = first.or(Some(found));
     }
-    if let Some(name) = &state.options.default_certificate
-        && let Some(certificate) = state.secrets.newest(name, state.now).filter(|newest| newest.covers(host))
+    let local = issuer::is_chosen(ingress, state.options).then(|| state.local.pick(name, state.now));
+    if let Some(Ok(certificate)) = local {
+        let from = Source::EdgeCa(name.to_string());
+        // A Secret that is not there is one that nobody has made yet, or ever will on a laptop; of any other the user should know.
+        let why = first.and_then(|first| first.why).filter(|_| !is_absent);
+        return HostCertificate { served: Some(Served { from, certificate }), why, secret: None };
+    }
+    if let Some(secret) = &state.options.default_certificate
+        && let Some(certificate) =
+            state.secrets.newest(secret, state.now).filter(|newest| newest.covers(name))
     {
         return HostCertificate {
-            served: Some(Served { secret: name.clone(), certificate }),
+            served: Some(Served { from: Source::Secret(secret.clone()), certificate }),
             why: first.and_then(|first| first.why),
-            secret: Some(name.clone()),
+            secret: Some(secret.clone()),
+        };
+    }
+    if let Some(Err(uncertified)) = local {
+        let (word, why) = match first.as_ref().and_then(|first| first.why.clone()) {
+            Some((word, why)) => (word, format!("{why}, and {uncertified}")),
+            None => (Word::NoCertificate, uncertified),
+        };
+        return HostCertificate {
+            served: None,
+            why: Some((word, why)),
+            secret: first.and_then(|f| f.secret),
         };
     }
     first.unwrap_or_else(|| {
         let why = match &ingress.settings.certificate {
             Some(annotation) => format!(
-                "{annotation} asks for one, and nobody here orders certificates yet: name a Secret in spec.tls[].secretName that holds one"
+                "{annotation} asks for one, and nobody here orders certificates yet: name a Secret in spec.tls[].secretName that holds one, \
+                 or annotate {EDGE_ISSUER}=local for one that only those believe who installed the edge CA's root"
             ),
             None => "its tls section names no Secret, and there is no default certificate for it".to_owned(),
         };
@@ -113,42 +153,47 @@ fn look(state: &State<'_>, ingress: &Ingress, host: &HostPattern) -> HostCertifi
 /// A certificate, and the hosts that it is presented for.
 type Presented = (Arc<Checked>, Vec<HostPattern>);
 
-/// One for each Secret, and one more where hosts are still served with its last good one.
+/// One for each Secret, and one more where hosts are still served with its last good one; one for each name of the edge CA.
 fn presented<'a>(
     state: &State<'_>,
     hosts: impl Iterator<Item = &'a (HostPattern, HostCertificate)>,
 ) -> Vec<Certificate> {
-    let mut of_secrets: BTreeMap<Name, Vec<Presented>> = BTreeMap::new();
+    let mut by_source: BTreeMap<Source, Vec<Presented>> = BTreeMap::new();
     for (host, certificate) in hosts {
-        let Some(Served { secret, certificate }) = &certificate.served else { continue };
-        let of_secret = of_secrets.entry(secret.clone()).or_default();
-        match of_secret.iter_mut().find(|(held, _)| held == certificate) {
+        let Some(Served { from, certificate }) = &certificate.served else { continue };
+        let of_source = by_source.entry(from.clone()).or_default();
+        match of_source.iter_mut().find(|(held, _)| held == certificate) {
             Some((_, names)) => names.push(host.clone()),
-            None => of_secret.push((Arc::clone(certificate), vec![host.clone()])),
+            None => of_source.push((Arc::clone(certificate), vec![host.clone()])),
         }
     }
     let default = state.options.default_certificate.as_ref();
-    let default = default.and_then(|name| Some((name, state.secrets.newest(name, state.now)?)));
-    if let Some((name, certificate)) = &default {
-        let of_secret = of_secrets.entry((*name).clone()).or_default();
-        if !of_secret.iter().any(|(held, _)| held == certificate) {
-            of_secret.push((Arc::clone(certificate), Vec::new()));
+    let default =
+        default.and_then(|name| Some((Source::Secret(name.clone()), state.secrets.newest(name, state.now)?)));
+    if let Some((from, certificate)) = &default {
+        let of_source = by_source.entry(from.clone()).or_default();
+        if !of_source.iter().any(|(held, _)| held == certificate) {
+            of_source.push((Arc::clone(certificate), Vec::new()));
         }
     }
-    let mut presented = Vec::new();
-    for (secret, certificates) in of_secrets {
+    let (mut presented, mut taken) = (Vec::new(), BTreeSet::new());
+    for (from, certificates) in by_source {
         let mut number = 0;
         for (checked, names) in certificates {
-            let is_default =
-                default.as_ref().is_some_and(|(name, held)| **name == secret && *held == checked);
+            let is_default = default.as_ref().is_some_and(|(of, held)| *of == from && *held == checked);
             let mut chunks: Vec<&[HostPattern]> = names.chunks(MAX_NAMES).collect();
             if chunks.is_empty() {
                 chunks.push(&[]);
             }
             for (n, names) in chunks.into_iter().enumerate() {
-                let place = format!("{}/{}", secret.0, secret.1);
-                let name = if number == 0 { place } else { format!("{place}#{number}") };
-                number += 1;
+                // A namespace may be called edge-ca.
+                let name = loop {
+                    let name = if number == 0 { from.to_string() } else { format!("{from}#{number}") };
+                    number += 1;
+                    if taken.insert(name.clone()) {
+                        break name;
+                    }
+                };
                 presented.push(Certificate {
                     name: name.into(),
                     listeners: vec![HTTPS.into()],
@@ -166,14 +211,18 @@ fn presented<'a>(
 /// 308, or 503 while there is no certificate.
 pub(crate) fn https_host(host: HostPattern, certificate: &HostCertificate, state: &State<'_>) -> HttpsHost {
     let unready = Respond { status: StatusCode::SERVICE_UNAVAILABLE, retry_after: Some(RETRY_AFTER) };
-    let unready = certificate.served.is_none().then_some(unready);
+    let unready = (!certificate.is_served()).then_some(unready);
     HttpsHost { host, port: state.options.public_https, unready }
 }
 
 impl HostCertificate {
+    pub(crate) fn is_served(&self) -> bool {
+        self.served.is_some()
+    }
+
     /// What plaintext requests get, a word.
     pub(crate) fn plaintext(&self) -> &'static str {
-        if self.served.is_some() { "redirect" } else { "waiting" }
+        if self.is_served() { "redirect" } else { "waiting" }
     }
 
     /// Of the one that is served, Unix seconds.
@@ -198,13 +247,24 @@ impl HostCertificate {
     pub(crate) fn finding(&self, ingress: &Ingress, host: &HostPattern) -> Option<Finding> {
         let (word, why) = self.why.as_ref().filter(|_| ingress.https_hosts().contains(host))?;
         let then = match &self.served {
-            Some(Served { secret: (namespace, name), certificate }) => format!(
-                "the last good one of {namespace}/{name} is served until {}",
-                words::time(certificate.not_after)
-            ),
+            Some(Served { from: from @ Source::Secret(_), certificate }) => {
+                format!("the last good one of {from} is served until {}", words::time(certificate.not_after))
+            }
+            Some(Served { from: Source::EdgeCa(_), .. }) => {
+                "one of the edge CA is served meanwhile".to_owned()
+            }
             None => "it answers 503 in plaintext and no handshake until there is one".to_owned(),
         };
         Some(Finding::new(*word, format!("{host}: {why}; {then}")))
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Secret((namespace, name)) => write!(f, "{namespace}/{name}"),
+            Self::EdgeCa(name) => write!(f, "edge-ca/{name}"),
+        }
     }
 }
 

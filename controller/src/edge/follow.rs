@@ -1,15 +1,24 @@
-//! The one writer of edge's snapshots: objects, Secrets, claims and the time -> what gateways are sent, for as long as the process
-//! lives. Nobody is answered before all of them are known once; afterwards what is known stays.
+//! The one writer of edge's snapshots: objects, Secrets, claims, the edge CA and the time -> what gateways are sent, for as long as the
+//! process lives. Nobody is answered before all of them are known once; afterwards what is known stays.
 
-use std::{collections::BTreeSet, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::crypto::CryptoProvider;
 use signet_core::{clock, drain::Drain, identity::SpiffeId};
+use signet_edge_ca::Suffix;
 use tokio::{sync::watch, time::sleep};
 use tracing::{error, warn};
 
 use super::{
+    ca_file,
+    ca_secret::{self, CaSecret},
     claim_store::{ClaimStore, Stored},
+    issuer::{self, LocalIssuer},
     known::{Secrets, Trouble},
     metrics::EdgeMetrics,
     objects::{Name, Objects},
@@ -31,6 +40,8 @@ use crate::{
 pub(crate) struct Builder {
     pub(crate) mesh: Mesh,
     pub(crate) options: Options,
+    /// Of the edge CA, when it is made.
+    pub(crate) suffixes: Vec<Suffix>,
     pub(crate) gateway: SpiffeId,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) metrics: Arc<Metrics>,
@@ -44,12 +55,25 @@ pub(crate) struct Followed {
     pub(crate) errors: watch::Receiver<Vec<ManifestError>>,
 }
 
-/// Reads the directory once, then follows it until `drain` stops.
-pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) -> anyhow::Result<Followed> {
+/// Where a cluster's state comes from.
+pub(crate) struct Sources {
+    pub(crate) cluster: Cluster,
+    pub(crate) secrets: SecretFollower,
+    pub(crate) claims: ClaimStore,
+    pub(crate) ca: CaSecret,
+}
+
+/// Reads the directory once, then follows it until `drain` stops. `ca`: where the edge CA is kept.
+pub(crate) async fn directory(
+    root: PathBuf,
+    ca: Option<PathBuf>,
+    builder: Builder,
+    drain: &Drain,
+) -> anyhow::Result<Followed> {
     let (mut directory, first) = Directory::new(root).with_secrets().first().await?;
-    let mut writer = Writer::new(builder);
+    let mut writer = Writer::new(builder, ca_file::PLACE);
     let mut secrets = Secrets::default();
-    writer.contents(first, &mut secrets);
+    writer.contents(first, &mut secrets, ca.as_deref());
     let followed = writer.followed();
     let stop = drain.clone();
     drain.spawn(async move {
@@ -66,7 +90,7 @@ pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) ->
                     };
                     directory = read;
                     if let Some(contents) = contents {
-                        writer.contents(contents, &mut secrets);
+                        writer.contents(contents, &mut secrets, ca.as_deref());
                     }
                 }
             }
@@ -75,20 +99,20 @@ pub(crate) async fn directory(root: PathBuf, builder: Builder, drain: &Drain) ->
     Ok(followed)
 }
 
-/// Waits until everything in the cluster is known, Secrets and claims too, then follows it until `drain` stops.
-pub(crate) async fn cluster(
-    mut cluster: Cluster,
-    secrets: SecretFollower,
-    claims: &ClaimStore,
-    builder: Builder,
-    drain: &Drain,
-) -> Followed {
+/// Waits until everything in the cluster is known, Secrets, claims and the edge CA too, then follows it until `drain` stops.
+pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -> Followed {
+    let Sources { mut cluster, secrets, claims, ca } = sources;
     cluster.changed().await;
-    let mut writer = Writer::new(builder);
+    let mut writer = Writer::new(builder, ca_secret::PLACE);
     let wanted = writer.objects(&cluster.objects(), Vec::new());
     secrets.want(&wanted);
+    ca.want(writer.wants_ca());
     secrets.first(&wanted).await;
-    let (mut known, mut stored) = (secrets.watch(), claims.watch());
+    ca.first(writer.wants_ca()).await;
+    let (mut known, mut stored, mut authority) = (secrets.watch(), claims.watch(), ca.watch());
+    if let Some(known) = authority.borrow_and_update().as_deref() {
+        writer.local.learn(known.clone());
+    }
     // An error is that nobody reads them any more: we are stopping.
     let read = stored.wait_for(Option::is_some).await.is_ok();
     if read {
@@ -106,6 +130,12 @@ pub(crate) async fn cluster(
                 () = cluster.changed() => {
                     let wanted = writer.objects(&cluster.objects(), Vec::new());
                     secrets.want(&wanted);
+                    ca.want(writer.wants_ca());
+                }
+                _ = authority.changed() => {
+                    if let Some(known) = authority.borrow_and_update().as_deref() {
+                        writer.local.learn(known.clone());
+                    }
                 }
                 _ = known.changed() => {}
                 _ = stored.changed() => {}
@@ -122,17 +152,20 @@ struct Writer {
     builder: Builder,
     index: Index,
     objects: Objects,
+    local: LocalIssuer,
     due: Option<i64>,
     snapshots: watch::Sender<Arc<EdgeSnapshot>>,
     errors: watch::Sender<Vec<ManifestError>>,
 }
 
 impl Writer {
-    fn new(builder: Builder) -> Self {
+    /// `place`: where the edge CA is kept.
+    fn new(builder: Builder, place: &'static str) -> Self {
         let nothing = EdgeSnapshot::new(builder.gateway.clone(), None, Translated::default());
         Self {
             index: Index::build(&builder.mesh, &[]),
             objects: Objects::default(),
+            local: LocalIssuer::new(&builder.suffixes, place),
             due: None,
             snapshots: watch::Sender::new(Arc::new(nothing)),
             errors: watch::Sender::default(),
@@ -146,7 +179,7 @@ impl Writer {
     }
 
     /// Of a directory: what it holds is all there is.
-    fn contents(&mut self, contents: Contents, secrets: &mut Secrets) {
+    fn contents(&mut self, contents: Contents, secrets: &mut Secrets, ca: Option<&Path>) {
         let wanted = self.objects(&contents.objects, contents.errors);
         secrets.retain(|name| wanted.contains(name));
         for name in &wanted {
@@ -155,7 +188,16 @@ impl Writer {
                 None => secrets.trouble(name, Trouble::Absent),
             };
         }
+        if self.wants_ca() && !self.local.is_here() {
+            // Once in its life it is written, which takes milliseconds.
+            self.local.learn(ca_file::open(ca, &self.builder.suffixes, clock::unix_now()));
+        }
         self.next(None, secrets);
+    }
+
+    /// Whether any Ingress wants the edge CA.
+    fn wants_ca(&self) -> bool {
+        !issuer::wanted(&self.objects, &self.builder.options).is_empty()
     }
 
     /// Takes objects in; the Secrets that they need come back.
@@ -177,13 +219,16 @@ impl Writer {
     }
 
     fn next(&mut self, stored: Option<Arc<Stored>>, secrets: &Secrets) {
+        let now = clock::unix_now();
+        self.local.prepare(&issuer::wanted(&self.objects, &self.builder.options), now);
         let state = State {
             index: &self.index,
             objects: &self.objects,
             claims: stored.as_deref().map(|stored| &stored.claims),
             secrets,
+            local: &self.local,
             options: &self.builder.options,
-            now: clock::unix_now(),
+            now,
         };
         let translated = translate(&state);
         self.due = translated.due;
@@ -192,7 +237,7 @@ impl Writer {
         self.snapshots.send_replace(Arc::new(snapshot));
     }
 
-    /// Until the same objects mean something else: a certificate begins or ends, a claim is over.
+    /// Until the same objects mean something else: a certificate begins, ends or is due, a claim is over.
     fn until_due(&self) -> impl Future<Output = ()> + use<> {
         let due = self.due.map(|due| due - clock::unix_now() + 1);
         async move {

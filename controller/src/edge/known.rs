@@ -86,6 +86,11 @@ impl Secrets {
         self.known.get(name).is_some_and(|known| !matches!(known.trouble, Some(Trouble::Unanswered(_))))
     }
 
+    /// Not there, or not read yet.
+    pub(crate) fn is_absent(&self, name: &Name) -> bool {
+        self.known.get(name).is_none_or(|known| known.trouble == Some(Trouble::Absent))
+    }
+
     /// Forgets those that no Ingress names any more, keys included. True when there were any.
     pub(crate) fn retain(&mut self, is_wanted: impl Fn(&Name) -> bool) -> bool {
         let before = self.known.len();

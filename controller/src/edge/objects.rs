@@ -15,6 +15,7 @@ use super::{
     annotations::{self, Settings},
     class::{self, Classes},
     finding::{Finding, Word},
+    issuer::EdgeIssuer,
 };
 use crate::source::{self, Kind, ManifestError, Object, Origin, tls_secret::TlsSecret};
 
@@ -260,8 +261,9 @@ impl Ingress {
         let mut hosts: Vec<HostPattern> = Vec::new();
         let of_rules = || self.rules.iter().map(|rule| &rule.host);
         let named = self.tls.iter().flat_map(|tls| &tls.hosts);
-        let all_rules =
-            self.settings.certificate.is_some() || self.tls.iter().any(|tls| tls.hosts.is_empty());
+        let all_rules = self.settings.certificate.is_some()
+            || self.settings.issuer == Some(EdgeIssuer::Local)
+            || self.tls.iter().any(|tls| tls.hosts.is_empty());
         for host in named.chain(of_rules().filter(|_| all_rules)) {
             if *host != HostPattern::Any && !hosts.contains(host) {
                 hosts.push(host.clone());

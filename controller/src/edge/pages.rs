@@ -45,6 +45,7 @@ pub(crate) fn routes(pages: Pages) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/hosts", get(hosts))
         .route("/v1/findings", get(findings))
+        .route("/v1/edge-ca", get(edge_ca))
         .route("/v1/ingress/{namespace}/{name}", get(ingress));
     routes.with_state(pages).merge(metrics)
 }
@@ -57,6 +58,7 @@ async fn status(State(pages): State<Pages>) -> Json<Status> {
             .extend(cluster.health.faults().into_iter().map(|(kind, fault)| (kind.word().to_owned(), fault)));
         faults.extend(cluster.claims.fault().map(|fault| ("claims".to_owned(), fault)));
     }
+    faults.extend(snapshot.translated.edge_ca_fault.clone().map(|fault| ("edge CA".to_owned(), fault)));
     Json(Status {
         version: VERSION.into(),
         ingresses: snapshot.translated.ingresses.len(),
@@ -85,6 +87,16 @@ async fn findings(State(pages): State<Pages>) -> Json<FindingList> {
             .map(move |finding| IngressFinding { ingress: ingress.clone(), finding: finding.clone() })
     });
     Json(FindingList { findings: told.collect() })
+}
+
+async fn edge_ca(State(pages): State<Pages>) -> Response {
+    match pages.snapshot().translated.edge_ca.clone() {
+        Some(answer) => Json(answer).into_response(),
+        None => refused(
+            StatusCode::NOT_FOUND,
+            "there is no edge CA: no Ingress wants one (docs/ingress.md, The edge CA), or it cannot be used (signet status)",
+        ),
+    }
 }
 
 async fn ingress(State(pages): State<Pages>, Path((namespace, name)): Path<(String, String)>) -> Response {

@@ -10,16 +10,18 @@ use std::{
 
 use signet_http::{
     contract::certificate::Certificate,
-    model::{Backend, HostPattern, HttpsHost, Listener, Plaintext, Route, Scheme},
+    model::{Backend, HostPattern, Hostname, HttpsHost, Listener, Plaintext, Route, Scheme},
 };
 
 use super::{
     addresses::{Expose, addresses},
-    answers::{FindingAnswer, HostAnswer, IngressAnswer, Refusal},
+    alias,
+    answers::{EdgeCaAnswer, FindingAnswer, HostAnswer, IngressAnswer, Refusal},
     backends::Backends,
     certificates::{self, HostCertificate},
     claims::{self, Claims, Owner, Wish},
     finding::{Finding, Word},
+    issuer::{self, EdgeIssuer, LocalIssuer},
     known::Secrets,
     objects::{Address, Ingress, Name, Objects},
     rules, words,
@@ -33,6 +35,8 @@ pub(crate) struct State<'a> {
     /// `None` in a directory: nothing is stored.
     pub(crate) claims: Option<&'a Claims>,
     pub(crate) secrets: &'a Secrets,
+    /// The edge CA and its leaves.
+    pub(crate) local: &'a LocalIssuer,
     pub(crate) options: &'a Options,
     /// Unix seconds.
     pub(crate) now: i64,
@@ -48,6 +52,10 @@ pub(crate) struct Options {
     pub(crate) public_https: u16,
     /// Presented where no other certificate fits.
     pub(crate) default_certificate: Option<Name>,
+    /// Of Ingresses that do not say it themselves.
+    pub(crate) issuer: EdgeIssuer,
+    /// Hosts have a second name below it.
+    pub(crate) alias: Option<Hostname>,
     pub(crate) expose: Expose,
     /// What is published whatever is known.
     pub(crate) publish: Vec<Address>,
@@ -71,6 +79,9 @@ pub(crate) struct Translated {
     pub(crate) first_expiry: Option<i64>,
     /// When the same objects mean something else, Unix seconds.
     pub(crate) due: Option<i64>,
+    /// The edge CA, and what is wrong with it where somebody wants it.
+    pub(crate) edge_ca: Option<EdgeCaAnswer>,
+    pub(crate) edge_ca_fault: Option<String>,
 }
 
 /// What is told about one Ingress, in its status, its Events and on its page.
@@ -107,7 +118,10 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     let mut groups: BTreeMap<String, Group<'_>> = BTreeMap::new();
     for (host, ingress) in hosts {
         let Some(owner) = settled.owners.get(&host.to_string()) else { continue };
-        let group = groups.entry(host.to_string()).or_insert_with(|| Group::new(host, owner));
+        let group = groups.entry(host.to_string()).or_insert_with(|| {
+            let alias = alias::of(&host, owner, &settled.owners, state.options);
+            Group { host, alias, owner, ingresses: Vec::new(), others: Vec::new() }
+        });
         match owner.namespace == ingress.namespace {
             true => group.ingresses.push(ingress),
             false => group.others.push(ingress),
@@ -119,10 +133,14 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     let https: BTreeSet<String> = of_hosts.keys().cloned().collect();
     let mut backends = Backends::new(state.index, &state.objects.nodes);
     let mut translated = Translated { certificates, first_expiry, ..Translated::default() };
-    for (host, group) in &groups {
-        let certificate = of_hosts.remove(host);
-        if let Some(certificate) = &certificate {
-            translated.https_hosts.push(certificates::https_host(group.host.clone(), certificate, state));
+    for group in groups.values() {
+        let mut certificate = None;
+        for name in group.names() {
+            let Some(of_name) = of_hosts.remove(&name.to_string()) else { continue };
+            translated.https_hosts.push(certificates::https_host(name.clone(), &of_name, state));
+            // A host that has none by its own name, but by its second one, lacks nothing.
+            certificate =
+                Some(of_name).filter(|new| certificate.is_none() || new.is_served()).or(certificate);
         }
         let plaintext = match is_below_anothers(group, &groups, &https) && certificate.is_none() {
             true => Plaintext::Serve,
@@ -137,7 +155,11 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     translated.claims = settled.claims;
     translated.addresses =
         addresses(state.index, state.objects, state.options.expose, &state.options.publish);
-    translated.due = [settled.due, state.secrets.due(state.now)].into_iter().flatten().min();
+    translated.due =
+        [settled.due, state.secrets.due(state.now), state.local.due()].into_iter().flatten().min();
+    let wants_local = state.objects.ingresses.values().any(|i| issuer::is_chosen(i, state.options));
+    translated.edge_ca = state.local.answer();
+    translated.edge_ca_fault = state.local.fault().filter(|_| wants_local);
     for told in told.values_mut() {
         told.findings.sort();
         told.findings.dedup();
@@ -171,6 +193,8 @@ fn listeners(options: &Options) -> Vec<Listener> {
 /// One host, and all who ask for it.
 struct Group<'a> {
     host: HostPattern,
+    /// Its second name.
+    alias: Option<HostPattern>,
     owner: &'a Owner,
     /// Of the owner, the oldest first.
     ingresses: Vec<&'a Ingress>,
@@ -191,8 +215,8 @@ fn is_below_anothers(
 }
 
 impl<'a> Group<'a> {
-    fn new(host: HostPattern, owner: &'a Owner) -> Self {
-        Self { host, owner, ingresses: Vec::new(), others: Vec::new() }
+    fn names(&self) -> impl Iterator<Item = &HostPattern> {
+        [Some(&self.host), self.alias.as_ref()].into_iter().flatten()
     }
 
     /// Its routes into `translated`, what is to be said into `told`, and its answer back.
@@ -207,6 +231,7 @@ impl<'a> Group<'a> {
     ) -> HostAnswer {
         let mut answer = HostAnswer {
             host: self.host.to_string(),
+            alias: self.alias.as_ref().map(ToString::to_string),
             owner: self.owner.namespace.clone(),
             by: words::by(&self.owner.by).into(),
             why: words::why_owner(self.owner),
@@ -227,10 +252,7 @@ impl<'a> Group<'a> {
                     name: format!("ingress/{name}/{}", self.host).into(),
                     created: ingress.created,
                     parents: vec![HTTP.into(), HTTPS.into()],
-                    hosts: Some(self.host.clone())
-                        .filter(|host| *host != HostPattern::Any)
-                        .into_iter()
-                        .collect(),
+                    hosts: self.names().filter(|host| **host != HostPattern::Any).cloned().collect(),
                     rules: part.rules,
                 });
             }
@@ -309,4 +331,4 @@ pub(crate) const HTTPS: &str = "ingress/https";
 
 #[cfg(test)]
 #[path = "translate/tests.rs"]
-mod tests;
+pub(crate) mod tests;

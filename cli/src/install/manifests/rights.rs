@@ -36,6 +36,8 @@ pub(crate) const RIGHTS: &[(&str, &str)] = &[
     ("Role/edge leases.coordination.k8s.io  create", "own namespace: create leases"),
     ("Role/edge-store configmaps signet-claims get,update", "get/update the one named signet-claims"),
     ("Role/edge-store configmaps  create", "in signet-edge: create configmaps"),
+    ("Role/edge-store secrets signet-edge-ca get", "get the one named signet-edge-ca"),
+    ("Role/edge-store secrets  create", "get/update the one named signet-claims, create secrets"),
     ("ClusterRole/signet-viewer pods  get,list", "viewer"),
     ("ClusterRole/signet-viewer namespaces  get,list", "viewer"),
     ("ClusterRole/signet-viewer nodes  get,list", "viewer"),

@@ -4,13 +4,14 @@
 use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use signet_core::tls;
+use signet_edge_ca::{EdgeCa, Suffix};
 use signet_http::model::{Action, HostPattern, Match, PathMatch, Rule, Target};
 use zeroize::Zeroizing;
 
 use super::*;
 use crate::{
     build::{Manifest, index_of, manifest, namespace, pod, service},
-    edge::known::Trouble,
+    edge::{issuer::Known, known::Trouble},
     source::{Object, tls_secret::TlsSecret},
 };
 
@@ -20,6 +21,8 @@ mod conformance;
 mod hosts;
 #[path = "https.rs"]
 mod https;
+#[path = "local.rs"]
+mod local;
 
 const NOW: i64 = 1_780_000_000;
 
@@ -31,15 +34,22 @@ struct World {
     claims: Option<Claims>,
     now: i64,
     default_certificate: Option<Name>,
+    issuer: EdgeIssuer,
+    alias: Option<Hostname>,
+    /// The edge CA's own.
+    suffixes: Vec<Suffix>,
+    ca: Option<Arc<EdgeCa>>,
 }
 
-fn options() -> Options {
+pub(crate) fn options() -> Options {
     Options {
         http: 8080,
         https: 8443,
         public_http: 80,
         public_https: 443,
         default_certificate: None,
+        issuer: EdgeIssuer::None,
+        alias: None,
         expose: Expose::Loadbalancer,
         publish: Vec::new(),
     }
@@ -92,12 +102,23 @@ impl World {
 
     fn serve(&self) -> Gateway {
         let (index, objects) = (index_of(&self.objects), Objects::build(&self.objects));
-        let options = Options { default_certificate: self.default_certificate.clone(), ..options() };
+        let options = Options {
+            default_certificate: self.default_certificate.clone(),
+            issuer: self.issuer,
+            alias: self.alias.clone(),
+            ..options()
+        };
+        let mut local = LocalIssuer::new(&self.suffixes, "Secret signet-edge/signet-edge-ca");
+        if let Some(ca) = &self.ca {
+            local.learn(Known::Here(Arc::clone(ca)));
+        }
+        local.prepare(&issuer::wanted(&objects, &options), self.now);
         Gateway(translate(&State {
             index: &index,
             objects: &objects,
             claims: self.claims.as_ref(),
             secrets: &self.secrets,
+            local: &local,
             options: &options,
             now: self.now,
         }))

@@ -74,9 +74,9 @@ impl World {
         Self { api, writer, memory: Memory::default(), snapshots }
     }
 
-    async fn turn(&mut self, ingress: Told) {
-        let snapshot = snapshot(None, Claims::new(), ingress);
-        self.writer.turn(&snapshot, &mut self.memory).await;
+    fn turn(&mut self, ingress: Told) -> impl Future<Output = ()> {
+        let snapshot = Box::new(snapshot(None, Claims::new(), ingress));
+        async move { self.writer.turn(&snapshot, &mut self.memory).await }
     }
 
     fn patches(&self) -> usize {

@@ -1,0 +1,107 @@
+//! The edge CA of directory mode: one file with root and key, readable by its owner only, and beside it the root alone, for whoever
+//! is to believe it (`signet trust install`).
+
+use std::{fs, io, path::Path, sync::Arc};
+
+use signet_core::files::{self, PRIVATE, PUBLIC};
+use signet_edge_ca::{EdgeCa, EdgeCaError, Suffix};
+use zeroize::Zeroizing;
+
+use super::issuer::Known;
+
+/// The CA in `directory`, made if there is none. One that is there and unusable is never written over. Blocking.
+pub(crate) fn open(directory: Option<&Path>, more: &[Suffix], now: i64) -> Known {
+    let Some(directory) = directory else {
+        return Known::Not("edge was started without --edge-ca-dir, where its key would lie".into());
+    };
+    match load_or_make(directory, more, now) {
+        Ok(ca) => Known::Here(Arc::new(ca)),
+        Err(why) => Known::Not(format!("{}: {why}", directory.join(WHOLE).display())),
+    }
+}
+
+fn load_or_make(directory: &Path, more: &[Suffix], now: i64) -> Result<EdgeCa, Unusable> {
+    files::create_private_dir(directory)?;
+    let whole = directory.join(WHOLE);
+    let ca = match fs::read(&whole) {
+        // Each reader takes the part that is its own.
+        Ok(bytes) => {
+            let bytes = Zeroizing::new(bytes);
+            let text = std::str::from_utf8(&bytes).map_err(|_| Unusable::NoText)?;
+            EdgeCa::load(text, text)?
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let (ca, key) = EdgeCa::generate(more, now)?;
+            let text = Zeroizing::new(format!("{}{}", *key, ca.pem()));
+            files::write_atomic(&whole, text.as_bytes(), PRIVATE)?;
+            ca
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let (root, pem) = (directory.join(ROOT), ca.pem());
+    if fs::read_to_string(&root).ok().as_deref() != Some(&pem) {
+        files::write_atomic(&root, pem.as_bytes(), PUBLIC)?;
+    }
+    Ok(ca)
+}
+
+#[derive(Debug, thiserror::Error)]
+enum Unusable {
+    #[error(transparent)]
+    File(#[from] io::Error),
+    #[error(transparent)]
+    Ca(#[from] EdgeCaError),
+    #[error("it is no text; remove it, and a new edge CA is made")]
+    NoText,
+}
+
+/// Key and root, PEM.
+const WHOLE: &str = "edge-ca.pem";
+/// `cli` knows it, too (`StateDir::edge_ca_root`).
+const ROOT: &str = "root.pem";
+/// For people.
+pub(crate) const PLACE: &str = "edge-ca.pem in the directory of --edge-ca-dir";
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn id(known: &Known) -> Result<String, String> {
+        match known {
+            Known::Here(ca) => Ok(ca.id()),
+            Known::Not(why) => Err(why.clone()),
+        }
+    }
+
+    #[test]
+    fn it_is_made_once_readable_by_its_owner_only_and_found_again() {
+        let directory = std::env::temp_dir().join(format!("signet-edge-ca-{}", std::process::id()));
+        let made = id(&open(Some(&directory), &[], NOW)).unwrap();
+        assert_eq!(id(&open(Some(&directory), &["home.example".parse().unwrap()], NOW)), Ok(made.clone()));
+        let mode = |file: &str| fs::metadata(directory.join(file)).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(WHOLE), mode(ROOT)), (0o600, 0o644));
+        let root = fs::read_to_string(directory.join(ROOT)).unwrap();
+        assert!(root.contains("BEGIN CERTIFICATE") && !root.contains("PRIVATE"), "{root}");
+        fs::write(directory.join(WHOLE), "half").unwrap();
+        let why = id(&open(Some(&directory), &[], NOW)).unwrap_err();
+        assert!(why.contains("remove it") && why.contains(WHOLE), "{why}");
+        assert_eq!(fs::read_to_string(directory.join(WHOLE)).unwrap(), "half", "it is never written over");
+        fs::remove_file(directory.join(WHOLE)).unwrap();
+        assert_ne!(id(&open(Some(&directory), &[], NOW)).unwrap(), made);
+        assert_ne!(
+            fs::read_to_string(directory.join(ROOT)).unwrap(),
+            root,
+            "the root beside it is the new one's"
+        );
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn without_a_directory_the_option_is_named() {
+        assert!(id(&open(None, &[], NOW)).unwrap_err().contains("--edge-ca-dir"));
+    }
+}

@@ -1,0 +1,65 @@
+//! A leaf's life, and the CA's.
+
+use super::*;
+
+const NOW: i64 = 1_800_000_000;
+const DAY: i64 = 86_400;
+
+fn ca() -> Known {
+    Known::Here(Arc::new(EdgeCa::generate(&[], NOW).unwrap().0))
+}
+
+fn hosts(all: &[&str]) -> BTreeSet<String> {
+    all.iter().map(|host| (*host).to_owned()).collect()
+}
+
+fn leaf(issuer: &LocalIssuer, host: &str, now: i64) -> Arc<Checked> {
+    issuer.pick(&HostPattern::ingress(Some(host)).unwrap(), now).unwrap()
+}
+
+#[test]
+fn a_leaf_stays_until_two_thirds_of_its_life_and_the_next_is_there_before_it_ends() {
+    let mut issuer = LocalIssuer::new(&[], "there");
+    issuer.learn(ca());
+    issuer.prepare(&hosts(&["a.test"]), NOW);
+    let first = leaf(&issuer, "a.test", NOW);
+    assert_eq!(issuer.due(), Some(NOW + 60 * DAY));
+    issuer.prepare(&hosts(&["a.test", "b.test"]), NOW + 60 * DAY - 1);
+    assert_eq!(leaf(&issuer, "a.test", NOW), first, "another host changes nothing");
+    issuer.prepare(&hosts(&["a.test"]), NOW + 60 * DAY);
+    let second = leaf(&issuer, "a.test", NOW + 60 * DAY);
+    assert!(second != first && second.not_after == NOW + 150 * DAY);
+    assert!(
+        issuer.pick(&HostPattern::ingress(Some("b.test")).unwrap(), NOW).is_err(),
+        "nobody wants it any more"
+    );
+}
+
+#[test]
+fn where_the_root_ends_the_last_leaf_stays_and_it_is_not_tried_without_pause() {
+    let mut issuer = LocalIssuer::new(&[], "there");
+    issuer.learn(ca());
+    let end = NOW + 3650 * DAY;
+    issuer.prepare(&hosts(&["a.test"]), end - 10);
+    let last = leaf(&issuer, "a.test", end - 10);
+    assert_eq!(issuer.due(), Some(end + 50));
+    issuer.prepare(&hosts(&["a.test"]), end + 50);
+    let why = issuer.pick(&HostPattern::ingress(Some("a.test")).unwrap(), end + 50).unwrap_err();
+    assert!(why.contains("expired") && why.contains("signet trust install"), "{why}");
+    assert_eq!(leaf(&issuer, "a.test", end), last);
+    assert_eq!(issuer.due(), Some(end + 110));
+}
+
+#[test]
+fn a_ca_that_can_no_longer_be_read_stays_and_another_one_certifies_all_anew() {
+    let mut issuer = LocalIssuer::new(&[], "there");
+    issuer.learn(ca());
+    issuer.prepare(&hosts(&["a.test"]), NOW);
+    let first = leaf(&issuer, "a.test", NOW);
+    issuer.learn(Known::Not("the API server is away".into()));
+    issuer.prepare(&hosts(&["a.test"]), NOW);
+    assert_eq!(leaf(&issuer, "a.test", NOW), first);
+    issuer.learn(ca());
+    issuer.prepare(&hosts(&["a.test"]), NOW);
+    assert_ne!(leaf(&issuer, "a.test", NOW), first);
+}

@@ -1,0 +1,165 @@
+//! A root, before anybody believes it: what it vouches for, read from the certificate itself.
+
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use sha2::{Digest as _, Sha256};
+use signet_core::bundle::{certificate_pem, root_id};
+use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
+
+use crate::suffix::{BadSuffix, Suffix};
+
+/// The certificate of an edge CA.
+///
+/// Shape: a CA for servers alone whose critical name constraints permit DNS names below suffixes that no stranger owns, and no IP
+/// address. Errors: [`NoRoot`], for everything else: people's browsers would believe it for more.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Root {
+    certificate: CertificateDer<'static>,
+    name: String,
+    suffixes: Vec<Suffix>,
+    /// Unix seconds.
+    not_after: i64,
+}
+
+impl Root {
+    /// The first certificate in `pem`.
+    pub fn from_pem(pem: &[u8]) -> Result<Self, NoRoot> {
+        Self::new(CertificateDer::from_pem_slice(pem).map_err(|_| NoRoot("there is no certificate in PEM"))?)
+    }
+
+    pub fn new(certificate: CertificateDer<'static>) -> Result<Self, NoRoot> {
+        let (_, parsed) =
+            X509Certificate::from_der(&certificate).map_err(|_| NoRoot("the certificate does not parse"))?;
+        if !parsed.is_ca() {
+            return Err(NoRoot("the certificate is no CA's"));
+        }
+        let usage = parsed.extended_key_usage().ok().flatten().map(|found| found.value);
+        if !usage.is_some_and(|usage| {
+            usage.server_auth && !usage.any && !usage.client_auth && !usage.email_protection
+        }) {
+            return Err(NoRoot("the root is not for servers alone"));
+        }
+        let constraints = parsed.name_constraints().ok().flatten().filter(|found| found.critical);
+        let Some(constraints) = constraints.map(|found| found.value) else {
+            return Err(NoRoot("the root is not bound to names"));
+        };
+        let suffix = |base: &GeneralName<'_>| match base {
+            GeneralName::DNSName(name) => name.parse().map_err(|_: BadSuffix| {
+                NoRoot("the root vouches for names that others may own on the Internet")
+            }),
+            _ => Err(NoRoot("the root permits names that are not DNS names")),
+        };
+        let permitted = constraints.permitted_subtrees.iter().flatten().map(|subtree| suffix(&subtree.base));
+        let suffixes: Vec<Suffix> = permitted.collect::<Result<_, _>>()?;
+        if suffixes.is_empty() {
+            return Err(NoRoot("the root is not bound to names"));
+        }
+        // A type of name that no subtree speaks of is free.
+        let excludes = |length: usize| {
+            let mut excluded = constraints.excluded_subtrees.iter().flatten();
+            excluded.any(|subtree| matches!(subtree.base, GeneralName::IPAddress(ip) if ip.len() == length && ip.iter().all(|b| *b == 0)))
+        };
+        if !excludes(IPV4) || !excludes(IPV6) {
+            return Err(NoRoot("the root vouches for IP addresses"));
+        }
+        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        let name = name.unwrap_or("Signet edge CA").to_owned();
+        let not_after = parsed.validity().not_after.timestamp();
+        Ok(Self { name, suffixes, not_after, certificate })
+    }
+
+    pub fn certificate(&self) -> &CertificateDer<'static> {
+        &self.certificate
+    }
+
+    /// Its subject, "Signet edge CA 0123abcd".
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    pub fn suffixes(&self) -> &[Suffix] {
+        &self.suffixes
+    }
+
+    /// Whether it vouches for `name`, perhaps with a `*.` in front.
+    pub fn covers(&self, name: &str) -> bool {
+        self.suffixes.iter().any(|suffix| suffix.covers(name))
+    }
+
+    pub fn pem(&self) -> String {
+        certificate_pem(&self.certificate)
+    }
+
+    /// Of the certificate: its fingerprint.
+    pub fn sha256(&self) -> [u8; 32] {
+        Sha256::digest(&self.certificate).into()
+    }
+
+    /// As `signet trust` and its messages name it.
+    pub fn id(&self) -> String {
+        root_id(&self.certificate)
+    }
+
+    /// Unix seconds.
+    pub fn not_after(&self) -> i64 {
+        self.not_after
+    }
+}
+
+/// Why a certificate is not an edge CA's root.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoRoot(&'static str);
+
+/// Bytes of an address and its mask, which are all zero: every address (RFC 5280 4.2.1.10).
+const IPV4: usize = 8;
+const IPV6: usize = 32;
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{
+        BasicConstraints, CertificateParams, CidrSubnet, ExtendedKeyUsagePurpose as Usage, GeneralSubtree,
+        IsCa, KeyPair, NameConstraints,
+    };
+
+    use super::*;
+
+    fn certificate(change: impl Fn(&mut CertificateParams)) -> CertificateDer<'static> {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.extended_key_usages = vec![Usage::ServerAuth];
+        params.name_constraints = Some(crate::constraints(&Suffix::always()));
+        change(&mut params);
+        params.self_signed(&KeyPair::generate().unwrap()).unwrap().der().clone()
+    }
+
+    #[test]
+    fn a_root_that_vouches_for_more_than_names_of_ours_is_refused_and_the_reason_said() {
+        let permit = |params: &mut CertificateParams, name: &str| {
+            let subtree = GeneralSubtree::DnsName(name.into());
+            params.name_constraints.as_mut().unwrap().permitted_subtrees.push(subtree);
+        };
+        let good = Root::new(certificate(|_| ())).unwrap();
+        assert_eq!(good.suffixes(), Suffix::always());
+        assert!(good.covers("blog.localhost") && !good.covers("example.com"));
+        for (said, bad) in [
+            ("no CA", certificate(|params| params.is_ca = IsCa::NoCa)),
+            ("not bound", certificate(|params| params.name_constraints = None)),
+            ("servers alone", certificate(|params| params.extended_key_usages.clear())),
+            ("servers alone", certificate(|params| params.extended_key_usages.push(Usage::ClientAuth))),
+            ("others may own", certificate(|params| permit(params, "com"))),
+            (
+                "IP addresses",
+                certificate(|params| {
+                    let all = CidrSubnet::V4([0; 4], [0; 4]);
+                    let excluded_subtrees = vec![GeneralSubtree::IpAddress(all)];
+                    let permitted_subtrees = vec![GeneralSubtree::DnsName("test".into())];
+                    params.name_constraints = Some(NameConstraints { permitted_subtrees, excluded_subtrees });
+                }),
+            ),
+        ] {
+            let why = Root::new(bad).unwrap_err().to_string();
+            assert!(why.contains(said), "{why}");
+        }
+        assert!(Root::from_pem(b"nothing").is_err());
+    }
+}
