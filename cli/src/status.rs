@@ -97,7 +97,7 @@ async fn local(state: &StateDir) -> Result<Status> {
         // What does not parse for both is told once.
         let known = controller.iter().flat_map(|controller| &controller.manifests.errors).collect::<Vec<_>>();
         problems.extend(edge.errors.iter().filter(|error| !known.contains(error)).map(ToString::to_string));
-        problems.extend(edge.faults.iter().map(|(what, fault)| format!("edge, {what}: {fault}")));
+        problems.extend(edge_problems(edge));
     }
     Ok(Status { running: Some(running), cluster: None, ca, controller, edge, problems })
 }
@@ -107,7 +107,14 @@ async fn in_cluster(cluster: &Cluster) -> Result<Status> {
         let answers = cluster.ask_all::<ControllerStatus>(Part::Controller, "/v1/status").await?;
         cluster.some(Part::Controller, answers)
     };
-    let (ca, controller) = tokio::join!(Box::pin(ca::ask_cluster(cluster)), Box::pin(controller));
+    let edge = async {
+        match cluster.pods_of(Part::Edge).await {
+            Ok(pods) if pods.is_empty() => None, // a mesh alone
+            _ => Some(cluster.ask_all::<EdgeStatus>(Part::Edge, "/v1/status").await),
+        }
+    };
+    let (ca, controller, edge) =
+        tokio::join!(Box::pin(ca::ask_cluster(cluster)), Box::pin(controller), Box::pin(edge));
     let (ca, controller) = match (ca, controller) {
         (Err(_), Err(e)) => return Err(e),
         answers => answers,
@@ -124,7 +131,17 @@ async fn in_cluster(cluster: &Cluster) -> Result<Status> {
         problems.extend(answers.missing);
         replicas::status(answers.given.into_iter().map(|(_, status)| status))
     });
-    Ok(Status { running: None, cluster: Some(cluster.name.clone()), ca, controller, edge: None, problems })
+    let edge = edge.and_then(|answers| {
+        let edge = answers.and_then(|answers| cluster.first(Part::Edge, answers)); // replicas know the same
+        edge.map_err(|e| problems.push(format!("{e:#}"))).ok()
+    });
+    problems.extend(edge.iter().flat_map(edge_problems));
+    Ok(Status { running: None, cluster: Some(cluster.name.clone()), ca, controller, edge, problems })
+}
+
+/// What edge hears nothing new of.
+fn edge_problems(edge: &EdgeStatus) -> Vec<String> {
+    edge.faults.iter().map(|(what, fault)| format!("edge, {what}: {fault}")).collect()
 }
 
 /// Manifests that do not parse, and meshed pods whose proxy is missing or not ready.

@@ -14,7 +14,7 @@ use std::{
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
 use signet_core::{
-    identity::{self, SpiffeId, TrustDomain},
+    identity::{self, GATEWAY_NAMESPACE, SpiffeId, TrustDomain},
     pod::{GATEWAY, Gateway, POD_NAME, Serving, TOKEN_FILE, TRUST_BUNDLE_FILE, WrongServing},
 };
 use signet_link::{Target, place::Place, svid::Token};
@@ -52,7 +52,7 @@ pub struct Bootstrap {
 pub struct Config {
     #[serde(serialize_with = "display")]
     pub trust_domain: TrustDomain,
-    /// Our node on the stream.
+    /// Our node on the stream, and who we are in the logs of those that we dial: "<namespace>/<pod>".
     pub name: Arc<str>,
     #[serde(serialize_with = "display")]
     pub id: SpiffeId,
@@ -116,7 +116,8 @@ impl Config {
             variable(name).filter(|text| !text.is_empty()).ok_or(BadConfig::Missing { name })
         };
         let told: Gateway = json(GATEWAY, &needed(GATEWAY)?)?;
-        Self::new(told, &needed(POD_NAME)?, Token::Projected(TOKEN_FILE.into()), TRUST_BUNDLE_FILE.into())
+        let name = format!("{GATEWAY_NAMESPACE}/{}", needed(POD_NAME)?); // as sidecars say who they are
+        Self::new(told, &name, Token::Projected(TOKEN_FILE.into()), TRUST_BUNDLE_FILE.into())
             .map_err(|wrong| BadConfig::Field { origin: GATEWAY.into(), wrong })
     }
 
@@ -256,6 +257,7 @@ mod tests {
         let config = of_pod(&told()).unwrap();
         assert_eq!(config.id.to_string(), "spiffe://cluster.local/ns/signet-gateway/sa/gateway");
         assert_eq!(config.edge.id.to_string(), "spiffe://cluster.local/ns/signet-system/sa/edge");
+        assert_eq!(&*config.name, "signet-gateway/gateway-0");
         assert_eq!(config.edge.address.to_string(), "edge.signet-system.svc:15014");
         assert_eq!(
             (config.limits.drain, config.limits.finish),
