@@ -13,6 +13,10 @@ declare -A package_of=(
   [psql]=postgresql-client
   [iperf3]=iperf3
   [setpriv]=util-linux
+  # origins behind the edge; Python's is what scripts/origins.sh installs
+  [node]=nodejs
+  [/usr/bin/python3]=python3
+  [/usr/lib/python3/dist-packages/pip]=python3-pip
   # the cluster's nodes and what builds them
   [ip]=iproute2
   [nft]=nftables
