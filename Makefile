@@ -24,6 +24,7 @@ demo: ## A mesh on this machine: services in and outside it, and the proof (KEEP
 test: ## Every test, with real programs and a real Kubernetes, then docs/acceptance.md against what ran
 	scripts/stage.sh apt scripts/apt.sh
 	scripts/stage.sh local-apps scripts/local-apps.sh
+	scripts/stage.sh origins scripts/origins.sh
 	scripts/stage.sh build scripts/build-tests.sh
 	scripts/stage.sh programs "$(BIN)/signet-cluster" build
 	scripts/stage.sh images "$(BIN)/signet-cluster" image-dev "$(BIN)"

@@ -16,6 +16,10 @@ declare -A package_of=(
   [certutil]=libnss3-tools
   [/usr/lib/python3.11/ensurepip/__init__.py]=python3-venv # of scripts/local-apps.sh
   [setpriv]=util-linux
+  # origins behind the edge; Python's is what scripts/origins.sh installs
+  [node]=nodejs
+  [/usr/bin/python3]=python3
+  [/usr/lib/python3/dist-packages/pip]=python3-pip
   # the cluster's nodes and what builds them
   [ip]=iproute2
   [nft]=nftables

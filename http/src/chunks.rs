@@ -11,8 +11,9 @@ pub struct Chunks {
     line: usize,
     size: u64,
     digits: usize,
-    /// The trailer line that is being read.
+    /// The trailer line that is being read, and how many there were.
     trailer: Vec<u8>,
+    trailers: usize,
 }
 
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
@@ -98,6 +99,10 @@ impl Chunks {
             self.at = At::Done;
             return Ok(());
         }
+        self.trailers += 1;
+        if self.trailers > MAX_TRAILERS {
+            return Err("there are too many trailers");
+        }
         let (name, _) = head::field(line).map_err(|_| "a trailer is malformed")?;
         let forbidden =
             ["content-length", "transfer-encoding", "host", "connection", "trailer", "te", "upgrade"];
@@ -112,6 +117,8 @@ impl Chunks {
 const MAX_SIZE_DIGITS: usize = 15;
 /// Bytes: of a size line with its extension, which nobody uses; of all trailers.
 const MAX_LINE: usize = 4096;
+/// As many as hyper takes: what it refuses by itself would be the client's going away.
+const MAX_TRAILERS: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -168,6 +175,8 @@ mod tests {
             "0\r\nX\r\n\r\n",
             "0\r\n X: y\r\n\r\n",
             "0\r\nX: y\n\r\n",
+            "0\r\nX: y\r\r\n\r\n",
+            "0\r\nX: \x0c\r\n\r\n",
             "0\r\nContent-Length: 4\r\n\r\n",
             "0\r\nTransfer-Encoding: x\r\n\r\n",
             "fffffffffffffffff\r\n",
@@ -178,5 +187,7 @@ mod tests {
         }
         assert!(whole(format!("1;{}\r\n", "x".repeat(MAX_LINE)).as_bytes(), 64).is_err());
         assert!(whole(format!("0\r\nX: {}\r\n", "x".repeat(MAX_LINE)).as_bytes(), 64).is_err());
+        let trailers = |n| whole(format!("0\r\n{}\r\n", "X:\r\n".repeat(n)).as_bytes(), 64);
+        assert!(trailers(MAX_TRAILERS).is_ok() && trailers(MAX_TRAILERS + 1).is_err());
     }
 }

@@ -72,7 +72,7 @@ pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
         return Err(Refusal::BadHead("a field is folded over two lines"));
     }
     let colon = line.iter().position(|byte| *byte == b':').ok_or(Refusal::BadHead("a line has no colon"))?;
-    let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+    let (name, value) = (&line[..colon], trimmed(&line[colon + 1..]));
     if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
         return Err(Refusal::BadHead(
             "a field's name has a character that it may not have, or a space before its colon",
@@ -82,6 +82,16 @@ pub(crate) fn field(line: &[u8]) -> Result<(&[u8], &[u8]), Refusal> {
         return Err(Refusal::BadHead("a field's value has a control character"));
     }
     Ok((name, value))
+}
+
+/// Without the spaces and tabs around it (RFC 9110 5.6.3), and nothing else: a form feed or a carriage return at either end is as
+/// wrong as in the middle.
+fn trimmed(value: &[u8]) -> &[u8] {
+    let is_text = |byte: &u8| !matches!(byte, b' ' | b'\t');
+    match (value.iter().position(is_text), value.iter().rposition(is_text)) {
+        (Some(first), Some(last)) => &value[first..=last],
+        _ => &[],
+    }
 }
 
 struct Lines<'a>(&'a [u8]);
@@ -244,6 +254,7 @@ mod tests {
             ("GET http://a/x HTTP/1.1\r\nhost: A\r\n\r\n", plain),
             ("GET / HTTP/1.0\r\nHost: a\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n", plain),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n", plain),
+            ("GET / HTTP/1.1\r\nHost:\ta \t\r\nX: \t \r\n\r\n", plain),
             (
                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 12\r\n\r\n",
                 Judged { framing: Framing::Length(12), ..plain },
@@ -296,6 +307,11 @@ mod tests {
             ("GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", "bad_head"),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", "bad_head"),
             ("GET / HTTP/1.1\r\nHost: a\r\nX: a\u{7f}b\r\n\r\n", "bad_head"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: a\r\r\n\r\n", "bad_head"),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: \u{c}\r\n\r\n", "bad_head"),
+            ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\u{c}\r\n\r\n", "bad_head"),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: \u{c}chunked\r\n\r\n", "bad_head"),
+            ("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\r\n\r\n", "bad_head"),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\nContent-Length: 1\r\n\r\n", "bad_framing"),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 1, 1\r\n\r\n", "bad_framing"),
             ("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +1\r\n\r\n", "bad_framing"),

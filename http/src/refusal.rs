@@ -123,12 +123,17 @@ impl Refusal {
         }
     }
 
-    /// Whether nothing that follows on this connection can be believed to be a request.
+    /// Whether nothing that follows on this connection can be believed to be a request: the client is mistaken, or hopes that somebody
+    /// else is. What follows a CONNECT was meant for the tunnel.
     pub(crate) fn ends_connection(self) -> bool {
         matches!(
             self,
             Self::BadHead(_)
                 | Self::BadFraming(_)
+                | Self::BadHost(_)
+                | Self::BadPath(_)
+                | Self::Method
+                | Self::Expectation
                 | Self::LineTooLong
                 | Self::HeadTooLarge
                 | Self::HeadTimeout

@@ -12,6 +12,7 @@ use std::{
 use rcgen::SanType;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
 use rustls_pki_types::PrivateKeyDer;
+use serde::Deserialize;
 use serde_json::{Value, json};
 use signet_core::{
     identity::{self, TrustDomain},
@@ -49,7 +50,14 @@ pub struct Edge {
     pub authority: Arc<Authority>,
     /// Of certificates for hosts, as clients of the web know it.
     pub web: Authority,
+    pub gateway: Gateway,
     _ca: FakeCa,
+    serving: Value,
+}
+
+/// One process.
+pub struct Gateway {
+    address: IpAddr,
     child: Child,
     home: PathBuf,
 }
@@ -78,46 +86,26 @@ impl Edge {
         let control = network.control();
         let ca = FakeCa::start(SocketAddr::new(control, 15012), Arc::clone(&authority)).await.expect("a CA");
         let edge = FakeEdge::start(SocketAddr::new(control, 15014), &authority, said).await.expect("an edge");
-        let home = std::env::temp_dir().join(format!(
-            "signet-gateway-{}-{}",
-            std::process::id(),
-            network.range().replace('/', "-")
-        ));
-        let bootstrap = write_home(&home, &network, &authority, &serving).expect("a directory");
-        let log = fs::File::create(home.join("log")).expect("a log");
-        let child = Command::new(binary("signet-gateway"))
-            .arg("--bootstrap")
-            .arg(bootstrap)
-            .args(["--log", "info,signet_gateway=debug,signet_http=debug"])
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .kill_on_drop(true)
-            .spawn()
-            .expect("signet-gateway starts");
-        let this = Self { network, edge, authority, web, _ca: ca, child, home };
-        this.becomes_ready().await;
-        this
+        let gateway = Gateway::start(1, &network, &authority, &serving).await;
+        Self { network, edge, authority, web, gateway, _ca: ca, serving }
     }
 
-    pub async fn becomes_ready(&self) {
-        eventually("the gateway to be ready", SOON, async || {
-            matches!(client::get(self.at(15021), "/ready").await, Ok((200, _))).then_some(())
-        })
-        .await;
+    /// One more gateway beside the first, told the same; `number` is not 1.
+    pub async fn another(&self, number: u8) -> Gateway {
+        Gateway::start(number, &self.network, &self.authority, &self.serving).await
     }
 
     /// A port of the gateway.
     pub fn at(&self, port: u16) -> SocketAddr {
-        SocketAddr::new(gateway(&self.network), port)
+        self.gateway.at(port)
     }
 
     pub async fn page(&self, path: &str) -> String {
-        client::get(self.at(15021), path).await.expect("a page").1
+        self.gateway.page(path).await
     }
 
     pub async fn json(&self, path: &str) -> Value {
-        serde_json::from_str(&self.page(path).await).expect("JSON")
+        self.gateway.json(path).await
     }
 
     /// The generation that is served after `change`.
@@ -131,19 +119,16 @@ impl Edge {
     }
 
     pub fn log(&self) -> String {
-        fs::read_to_string(self.home.join("log")).unwrap_or_default()
+        self.gateway.log()
     }
 
     pub fn terminate(&self) {
-        let pid = self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs");
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGTERM)
-            .expect("it is ours");
+        self.gateway.terminate();
     }
 
     /// Waits for its end. True: exit status 0.
     pub async fn ends(&mut self) -> bool {
-        let ended = tokio::time::timeout(SOON, self.child.wait()).await;
-        ended.expect("it ends").expect("it is ours").success()
+        self.gateway.ends().await
     }
 
     /// A client's TLS, which believes in the web's CA; ALPN as given. Sessions are kept in the config.
@@ -170,11 +155,7 @@ impl Edge {
         config: &Arc<ClientConfig>,
         sni: &str,
     ) -> io::Result<TlsStream<TcpStream>> {
-        let tcp = client::dial(from, self.at(8443)).await?;
-        let name = ServerName::try_from(sni.to_owned()).map_err(io::Error::other)?;
-        tokio::time::timeout(SOON, TlsConnector::from(Arc::clone(config)).connect(name, tcp))
-            .await
-            .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+        shake(from, self.at(8443), config, sni).await
     }
 
     /// One HTTP/1.1 request on a new connection: status and everything that came.
@@ -184,24 +165,114 @@ impl Edge {
     }
 }
 
-impl Drop for Edge {
+impl Gateway {
+    /// Waits until it is ready.
+    async fn start(number: u8, network: &Network, authority: &Authority, serving: &Value) -> Self {
+        let address = network.address(1, number);
+        let name = format!("signet-gateway-{}-{address}", std::process::id());
+        let home = std::env::temp_dir().join(name);
+        let bootstrap = write_home(&home, address, network, authority, serving).expect("a directory");
+        let log = fs::File::create(home.join("log")).expect("a log");
+        let child = Command::new(binary("signet-gateway"))
+            .arg("--bootstrap")
+            .arg(bootstrap)
+            .args(["--log", "info,signet_gateway=debug,signet_http=debug", "--log-format", "json"])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .expect("signet-gateway starts");
+        let this = Self { address, child, home };
+        eventually("the gateway to be ready", SOON, async || this.is_ready().await.then_some(())).await;
+        this
+    }
+
+    /// What a load balancer asks.
+    pub async fn is_ready(&self) -> bool {
+        matches!(client::get(self.at(15021), "/ready").await, Ok((200, _)))
+    }
+
+    pub fn at(&self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.address, port)
+    }
+
+    pub async fn page(&self, path: &str) -> String {
+        client::get(self.at(15021), path).await.expect("a page").1
+    }
+
+    pub async fn json(&self, path: &str) -> Value {
+        serde_json::from_str(&self.page(path).await).expect("JSON")
+    }
+
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.home.join("log")).unwrap_or_default()
+    }
+
+    /// What it wrote into its access log.
+    pub fn accesses(&self) -> Vec<Access> {
+        let log = self.log();
+        let lines = log.lines().filter(|line| line.contains(r#""target":"access""#));
+        lines.map(|line| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"))).collect()
+    }
+
+    /// The most memory that it ever had, in bytes.
+    pub fn peak(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).expect("Linux says it");
+        peak.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+
+    pub fn terminate(&self) {
+        nix::sys::signal::kill(nix::unistd::Pid::from_raw(self.pid()), nix::sys::signal::Signal::SIGTERM)
+            .expect("it is ours");
+    }
+
+    fn pid(&self) -> i32 {
+        self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs")
+    }
+
+    /// Waits for its end. True: exit status 0.
+    pub async fn ends(&mut self) -> bool {
+        let ended = tokio::time::timeout(SOON, self.child.wait()).await;
+        ended.expect("it ends").expect("it is ours").success()
+    }
+}
+
+impl Drop for Gateway {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log();
             let from = log.len().saturating_sub(4000);
-            eprintln!("the gateway said: {}", log.get(from..).unwrap_or(&log));
+            eprintln!("the gateway at {} said: {}", self.address, log.get(from..).unwrap_or(&log));
         } else {
             let _ = fs::remove_dir_all(&self.home);
         }
     }
 }
 
-fn gateway(network: &Network) -> IpAddr {
-    network.address(1, 1)
+/// A line of the access log.
+#[derive(Clone, Debug, Deserialize)]
+pub struct Access {
+    pub version: String,
+    #[serde(default)]
+    pub method: String,
+    #[serde(default)]
+    pub path: String,
+    /// Where it was sent to, if it was.
+    pub endpoint: Option<String>,
+    pub tries: u32,
+    pub status: u16,
+    /// Bytes of the request's body.
+    pub received: u64,
+    #[serde(default)]
+    pub request_id: String,
+    pub reason: String,
 }
 
 fn write_home(
     home: &PathBuf,
+    address: IpAddr,
     network: &Network,
     authority: &Authority,
     serving: &Value,
@@ -212,19 +283,33 @@ fn write_home(
     fs::write(home.join("bundle.pem"), authority.bundle(1).to_pem())?;
     let bootstrap = json!({
         "trustDomain": "cluster.local",
-        "name": "gateway-0",
+        "name": format!("gateway-{address}"),
         "ca": SocketAddr::new(network.control(), 15012),
         "edge": SocketAddr::new(network.control(), 15014),
         "tokenFile": home.join("token"),
         "trustBundleFile": home.join("bundle.pem"),
-        "bind": gateway(network),
-        "source": gateway(network),
-        "admin": SocketAddr::new(gateway(network), 15021),
+        "bind": address,
+        "source": address,
+        "admin": SocketAddr::new(address, 15021),
         "serving": serving,
     });
     let file = home.join("bootstrap.json");
     fs::write(&file, bootstrap.to_string())?;
     Ok(file)
+}
+
+/// A connection from `from` to `to` with its handshake done.
+pub async fn shake(
+    from: IpAddr,
+    to: SocketAddr,
+    config: &Arc<ClientConfig>,
+    sni: &str,
+) -> io::Result<TlsStream<TcpStream>> {
+    let tcp = client::dial(from, to).await?;
+    let name = ServerName::try_from(sni.to_owned()).map_err(io::Error::other)?;
+    tokio::time::timeout(SOON, TlsConnector::from(Arc::clone(config)).connect(name, tcp))
+        .await
+        .unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
 }
 
 /// Writes a request and reads its response, whose length is given.

@@ -9,6 +9,7 @@
     reason = "the bound is for connections of the product; a test waits with one future"
 )]
 
+pub mod answers;
 pub mod apps;
 pub mod binaries;
 pub mod captured;
@@ -17,6 +18,7 @@ pub mod dns;
 pub mod eventually;
 pub mod fake_ca;
 pub mod fake_edge;
+pub mod frames;
 pub mod gate;
 pub mod gateway;
 pub mod hostile;
@@ -26,10 +28,13 @@ pub mod mesh;
 pub mod mirror;
 pub mod netns;
 pub mod network;
+pub mod origins;
 pub mod pki;
 pub mod programs;
 pub mod record;
 pub mod tap;
+pub mod teller;
 pub mod unprivileged;
+pub mod web;
 pub mod wire;
 pub mod workload;

@@ -46,6 +46,11 @@ impl Unprivileged {
         Ok(user)
     }
 
+    /// Who runs programs of others only.
+    pub fn of_others() -> io::Result<Self> {
+        Self::at_home(Vec::new())
+    }
+
     /// Whose programs run in a network namespace; they are programs of others, which know nothing of us.
     pub fn inside(netns: &Netns) -> io::Result<Self> {
         Self::at_home(["nsenter".into(), format!("--net={}", netns.path().display()), "--".into()].into())

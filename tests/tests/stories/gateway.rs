@@ -1,8 +1,13 @@
 //! The edge: what clients of the web meet, whatever edge says meanwhile.
 
 mod certificates;
+mod changes;
 mod drain;
 mod front;
+mod heads;
+mod slow;
+mod smuggling;
+mod streams;
 
 use std::net::SocketAddr;
 

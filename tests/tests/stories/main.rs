@@ -1,5 +1,5 @@
 //! The system as its users meet it: real processes, real sockets. One story per promise; docs/acceptance.md says which.
-#![expect(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail their test")]
 #![expect(
     clippy::large_futures,
     reason = "the bound is for connections of the product; a test waits with one future"

@@ -56,7 +56,7 @@ async fn sigterm_makes_it_unready_goes_on_accepting_and_finishes_what_was_begun(
     let mut rest = Vec::new();
     let _ = timeout(SOON, slow.read_to_end(&mut rest)).await.expect("closed behind the answer");
     assert!(edge.ends().await, "{}", edge.log());
-    assert!(edge.log().contains("cut=0"), "{}", edge.log());
+    assert!(edge.log().contains("\"cut\":0"), "{}", edge.log());
 }
 
 #[tokio::test]
