@@ -21,14 +21,14 @@ async fn allow(mesh: &Mesh) -> Result<()> {
     mesh.kubectl(&["apply", "-f", "-"], &right).await.map(drop)
 }
 
-/// The first address in an Ingress's status, once it has one.
-async fn address(namespace: &Namespace, ingress: &str) -> Result<IpAddr> {
+/// The addresses in an Ingress's status, once it has some: one of each family.
+async fn published(namespace: &Namespace, ingress: &str) -> Result<Vec<IpAddr>> {
     let ingress = namespace
         .within(STARTS)
-        .wait_for(ingress, "to have an address", |ingress: &Ingress| !addresses(ingress).is_empty())
+        .wait_for(ingress, "to have addresses", |ingress: &Ingress| !addresses(ingress).is_empty())
         .await?;
-    let addresses = addresses(&ingress);
-    addresses.first().context("it has one")?.parse().context("an address of our own cloud is no name")
+    let parsed = addresses(&ingress).into_iter().map(str::parse).collect::<Result<_, _>>();
+    parsed.context("an address of our own cloud is no name")
 }
 
 fn addresses(ingress: &Ingress) -> Vec<&str> {

@@ -8,18 +8,20 @@ use serde_json::{Value, json};
 use signet_cluster::Namespace;
 
 use super::{
-    address, addresses, allow,
+    addresses, allow,
     certificates::Authority,
+    published,
     scenarios::{Asks, SCENARIOS, Scenario, Want},
     web::{Answer, Web},
 };
-use crate::installed::{Mesh, mesh};
+use crate::installed::{Mesh, mesh_with};
 
 #[tokio::test]
 async fn the_25_scenarios_of_the_ingress_conformance_suite_hold_at_the_address_in_ingress_status()
 -> Result<()> {
-    mesh(async |mesh| {
+    mesh_with(&["--dev"], async |mesh| {
         let authority = Authority::create()?;
+        mesh.edge_available().await?;
         Box::pin(deploy(mesh, &authority)).await?;
         let mut failed = Vec::new();
         // The one without rules takes every host that nobody names: it comes when the others are through with those.
@@ -154,11 +156,12 @@ async fn holds(mesh: &Mesh, authority: &Authority, number: usize, scenario: &Sce
     let at = if matches!(scenario.asks, Asks::OtherClass(_)) {
         let object = team.api::<Ingress>().get(&name).await?;
         ensure!(addresses(&object).is_empty(), "it has the address {:?}", addresses(&object));
-        address(team, "scenario-2").await? // where it would be served
+        published(team, "scenario-2").await? // where it would be served
     } else {
-        address(team, &name).await?
+        published(team, &name).await?
     };
-    let web = Web::at(&team.cluster, at, &authority.root)?;
+    let at = at.first().context("it has one")?;
+    let web = Web::at(&team.cluster, *at, &authority.root)?;
     let url = |short: &str| -> Result<String> {
         let (scheme, rest) = short.split_once("://").context("a URL")?;
         let (name, path) = rest.split_once('/').context("a path")?;

@@ -32,7 +32,7 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 
 pub(super) struct Web {
     cluster: Cluster,
-    address: IpAddr,
+    pub(super) address: IpAddr,
     roots: Arc<RootCertStore>,
 }
 
