@@ -25,6 +25,7 @@ declare -A package_of=(
   [nft]=nftables
   [tcpdump]=tcpdump
   [dpkg-deb]=dpkg
+  [pip3]=python3-pip # wheels, for its images
   [pkg-config]=pkg-config
   [sysctl]=procps
   [/usr/include/seccomp.h]=libseccomp-dev # of runc

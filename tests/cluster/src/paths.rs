@@ -28,6 +28,11 @@ pub fn images() -> Result<PathBuf> {
     Ok(cache()?.join("images"))
 }
 
+/// Python's wheels, as downloaded.
+pub(crate) fn wheels() -> Result<PathBuf> {
+    Ok(cache()?.join("wheels"))
+}
+
 /// Debian's archives, as downloaded.
 pub(crate) fn debs() -> Result<PathBuf> {
     Ok(cache()?.join("debs"))

@@ -3,17 +3,20 @@
 use std::{
     fs::File,
     io::{Read as _, Seek as _, Write as _},
-    net::IpAddr,
-    path::Path,
+    net::{self, IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use ipnet::IpNet;
 use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
+use nix::sched::{CloneFlags, setns};
 use serde_json::json;
+use tokio::{net::TcpStream, sync::oneshot};
 
-use super::{Cluster, Namespace, kube_proxy, output};
+use super::{Cluster, Namespace, kube_proxy, output, output::PATIENCE};
 use crate::network;
 
 impl Namespace {
@@ -51,6 +54,17 @@ impl Namespace {
 }
 
 impl Cluster {
+    /// A TCP connection from the network outside of the cluster.
+    pub async fn dial_from_outside(&self, to: SocketAddr) -> Result<TcpStream> {
+        let (told, dialled) = oneshot::channel();
+        let outside = self.state.fabric.clone();
+        // On a thread of its own, which never leaves the network that it enters. The socket stays there whoever uses it.
+        thread::Builder::new().spawn(move || told.send(dial(&outside, to)))?;
+        let stream = dialled.await.context("the thread is gone")??;
+        stream.set_nonblocking(true)?;
+        Ok(TcpStream::from_std(stream)?)
+    }
+
     async fn route(&self, address: IpAddr, via: IpAddr) -> Result<()> {
         let network = format!("--net={}", self.state.fabric.display());
         let (address, via) = (address.to_string(), via.to_string());
@@ -64,6 +78,12 @@ impl Cluster {
         let [v4, v6] = network::LOAD_BALANCERS;
         Ok([nth(v4, number)?, nth(v6, number)?])
     }
+}
+
+fn dial(network: &PathBuf, to: SocketAddr) -> Result<net::TcpStream> {
+    setns(File::open(network)?, CloneFlags::CLONE_NEWNET)
+        .with_context(|| format!("enter {}", network.display()))?;
+    net::TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("dial {to} from outside"))
 }
 
 /// Counts up in a file, from 1, never the same twice whichever process asks.

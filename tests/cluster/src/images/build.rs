@@ -10,6 +10,7 @@ use super::{
     layer::Layer,
     layout::Layout,
     oci::{Descriptor, Platform},
+    python,
 };
 use crate::{paths, programs::Programs, run::output, sha256::Sha256};
 
@@ -80,7 +81,8 @@ pub(super) fn build(
         None => {
             let mut images = Vec::new();
             for ((platform, recipe), packages) in recipes.iter().zip(&packages) {
-                let layer = layer(recipe, packages).with_context(|| format!("build image {name}"))?;
+                let layer =
+                    layer(recipe, packages, platform).with_context(|| format!("build image {name}"))?;
                 images.push(layout.write_image(platform, &recipe.config, &layer)?);
             }
             let one = (images.len() == 1).then(|| images.remove(0));
@@ -95,9 +97,12 @@ pub(super) fn build(
     Ok(Built { image: Image { name: name.clone(), digest: descriptor.digest.clone(), size }, descriptor })
 }
 
-fn layer(recipe: &Recipe, packages: &[Package]) -> Result<Layer> {
+fn layer(recipe: &Recipe, packages: &[Package], platform: &Platform) -> Result<Layer> {
     let mut layer = Layer::base(&recipe.users);
     debian::unpack(packages, &mut layer)?;
+    if let Some(requirements) = recipe.python {
+        python::unpack(requirements, &platform.architecture, &mut layer)?;
+    }
     if recipe.links {
         link_busybox(&mut layer)?;
         link_postgresql(&mut layer);
@@ -154,10 +159,11 @@ pub(super) fn host_architecture() -> &'static str {
 }
 
 /// What turns a recipe into an image: part of the key, because a change there may change every image.
-const SOURCES: [&str; 5] = [
+const SOURCES: [&str; 6] = [
     include_str!("build.rs"),
     include_str!("debian.rs"),
     include_str!("layer.rs"),
     include_str!("layout.rs"),
     include_str!("oci.rs"),
+    include_str!("python.rs"),
 ];

@@ -22,6 +22,11 @@ pub const REDIS: &str = "signet.test/redis:1";
 /// Port 5432, user `postgres` without a password, in `$PGDATA` below `/var/lib/postgresql`.
 pub const POSTGRES: &str = "signet.test/postgres:1";
 
+/// Port 8888, token `$JUPYTER_TOKEN`; writes below `/tmp` only, its notebooks too.
+pub const JUPYTERLAB: &str = "signet.test/jupyterlab:1";
+/// Port 8080, anybody may read and write `/data`.
+pub const WSGIDAV: &str = "signet.test/wsgidav:1";
+
 /// Distroless calls it nonroot. Everything runs as it unless it says why not.
 pub(super) const NONROOT: &str = "65532:65532";
 
@@ -35,6 +40,8 @@ pub(super) struct Recipe {
     pub(super) packages: &'static [&'static str],
     /// ... except these, by the beginning of the name.
     pub(super) without: &'static [&'static str],
+    /// Python's packages: a requirements file with versions and hashes.
+    pub(super) python: Option<&'static str>,
     /// Files of this machine: where from, where to. All are executable.
     pub(super) programs: Vec<(PathBuf, String)>,
     /// Path, mode, content.
@@ -64,6 +71,8 @@ pub(super) fn recipes(programs: &Programs) -> Result<Vec<Recipe>> {
         nginx(),
         redis(),
         postgres(),
+        jupyterlab(),
+        wsgidav(),
     ])
 }
 
@@ -145,6 +154,38 @@ fn postgres() -> Recipe {
     }
 }
 
+fn jupyterlab() -> Recipe {
+    // Whoever is in front of it may give it any Host; root_dir, because a pod's working directory is `/`.
+    let settings = ["--no-browser", "--ip=*", "--port=8888", "--ServerApp.allow_remote_access=True"];
+    Recipe {
+        names: words(&[JUPYTERLAB]),
+        config: python(&[&["jupyterlab"], &settings[..], &["--ServerApp.root_dir=/tmp"]].concat()),
+        packages: &["libstdc++6", "python3"], // of pyzmq: wheels bring all that a manylinux system may lack, and this it has
+        python: Some(JUPYTERLAB_PINS),
+        ..Recipe::default()
+    }
+}
+
+fn wsgidav() -> Recipe {
+    let settings = ["--no-config", "--server=cheroot", "--host=::", "--port=8080"]; // :: is both families
+    let share = ["--root=/data", "--auth=anonymous"];
+    Recipe {
+        names: words(&[WSGIDAV]),
+        config: python(&[&["wsgidav.server.server_cli"], &settings[..], &share].concat()),
+        packages: &["python3"],
+        python: Some(WSGIDAV_PINS),
+        directories: vec![("data", 0o1777)],
+        ..Recipe::default()
+    }
+}
+
+/// A module as the program. Its home is `/tmp`, and it leaves nothing beside its modules, which may be read-only.
+fn python(module: &[&str]) -> Config {
+    let config = runs_as(NONROOT, &[&["/usr/bin/python3", "-m"], module].concat());
+    let python = words(&["HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", "PYTHONUNBUFFERED=1"]);
+    Config { env: [config.env, python].concat(), ..config }
+}
+
 fn runs_as(user: &str, entrypoint: &[&str]) -> Config {
     Config {
         user: user.to_owned(),
@@ -157,6 +198,10 @@ fn runs_as(user: &str, entrypoint: &[&str]) -> Config {
 pub(super) fn words(words: &[&str]) -> Vec<String> {
     words.iter().map(|&word| word.to_owned()).collect()
 }
+
+/// Made by images/pin.py.
+pub(super) const JUPYTERLAB_PINS: &str = include_str!("../../images/requirements-jupyterlab.txt");
+pub(super) const WSGIDAV_PINS: &str = include_str!("../../images/requirements-wsgidav.txt");
 
 /// What examples/ ask for. Ours stand in for them, because nothing is pulled from outside: they listen where those do, and have their
 /// programs.

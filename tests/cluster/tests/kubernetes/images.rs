@@ -6,6 +6,11 @@ use signet_cluster::{Namespace, TOOLBOX, test};
 
 /// One pod of the image, refused by the kubelet if it would run as root, behind a Service of its name.
 async fn serve(namespace: &Namespace, name: &str, port: u16) -> Result<()> {
+    serve_with(namespace, name, port, "").await
+}
+
+/// [`serve`] with these lines in the container.
+async fn serve_with(namespace: &Namespace, name: &str, port: u16, more: &str) -> Result<()> {
     let yaml = format!(
         "
 apiVersion: v1
@@ -20,6 +25,7 @@ spec:
     imagePullPolicy: IfNotPresent
     securityContext: {{allowPrivilegeEscalation: false, capabilities: {{drop: [ALL]}}}}
     readinessProbe: {{tcpSocket: {{port: {port}}}, periodSeconds: 1}}
+{more}
 ---
 apiVersion: v1
 kind: Service
@@ -105,6 +111,35 @@ async fn echo_basic_runs_as_nobody_special_and_tells_what_it_was_asked() -> Resu
         serve(namespace, "echo-basic", 3000).await?;
         let answer = ask(namespace, &["curl", "-sS", "-m", "10", "http://echo-basic:3000/some/path"]).await?;
         assert!(answer.contains(r#""path": "/some/path""#), "{answer}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn jupyterlab_runs_as_nobody_special_and_starts_a_kernel_for_who_has_its_token() -> Result<()> {
+    test(async |namespace| {
+        let token = "    env: [{name: JUPYTER_TOKEN, value: sesame}]";
+        serve_with(namespace, "jupyterlab", 8888, token).await?;
+        let kernels = ["curl", "-sS", "-m", "20", "-X", "POST", "http://jupyterlab:8888/api/kernels"];
+        let answer = ask(namespace, &kernels).await?;
+        assert!(answer.contains(r#""message""#), "without its token: {answer}");
+        let answer = ask(namespace, &[&kernels[..], &["-H", "Authorization: token sesame"]].concat()).await?;
+        assert!(answer.contains(r#""name": "python3""#), "{answer}");
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn wsgidav_runs_as_nobody_special_and_keeps_a_file() -> Result<()> {
+    test(async |namespace| {
+        serve(namespace, "wsgidav", 8080).await?;
+        let (url, words) = ("http://wsgidav:8080/note.txt", "words to keep");
+        let put =
+            ["curl", "-sS", "-m", "10", "-w", "%{http_code}", "-o", "/dev/null", "-X", "PUT", "-d", words];
+        assert_eq!(ask(namespace, &[&put[..], &[url]].concat()).await?, "201");
+        assert_eq!(ask(namespace, &["curl", "-sS", "-m", "10", url]).await?, words);
         Ok(())
     })
     .await

@@ -2,6 +2,7 @@
 
 mod brought;
 mod cold;
+mod edge;
 mod everyday;
 mod findings;
 mod helm;
