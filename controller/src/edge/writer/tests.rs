@@ -76,7 +76,7 @@ impl World {
 
     async fn turn(&mut self, ingress: Told) {
         let snapshot = snapshot(None, Claims::new(), ingress);
-        self.writer.turn(&snapshot, &mut self.memory).await;
+        Box::pin(self.writer.turn(&snapshot, &mut self.memory)).await;
     }
 
     fn patches(&self) -> usize {
