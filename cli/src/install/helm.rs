@@ -52,7 +52,10 @@ pub(crate) fn chart() -> Result<BTreeMap<String, String>> {
         chart.insert(format!("templates/{}", file.name), template(&file)?);
     }
     chart.insert("Chart.yaml".into(), manifests::yaml(&about())?);
-    chart.insert("values.yaml".into(), VALUES.replace("IMAGE", &default_image()));
+    let serving = manifests::yaml(&serde_json::to_value(Serving::default())?)?;
+    let serving: String = serving.lines().map(|line| format!("  {line}\n")).collect();
+    let values = VALUES.replace("IMAGE", &default_image()).replace("SERVING", &serving);
+    chart.insert("values.yaml".into(), values);
     chart.insert("values.schema.json".into(), serde_json::to_string_pretty(&schema())? + "\n");
     Ok(chart)
 }
@@ -214,9 +217,7 @@ edgeIssuer: none
 edgeSuffixes: []
 # How gateways serve; docs/gateway.md has all fields and their defaults.
 gateway:
-  drainSeconds: 10
-  finishSeconds: 40
-# Leave the number of gateways to an autoscaler: print none.
+SERVING# Leave the number of gateways to an autoscaler: print none.
 gatewayAutoscaled: false
 # Whether the chart makes the namespace signet-system, with its Pod Security labels. With false it has to be there:
 # helm install --namespace signet-system --create-namespace

@@ -100,7 +100,9 @@ fn files(settings: &Settings) -> Result<Vec<File>> {
     let suffixes: Vec<Value> = suffixes.collect();
     let issuer = settings.edge_issuer.to_possible_value().context("every issuer has a word")?;
     let replicas = json!(if settings.dev { 1 } else { 2 });
-    let gateway = serde_json::to_string(&gateway(&settings.trust_domain, settings.serving.clone()))?;
+    // Its keys sorted, as Helm prints them.
+    let gateway =
+        serde_json::to_value(gateway(&settings.trust_domain, settings.serving.clone()))?.to_string();
     filled(&|name| {
         Some(match name {
             "$TRUST_DOMAIN" => vec![json!(settings.trust_domain)],

@@ -24,6 +24,26 @@ fn values(dev: bool) -> Vec<String> {
     values.into_iter().flat_map(|value| ["--set".to_owned(), value]).collect()
 }
 
+/// The chart's, and those of `signet install`.
+const SETTINGS: [(&[&str], &[&str]); 5] = [
+    (&[], &[]),
+    (&["dev=true"], &["--dev"]),
+    (&["expose=hostport"], &["--expose", "hostport"]),
+    (&["expose=none"], &["--expose", "none"]),
+    (
+        &["gatewayAutoscaled=true", "edgeIssuer=local", "edgeSuffixes={home.example,lan.example}"],
+        &[
+            "--gateway-autoscaled",
+            "--edge-issuer",
+            "local",
+            "--edge-suffix",
+            "home.example",
+            "--edge-suffix",
+            "lan.example",
+        ],
+    ),
+];
+
 /// By kind and name.
 fn objects(yaml: &str) -> Result<Vec<Value>> {
     let mut objects: Vec<Value> = serde_saphyr::from_multiple(yaml).context("not YAML")?;
@@ -37,15 +57,26 @@ async fn helm_template_is_what_signet_install_prints() -> Result<()> {
     disturb(async |namespace| {
         let mesh = Mesh::of(namespace);
         let chart = chart().display().to_string();
-        for dev in [false, true] {
-            let values = values(dev);
+        for (set, options) in SETTINGS {
+            let mut values = values(false);
+            values.extend(set.iter().flat_map(|value| ["--set".to_owned(), (*value).to_owned()]));
             let values: Vec<&str> = values.iter().map(String::as_str).collect();
             let templated = mesh.helm(&[&["template", "signet", &chart], &values[..]].concat()).await?;
-            let options: &[&str] = if dev { &["--dev"] } else { &[] };
             let printed = mesh.signet(&[&["install"], &settings()[..], options].concat()).await?;
-            assert_eq!(objects(&templated)?, objects(&printed)?, "dev={dev}");
+            assert_eq!(objects(&templated)?, objects(&printed)?, "{options:?}");
         }
-        for wrong in ["meshRanges={}", "trustDomain=a b", "image=", "leafLife=1", "dev=yes", "unknown=1"] {
+        for wrong in [
+            "meshRanges={}",
+            "trustDomain=a b",
+            "image=",
+            "leafLife=1",
+            "dev=yes",
+            "unknown=1",
+            "expose=nodeport",
+            "edgeIssuer=letsencrypt",
+            "gateway.drainSecond=1",
+            "gateway.workers=0",
+        ] {
             let values = values(true);
             let values: Vec<&str> = values.iter().map(String::as_str).chain(["--set", wrong]).collect();
             let refused = mesh.helm(&[&["template", "signet", &chart], &values[..]].concat()).await;
