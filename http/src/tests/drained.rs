@@ -8,19 +8,23 @@ use tokio::{io::AsyncWriteExt as _, sync::Semaphore};
 use super::world::*;
 use crate::serve::Version;
 
-/// An origin that answers when it is allowed to.
+/// An origin at endpoint 1 that answers "done" when it is allowed to.
 fn waiting(world: &World) -> Arc<Semaphore> {
+    waiting_at(world, 1, "done")
+}
+
+fn waiting_at(world: &World, n: u16, word: &'static str) -> Arc<Semaphore> {
     let may = Arc::new(Semaphore::new(0));
     let gate = Arc::clone(&may);
     world.put(
-        1,
+        n,
         Arc::new(move |stream| {
             let gate = Arc::clone(&gate);
             Box::pin(async move {
                 let mut reader = Reader::new(stream);
                 while reader.request().await.is_some() {
                     gate.acquire().await.unwrap().forget();
-                    reader.stream.write_all(reply("200 OK", "done").as_bytes()).await.unwrap();
+                    reader.stream.write_all(reply("200 OK", word).as_bytes()).await.unwrap();
                 }
             })
         }),
@@ -90,15 +94,26 @@ async fn an_http2_client_is_told_and_its_streams_are_finished() {
     assert_eq!(world.drain.run(Duration::from_secs(1)).await, 0);
 }
 
+/// At each swap one request is at its origin, and the next comes at once.
 #[tokio::test(start_paused = true)]
-async fn a_snapshot_under_load_loses_nothing() {
+async fn a_snapshot_under_load_loses_nothing_and_a_request_keeps_the_one_that_it_began_with() {
     let world = World::new();
-    world.answering(1, |_| reply("200 OK", "done"));
-    world.answering(2, |_| reply("200 OK", "done"));
-    let mut client = Reader::new(world.connect(Version::Http1));
-    for n in 0..200u16 {
-        client.stream.write_all(GET.as_bytes()).await.unwrap();
-        world.apply(vec![to_backend()], vec![backend(&[1 + n % 2])]);
-        assert!(client.until("done").await.unwrap().contains("200 OK"));
+    let words = ["one", "two"];
+    let may = [waiting_at(&world, 1, words[0]), waiting_at(&world, 2, words[1])];
+    let mut begun = Reader::new(world.connect(Version::Http1));
+    let mut next = Reader::new(world.connect(Version::Http1));
+    let serve = |at: usize| world.apply(vec![to_backend()], vec![backend(&[[1, 2][at]])]);
+    for n in 0..200 {
+        let (old, new) = (n % 2, (n + 1) % 2);
+        serve(old);
+        begun.stream.write_all(GET.as_bytes()).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(1)).await; // virtual: it is at its origin
+        serve(new);
+        next.stream.write_all(GET.as_bytes()).await.unwrap();
+        may[new].add_permits(1);
+        assert!(next.until(words[new]).await.unwrap().starts_with("HTTP/1.1 200 OK"), "{n}");
+        may[old].add_permits(1);
+        assert!(begun.until(words[old]).await.unwrap().starts_with("HTTP/1.1 200 OK"), "{n}");
     }
+    assert_eq!(world.drain.run(Duration::from_secs(10)).await, 0);
 }

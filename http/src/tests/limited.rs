@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use tokio::{io::AsyncWriteExt as _, time::Instant};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::Instant,
+};
 
 use super::world::*;
 use crate::{limits::Limits, model::*, serve::Version};
@@ -154,7 +157,10 @@ async fn times_of_a_rule_are_kept() {
 #[tokio::test(start_paused = true)]
 async fn slow_clients_are_not_idle_backends() {
     let world = World::new();
-    world.answering(1, |seen| reply("200 OK", &seen.body.len().to_string()));
+    world.answering(1, |seen| match seen.body.len() {
+        0 => reply("200 OK", &"x".repeat(2_000_000)),
+        length => reply("200 OK", &length.to_string()),
+    });
     let mut client = world.connect(Version::Http1);
     client
         .write_all(b"PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 10\r\nConnection: close\r\n\r\n")
@@ -165,6 +171,23 @@ async fn slow_clients_are_not_idle_backends() {
         client.write_all(b"x").await.unwrap();
     }
     assert!(read_all(&mut client).await.ends_with("\r\n\r\n10"));
+
+    let mut client = world.connect(Version::Http1);
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await.unwrap();
+    let (mut piece, mut read, began) = (vec![0; 100_000], Vec::new(), Instant::now());
+    loop {
+        tokio::time::sleep(Duration::from_secs(20)).await;
+        match client.read(&mut piece).await.unwrap() {
+            0 => break,
+            n => read.extend_from_slice(&piece[..n]),
+        }
+    }
+    let read = String::from_utf8_lossy(&read);
+    assert!(read.len() > 2_000_000, "{} {:.300}", read.len(), read);
+    assert!(
+        began.elapsed() > Limits::default().upstream.idle * 3,
+        "the backend waited for longer than it may be idle"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -17,7 +17,7 @@ pub(crate) struct Pool {
     /// The one used last is on top: what is not needed grows old at the bottom.
     idle: Mutex<Vec<Idle>>,
     /// HTTP/1 connections, idle or busy.
-    open: AtomicUsize,
+    open: Arc<AtomicUsize>,
     /// HTTP/2 connections. Locked while one is made, so that a burst of requests makes one.
     pub(super) h2: tokio::sync::Mutex<Vec<Shared>>,
     /// The shutdown began: nothing waits here any more.
@@ -30,8 +30,9 @@ struct Idle {
     since: Instant,
 }
 
-/// A place among an endpoint's HTTP/1 connections.
-pub(super) struct Place(Arc<Pool>);
+/// A place among an endpoint's HTTP/1 connections. Held by the connection, which must not keep the pool: when the endpoint's member
+/// goes, so do the pool and what is idle in it.
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Pool {
     /// A connection that is ready, or will be in a moment, and was not closed as far as we know.
@@ -53,9 +54,9 @@ impl Pool {
         }
     }
 
-    pub(super) fn place(self: &Arc<Self>, limits: &UpstreamLimits) -> Option<Place> {
+    pub(super) fn place(&self, limits: &UpstreamLimits) -> Option<Place> {
         let place = self.open.fetch_update(Relaxed, Relaxed, |n| (n < limits.connections).then_some(n + 1));
-        place.is_ok().then(|| Place(Arc::clone(self)))
+        place.is_ok().then(|| Place(Arc::clone(&self.open)))
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -83,6 +84,6 @@ impl Pool {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.open.fetch_sub(1, Relaxed);
+        self.0.fetch_sub(1, Relaxed);
     }
 }
