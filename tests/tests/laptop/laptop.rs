@@ -126,8 +126,10 @@ impl Laptop {
         fs::copy(file, wanted).expect("a screenshot");
     }
 
-    /// Headless, with a profile of its own. Without Chromium's sandbox, which needs more rights than this user has.
+    /// Headless, with a new profile, whose cache knows no page. Without Chromium's sandbox, which needs more rights than this user has.
     fn browser(&self, hosts: &str, address: IpAddr) -> Command {
+        let profile = self.user.home.join("profile");
+        let _ = fs::remove_dir_all(&profile); // there is none before the first
         let mut browser = self.user.command("chromium");
         browser.args([
             "--headless=new",
@@ -136,7 +138,7 @@ impl Laptop {
             "--disable-dev-shm-usage",
             "--no-first-run",
         ]);
-        browser.arg(format!("--user-data-dir={}", self.user.home.join("profile").display()));
+        browser.arg(format!("--user-data-dir={}", profile.display()));
         browser.arg(format!("--host-resolver-rules=MAP {hosts} {address}"));
         // Scripts run for so long, counted without waits: what a person sees a moment after the page is there.
         browser.arg("--virtual-time-budget=30000");
