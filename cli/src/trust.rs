@@ -18,7 +18,7 @@ use serde::Serialize;
 use signet_core::{clock, svid::hex};
 use signet_edge_ca::{Root, Suffix};
 
-use self::store::{Held, Kind, State, Store};
+use self::store::{Held, Kind, State, Store, nickname};
 use crate::{
     Exit,
     cluster::Part,
@@ -66,6 +66,7 @@ pub(crate) struct Show {
 /// Examples:
 ///   signet trust install
 ///   signet trust install --store nss --yes
+///   signet trust install --context minikube --suffix home.example.com
 ///   sudo signet trust install --store system --root ~/.local/state/signet/edge/ca/root.pem
 #[derive(Debug, clap::Args)]
 #[command(
@@ -73,6 +74,9 @@ pub(crate) struct Show {
     after_help = "Exit status: 0 every store that may be changed has it, 1 one could not be changed, or was not to be"
 )]
 pub(crate) struct Install {
+    /// A name of yours: needed for each that the root vouches for beside .localhost and .test; may be repeated
+    #[arg(long, value_name = "NAME")]
+    suffix: Vec<Suffix>,
     #[command(flatten)]
     change: Change,
 }
@@ -123,6 +127,8 @@ struct WhoseRoot {
 struct Found {
     root: Root,
     file: Option<PathBuf>,
+    /// The options that find it again, where it is in no file: " --context NAME".
+    flags: String,
 }
 
 /// `-o json`.
@@ -171,6 +177,7 @@ pub(crate) async fn run(command: Command) -> Result<Exit> {
         Command::Show(args) => Box::pin(show(args)).await,
         Command::Install(args) => {
             let found = Box::pin(args.change.which.find()).await?;
+            is_meant(&found.root, &args.suffix)?;
             change(&args.change, &found, Way::In)
         }
         Command::Uninstall(args) => {
@@ -181,6 +188,21 @@ pub(crate) async fn run(command: Command) -> Result<Exit> {
             change(&args.change, &found, Way::Out)
         }
     }
+}
+
+/// Whoever keeps the root chose its suffixes; whoever believes it says that they are theirs.
+fn is_meant(root: &Root, suffixes: &[Suffix]) -> Result<()> {
+    let further: Vec<&str> =
+        root.further_suffixes().filter(|suffix| !suffixes.contains(suffix)).map(Suffix::as_str).collect();
+    if further.is_empty() {
+        return Ok(());
+    }
+    let flags: String = further.iter().map(|suffix| format!(" --suffix {suffix}")).collect();
+    bail!(
+        "{} vouches for names below {}, too. Whoever has its key can be any of them for you: install it only if they are yours, with{flags}",
+        nickname(root),
+        further.join(" and ")
+    )
 }
 
 async fn show(args: Show) -> Result<Exit> {
@@ -264,13 +286,23 @@ fn as_root(found: &Found, way: Way) -> String {
     let us = std::env::current_exe().map_or_else(|_| "signet".to_owned(), |path| path.display().to_string());
     match (way, &found.file) {
         (Way::Out, _) => format!("sudo {us} trust uninstall --store system {}", found.root.id()),
-        (Way::In, Some(file)) => format!("sudo {us} trust install --store system --root {}", file.display()),
-        (Way::In, None) => {
+        (Way::In, Some(file)) => {
             format!(
-                "signet trust show --pem > edge-ca.pem; sudo {us} trust install --store system --root edge-ca.pem"
+                "sudo {us} trust install --store system --root '{}'{}",
+                file.display(),
+                suffixes(&found.root)
             )
         }
+        (Way::In, None) => format!(
+            "signet trust show --pem{} > edge-ca.pem; sudo {us} trust install --store system --root edge-ca.pem{}",
+            found.flags,
+            suffixes(&found.root)
+        ),
     }
+}
+
+fn suffixes(root: &Root) -> String {
+    root.further_suffixes().map(|suffix| format!(" --suffix {}", suffix.as_str())).collect()
 }
 
 fn plan(stores: &[&Store], root: &Root, way: Way) -> String {
@@ -278,12 +310,12 @@ fn plan(stores: &[&Store], root: &Root, way: Way) -> String {
     let mut text = match way {
         Way::In => format!(
             "{} (id {}, SHA-256 {}) will be believed for hosts below {}, and no others. This will:\n",
-            root.name(),
+            nickname(root),
             root.id(),
             sha256(root),
             suffixes.join(", ")
         ),
-        Way::Out => format!("{} (id {}) will no longer be believed. This will:\n", root.name(), root.id()),
+        Way::Out => format!("{} (id {}) will no longer be believed. This will:\n", nickname(root), root.id()),
     };
     for store in stores {
         let step = match way {
@@ -356,7 +388,7 @@ impl WhoseRoot {
                 "there is no edge CA in {}; signet local makes one when DIR has an Ingress that asks for a certificate",
                 state.root().display()
             ),
-            whom @ Whom::Cluster(_) => of_cluster(&whom).await,
+            whom @ Whom::Cluster(_) => of_cluster(&whom, self.asking.cluster_flags()).await,
         }
     }
 }
@@ -364,17 +396,17 @@ impl WhoseRoot {
 fn read(file: &Path) -> Result<Found> {
     let pem = fs::read(file).with_context(|| format!("reading {}", file.display()))?;
     let root = Root::from_pem(&pem).map_err(|why| no_root(&file.display().to_string(), &why.to_string()))?;
-    Ok(Found { root, file: Some(std::path::absolute(file)?) })
+    Ok(Found { root, file: Some(std::path::absolute(file)?), flags: String::new() })
 }
 
-async fn of_cluster(whom: &Whom) -> Result<Found> {
+async fn of_cluster(whom: &Whom, flags: String) -> Result<Found> {
     let answers = whom.ask::<EdgeCaAnswer>(Part::Edge, StateDir::edge_socket, "/v1/edge-ca").await?;
     let Some(answer) = answers.given.into_iter().find_map(|(_, answer)| answer) else {
         bail!("the cluster has no edge CA: no Ingress asks for one (docs/edge-ca.md)");
     };
     let root = Root::from_pem(answer.pem.as_bytes())
         .map_err(|why| no_root("what edge answered", &why.to_string()))?;
-    Ok(Found { root, file: None })
+    Ok(Found { root, file: None, flags })
 }
 
 fn no_root(place: &str, why: &str) -> anyhow::Error {
@@ -387,7 +419,7 @@ fn of_id(id: &str, stores: &[Store]) -> Result<Found> {
     let held = held.ok_or_else(|| {
         anyhow!("no store has an edge CA's root with id {id}; signet trust show lists them")
     })?;
-    Ok(Found { root: held.root, file: None })
+    Ok(Found { root: held.root, file: None, flags: String::new() })
 }
 
 impl Answer {
@@ -419,7 +451,7 @@ impl Answer {
         Self {
             root: RootAnswer {
                 id: root.id(),
-                name: root.name().to_owned(),
+                name: nickname(root),
                 sha256: sha256(root),
                 suffixes: root.suffixes().iter().map(ToString::to_string).collect(),
                 not_after: clock::rfc3339(root.not_after()).unwrap_or_default(),

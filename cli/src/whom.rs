@@ -61,6 +61,13 @@ impl Whom {
 }
 
 impl Asking {
+    /// The options that name the cluster again: " --kubeconfig '/a/file' --context 'name'".
+    pub(crate) fn cluster_flags(&self) -> String {
+        let file = self.cluster.kubeconfig.as_ref().map(|file| format!(" --kubeconfig '{}'", file.display()));
+        let context = self.cluster.context.as_ref().map(|name| format!(" --context '{name}'"));
+        file.into_iter().chain(context).collect()
+    }
+
     /// The state directory that is meant where no cluster is, whether a mesh runs there or not.
     pub(crate) fn state_dir(&self) -> Result<Option<StateDir>> {
         if self.cluster.is_named() {

@@ -37,7 +37,8 @@ pub struct Issued {
     pub certificate: CertificateDer<'static>,
     /// PKCS#8, DER.
     pub key: Zeroizing<Vec<u8>>,
-    /// Unix seconds; the last one at which it is valid.
+    /// Unix seconds; the first and the last one at which it is valid.
+    pub not_before: i64,
     pub not_after: i64,
 }
 
@@ -92,12 +93,13 @@ impl EdgeCa {
             let suffixes = self.suffixes().iter().map(Suffix::as_str).collect::<Vec<_>>().join(", ");
             return Err(EdgeCaError::Name { name: (*name).to_owned(), suffixes });
         }
+        let not_before = now - BACKDATED;
         let not_after = (now + LEAF_LIFE).min(self.not_after());
         let mut params = CertificateParams::new(Vec::new())?;
         for name in names {
             params.subject_alt_names.push(SanType::DnsName((*name).try_into()?));
         }
-        params.not_before = at(now - BACKDATED)?;
+        params.not_before = at(not_before)?;
         params.not_after = at(not_after)?;
         params.distinguished_name = DistinguishedName::new();
         params.is_ca = IsCa::ExplicitNoCa;
@@ -107,7 +109,7 @@ impl EdgeCa {
         let key = Key(KeyPair::generate()?);
         let certificate = params.signed_by(&key, &self.signer)?;
         let pkcs8 = Zeroizing::new(key.0.serialize_der());
-        Ok(Issued { certificate: certificate.der().clone(), key: pkcs8, not_after })
+        Ok(Issued { certificate: certificate.der().clone(), key: pkcs8, not_before, not_after })
     }
 
     /// Whether it may certify `name`.

@@ -14,7 +14,6 @@ use crate::suffix::{BadSuffix, Suffix};
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub struct Root {
     certificate: CertificateDer<'static>,
-    name: String,
     suffixes: Vec<Suffix>,
     /// Unix seconds.
     not_after: i64,
@@ -34,7 +33,16 @@ impl Root {
         }
         let usage = parsed.extended_key_usage().ok().flatten().map(|found| found.value);
         if !usage.is_some_and(|usage| {
-            usage.server_auth && !usage.any && !usage.client_auth && !usage.email_protection
+            let others = [
+                usage.any,
+                usage.client_auth,
+                usage.code_signing,
+                usage.email_protection,
+                usage.time_stamping,
+                usage.ocsp_signing,
+                !usage.other.is_empty(),
+            ];
+            usage.server_auth && !others.contains(&true)
         }) {
             return Err(NoRoot("the root is not for servers alone"));
         }
@@ -61,23 +69,22 @@ impl Root {
         if !excludes(IPV4) || !excludes(IPV6) {
             return Err(NoRoot("the root vouches for IP addresses"));
         }
-        let name = parsed.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
-        let name = name.unwrap_or("Signet edge CA").to_owned();
         let not_after = parsed.validity().not_after.timestamp();
-        Ok(Self { name, suffixes, not_after, certificate })
+        Ok(Self { suffixes, not_after, certificate })
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate
     }
 
-    /// Its subject, "Signet edge CA 0123abcd".
-    pub fn name(&self) -> &str {
-        &self.name
-    }
-
     pub fn suffixes(&self) -> &[Suffix] {
         &self.suffixes
+    }
+
+    /// Suffixes beside those that every edge CA has: whoever believes the root believes it for them.
+    pub fn further_suffixes(&self) -> impl Iterator<Item = &Suffix> {
+        let always = Suffix::always();
+        self.suffixes.iter().filter(move |suffix| !always.contains(suffix))
     }
 
     /// Whether it vouches for `name`, perhaps with a `*.` in front.
@@ -146,6 +153,11 @@ mod tests {
             ("not bound", certificate(|params| params.name_constraints = None)),
             ("servers alone", certificate(|params| params.extended_key_usages.clear())),
             ("servers alone", certificate(|params| params.extended_key_usages.push(Usage::ClientAuth))),
+            ("servers alone", certificate(|params| params.extended_key_usages.push(Usage::CodeSigning))),
+            (
+                "servers alone",
+                certificate(|params| params.extended_key_usages.push(Usage::Other(vec![1, 3, 6]))),
+            ),
             ("others may own", certificate(|params| permit(params, "com"))),
             (
                 "IP addresses",
@@ -161,5 +173,8 @@ mod tests {
             assert!(why.contains(said), "{why}");
         }
         assert!(Root::from_pem(b"nothing").is_err());
+        let further = Root::new(certificate(|params| permit(params, "home.example.com"))).unwrap();
+        assert_eq!(further.further_suffixes().map(Suffix::as_str).collect::<Vec<_>>(), ["home.example.com"]);
+        assert_eq!(good.further_suffixes().count(), 0);
     }
 }

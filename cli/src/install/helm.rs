@@ -171,7 +171,7 @@ fn schema() -> Value {
             },
             "expose": { "enum": ["loadbalancer", "hostport", "none"] },
             "edgeIssuer": { "enum": ["none", "local"] },
-            "edgeSuffixes": { "type": "array", "items": { "type": "string", "pattern": "^[a-z0-9.-]+$" } },
+            "edgeSuffixes": { "type": "array", "items": { "type": "string", "pattern": SUFFIX } },
             "gateway": {
                 "type": "object",
                 "additionalProperties": false,
@@ -223,6 +223,9 @@ gatewayAutoscaled: false
 # helm install --namespace signet-system --create-namespace
 createNamespace: true
 ";
+
+/// As [`signet_edge_ca::Suffix`] takes it: several labels, of which the last is no number, or one that the public DNS never has.
+const SUFFIX: &str = "^(([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z]([a-z0-9-]*[a-z0-9])?|corp|example|home|internal|intranet|invalid|lan|local|localhost|mail|test)$";
 
 // Words that YAML writes as they are, and that occur nowhere else.
 const TRUST_DOMAIN: &str = "HELM_TRUST_DOMAIN";

@@ -73,7 +73,7 @@ mod tests {
     fn id(known: &Known) -> Result<String, String> {
         match known {
             Known::Here(ca) => Ok(ca.id()),
-            Known::Not(why) => Err(why.clone()),
+            Known::Not(why) | Known::Unanswered(why) => Err(why.clone()),
         }
     }
 

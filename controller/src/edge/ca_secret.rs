@@ -63,7 +63,10 @@ impl CaSecret {
     /// have hosts, too.
     pub(crate) async fn first(&self, wanted: bool) {
         if wanted {
-            let _ = timeout(FIRST, self.watch().wait_for(Option::is_some)).await; // late: it comes as a change
+            let is_answered = |known: &Option<Arc<Known>>| {
+                known.as_deref().is_some_and(|known| !matches!(known, Known::Unanswered(_)))
+            };
+            let _ = timeout(FIRST, self.watch().wait_for(is_answered)).await; // late: it comes as a change
         }
     }
 
@@ -94,7 +97,10 @@ impl CaSecret {
             Ok(Some(secret)) => TlsSecret::new(secret),
             Ok(None) => return Read::Absent,
             Err(error) if error.is_absent() => return Read::Absent,
-            Err(error) => return Read::Known(Known::Not(format!("{PLACE} cannot be read: {error}"))),
+            Err(error) if error.is_forbidden() => {
+                return Read::Known(Known::Not(format!("{PLACE} may not be read: {error}")));
+            }
+            Err(error) => return Read::Known(Known::Unanswered(format!("{PLACE} cannot be read: {error}"))),
         };
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).map(ToOwned::to_owned).unwrap_or_default();
         let key = zeroize::Zeroizing::new(text(&secret.key));
@@ -142,6 +148,7 @@ impl CaSecret {
             let is_same = match (held.as_deref(), &known) {
                 (Some(Known::Here(a)), Known::Here(b)) => a.certificate() == b.certificate(),
                 (Some(Known::Not(a)), Known::Not(b)) => a == b,
+                (Some(Known::Unanswered(a)), Known::Unanswered(b)) => a == b,
                 _ => false,
             };
             if !is_same {

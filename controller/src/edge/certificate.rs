@@ -89,14 +89,14 @@ pub(crate) fn check(secret: &TlsSecret, provider: &CryptoProvider) -> Result<Arc
 }
 
 impl Checked {
-    /// A leaf that the edge CA made for `host` at `now`.
-    pub(crate) fn of_edge_ca(issued: Issued, host: &str, now: i64) -> Self {
+    /// A leaf that the edge CA made for `host`.
+    pub(crate) fn of_edge_ca(issued: Issued, host: &str) -> Self {
         Self {
             chain: vec![issued.certificate], // the root is where it is believed, and nowhere else
             key: PrivateKey::new(issued.key.to_vec()),
             names: HostPattern::ingress(Some(host)).into_iter().collect(),
             issuer: EDGE_CA.into(),
-            not_before: now,
+            not_before: issued.not_before,
             not_after: issued.not_after,
         }
     }

@@ -245,7 +245,7 @@ impl HostCertificate {
 
     /// What its Ingress is told: that it has none, or that it is an older one. Nothing while its Secret is being read.
     pub(crate) fn finding(&self, ingress: &Ingress, host: &HostPattern) -> Option<Finding> {
-        let (word, why) = self.why.as_ref().filter(|_| ingress.https_hosts().contains(host))?;
+        let (word, why) = self.why.as_ref().filter(|_| ingress.wants_https(host))?;
         let then = match &self.served {
             Some(Served { from: from @ Source::Secret(_), certificate }) => {
                 format!("the last good one of {from} is served until {}", words::time(certificate.not_after))

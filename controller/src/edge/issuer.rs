@@ -38,6 +38,8 @@ pub(crate) enum Known {
     Here(Arc<EdgeCa>),
     /// Why there is none, or none now.
     Not(String),
+    /// Nobody said whether there is one, and why; what was known before stays true.
+    Unanswered(String),
 }
 
 /// The CA, and a leaf for each host.
@@ -85,14 +87,14 @@ impl LocalIssuer {
     pub(crate) fn learn(&mut self, known: Known) {
         match (&self.known, &known) {
             (Known::Here(held), Known::Here(new)) if held.certificate() == new.certificate() => return,
-            (Known::Here(_), Known::Not(why)) => {
+            (Known::Here(_), Known::Not(why) | Known::Unanswered(why)) => {
                 return warn!("{why}; the edge CA that was known stays in use");
             }
             (_, Known::Here(ca)) => {
                 info!(id = ca.id(), "the edge CA is {}", self.place);
                 self.leaves.clear();
             }
-            (_, Known::Not(_)) => {}
+            (_, Known::Not(_) | Known::Unanswered(_)) => {}
         }
         self.known = known;
         if let Some(why) = self.fault() {
@@ -111,7 +113,8 @@ impl LocalIssuer {
         for host in wanted.iter().filter(|host| ca.covers(host)) {
             let held = self.leaves.remove(host).filter(|leaf| leaf.next > now || leaf.certificate.is_some());
             let leaf = match held {
-                Some(leaf) if leaf.next > now => leaf,
+                // A clock that was set back makes anew what is not valid yet.
+                Some(leaf) if leaf.next > now && leaf.is_usable(now) => leaf,
                 held => Leaf::make(ca, host, now, held.and_then(|leaf| leaf.certificate)),
             };
             self.leaves.insert(host.clone(), leaf);
@@ -122,7 +125,7 @@ impl LocalIssuer {
     pub(crate) fn pick(&self, host: &HostPattern, now: i64) -> Result<Arc<Checked>, String> {
         let ca = match &self.known {
             Known::Here(ca) => ca,
-            Known::Not(why) => return Err(format!("there is no edge CA: {why}")),
+            Known::Not(why) | Known::Unanswered(why) => return Err(format!("there is no edge CA: {why}")),
         };
         let name = host.to_string();
         if !ca.covers(&name) {
@@ -158,7 +161,7 @@ impl LocalIssuer {
     pub(crate) fn fault(&self) -> Option<String> {
         let ca = match &self.known {
             Known::Here(ca) => ca,
-            Known::Not(why) => return Some(why.clone()),
+            Known::Not(why) | Known::Unanswered(why) => return Some(why.clone()),
         };
         let lacks =
             |suffix: &&Suffix| !ca.suffixes().iter().any(|has| has == *suffix || has.covers(suffix.as_str()));
@@ -190,12 +193,17 @@ fn uncovered(ca: &EdgeCa, name: &str) -> String {
 }
 
 impl Leaf {
+    /// Not so: it is for another time. One that could not be made is tried again when it is due.
+    fn is_usable(&self, now: i64) -> bool {
+        self.certificate.as_ref().is_none_or(|certificate| certificate.is_valid(now))
+    }
+
     fn make(ca: &EdgeCa, host: &str, now: i64, held: Option<Arc<Checked>>) -> Self {
         match ca.issue(&[host], now) {
             Ok(issued) => {
                 // At two thirds of its life; at the end of the root's own, not without pause.
                 let next = now + ((issued.not_after - now) * 2 / 3).max(PAUSE);
-                let checked = Checked::of_edge_ca(issued, host, now);
+                let checked = Checked::of_edge_ca(issued, host);
                 info!(host, again = words::time(next), "the edge CA certified a host");
                 Self { certificate: Some(Arc::new(checked)), fault: None, next }
             }

@@ -2,7 +2,7 @@
 //! shared [`Index`](crate::index::Index). Pure.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     net::IpAddr,
     sync::Arc,
 };
@@ -208,10 +208,20 @@ impl Ingress {
         let (meta, spec) = (&object.metadata, object.spec.clone().unwrap_or_default());
         let mut fields = Fields { origin, errors, findings: Vec::new() };
         let rules = spec.rules.iter().flatten().enumerate().filter_map(|(n, rule)| fields.rule(n, rule));
-        let rules = rules.collect();
-        let tls = spec.tls.iter().flatten().enumerate().map(|(n, tls)| fields.tls(n, tls)).collect();
+        let mut rules: Vec<HostRule> = rules.collect();
+        let tls = spec.tls.iter().flatten().enumerate().map(|(n, tls)| fields.tls(n, tls));
+        let mut tls: Vec<Tls> = tls.collect();
         let default_backend = spec.default_backend.as_ref();
-        let default_backend = default_backend.map(|backend| fields.backend("spec.defaultBackend", backend));
+        let mut default_backend =
+            default_backend.map(|backend| fields.backend("spec.defaultBackend", backend));
+        let mut settings = meta.annotations.as_ref().map(annotations::settings).unwrap_or_default();
+        if rules.len().max(tls.iter().map(|tls| tls.hosts.len()).sum()) > MAX_HOSTS {
+            // Not some of them: a rule whose host lost its place in tls would be served in plaintext.
+            settings.refused = Some(format!(
+                "it has more than {MAX_HOSTS} rules, or hosts in spec.tls; spread them over several Ingresses. Nothing of it is served"
+            ));
+            (rules, tls, default_backend) = (Vec::new(), Vec::new(), None);
+        }
         let balancer = object.status.as_ref().and_then(|status| status.load_balancer.as_ref());
         let published = balancer.iter().flat_map(|balancer| balancer.ingress.iter().flatten());
         let mut published: Vec<Address> =
@@ -222,7 +232,7 @@ impl Ingress {
             name: source::name(meta),
             uid: meta.uid.clone().unwrap_or_default(),
             created: meta.creation_timestamp.as_ref().map_or(0, |time| time.0.as_second()),
-            settings: meta.annotations.as_ref().map(annotations::settings).unwrap_or_default(),
+            settings,
             rules,
             default_backend,
             tls,
@@ -244,33 +254,36 @@ impl Ingress {
     /// without rules.
     pub(crate) fn hosts(&self) -> Vec<HostPattern> {
         let fallback = self.rules.is_empty() && self.default_backend.is_some();
-        let mut hosts: Vec<HostPattern> = Vec::new();
         let rules = self.rules.iter().map(|rule| &rule.host);
         let all = rules.chain(self.tls.iter().flat_map(|tls| &tls.hosts));
-        for host in all.chain(fallback.then_some(&HostPattern::Any)) {
-            if !hosts.contains(host) {
-                hosts.push(host.clone());
-            }
-        }
-        hosts
+        each_once(all.chain(fallback.then_some(&HostPattern::Any)))
     }
 
     /// Hosts that are to have HTTPS: of its tls sections, or all of its rules' where a section or an annotation names none. Every
     /// host at once cannot have a certificate.
     pub(crate) fn https_hosts(&self) -> Vec<HostPattern> {
-        let mut hosts: Vec<HostPattern> = Vec::new();
-        let of_rules = || self.rules.iter().map(|rule| &rule.host);
+        each_once(self.asking_for_https())
+    }
+
+    /// Whether a host is one of [`Ingress::https_hosts`].
+    pub(crate) fn wants_https(&self, host: &HostPattern) -> bool {
+        self.asking_for_https().any(|asking| asking == host)
+    }
+
+    fn asking_for_https(&self) -> impl Iterator<Item = &HostPattern> {
+        let of_rules = self.rules.iter().map(|rule| &rule.host);
         let named = self.tls.iter().flat_map(|tls| &tls.hosts);
         let all_rules = self.settings.certificate.is_some()
             || self.settings.issuer == Some(EdgeIssuer::Local)
             || self.tls.iter().any(|tls| tls.hosts.is_empty());
-        for host in named.chain(of_rules().filter(|_| all_rules)) {
-            if *host != HostPattern::Any && !hosts.contains(host) {
-                hosts.push(host.clone());
-            }
-        }
-        hosts
+        named.chain(of_rules.filter(move |_| all_rules)).filter(|host| **host != HostPattern::Any)
     }
+}
+
+/// In the order of their first.
+fn each_once<'a>(hosts: impl Iterator<Item = &'a HostPattern>) -> Vec<HostPattern> {
+    let mut seen = HashSet::new();
+    hosts.filter(|host| seen.insert(*host)).cloned().collect()
 }
 
 /// The fields of one Ingress. What the API server would not have taken is an error of the manifest, too.
@@ -364,5 +377,7 @@ impl std::fmt::Display for PortRef {
     }
 }
 
+/// Of one Ingress: what one tenant writes must not keep all others waiting.
+const MAX_HOSTS: usize = 1000;
 /// The name of the gateway's Service and of its pods' label `app.kubernetes.io/name`, in [`GATEWAY_NAMESPACE`].
 pub(crate) const GATEWAY: &str = "gateway";

@@ -31,7 +31,7 @@ impl Replica {
 fn id(known: &Known) -> Result<String, String> {
     match known {
         Known::Here(ca) => Ok(ca.id()),
-        Known::Not(why) => Err(why.clone()),
+        Known::Not(why) | Known::Unanswered(why) => Err(why.clone()),
     }
 }
 
@@ -69,7 +69,7 @@ async fn what_is_broken_or_forbidden_is_said_and_never_written_over() {
     assert!(a.turn().await.unwrap_err().contains("cannot be made"));
     api.mend();
     api.fault("GET", PATH, Fault::Status(403));
-    assert!(a.turn().await.unwrap_err().contains("cannot be read"));
+    assert!(a.turn().await.unwrap_err().contains("may not be read"));
     api.mend();
     api.put(PATH, json!({"type": "kubernetes.io/tls", "data": {"tls.crt": "QQ==", "tls.key": "QQ=="}}));
     let why = a.turn().await.unwrap_err();
@@ -91,4 +91,24 @@ async fn nobody_asks_for_it_where_nobody_wants_it() {
     secret.first(true).await;
     assert!(matches!(secret.watch().borrow().as_deref(), Some(Known::Not(_))));
     assert_eq!(api.requests(), [format!("GET {PATH}")]);
+}
+
+/// Or an edge that starts anew would take every leaf away until it is asked again.
+#[tokio::test(start_paused = true)]
+async fn an_edge_that_starts_waits_while_the_api_server_does_not_say_whether_there_is_one() {
+    let api = Double::default();
+    let Replica { secret, lease } = Replica::new(&api, "a");
+    lease.turn().await.unwrap();
+    let made = id(&secret.make().await).unwrap();
+    api.fault("GET", PATH, Fault::Status(503));
+    let (running, drain) = (secret.clone(), Drain::new());
+    drain.spawn(async move { running.run(&lease).await });
+    secret.want(true);
+    let mut watch = secret.watch();
+    watch.wait_for(Option::is_some).await.unwrap();
+    let mut first = Box::pin(secret.first(true));
+    assert!(timeout(AGAIN * 2, &mut first).await.is_err(), "it did not wait");
+    api.mend();
+    first.await;
+    assert_eq!(secret.watch().borrow().as_deref().map(id), Some(Ok(made)));
 }

@@ -63,3 +63,14 @@ fn a_ca_that_can_no_longer_be_read_stays_and_another_one_certifies_all_anew() {
     issuer.prepare(&hosts(&["a.test"]), NOW);
     assert_ne!(leaf(&issuer, "a.test", NOW), first);
 }
+
+#[test]
+fn where_the_clock_is_set_back_a_leaf_of_the_future_is_made_anew() {
+    let mut issuer = LocalIssuer::new(&[], "there");
+    issuer.learn(ca());
+    issuer.prepare(&hosts(&["a.test"]), NOW + DAY);
+    let future = leaf(&issuer, "a.test", NOW + DAY);
+    assert_eq!(leaf(&issuer, "a.test", NOW + DAY - 60), future, "seconds do not matter");
+    issuer.prepare(&hosts(&["a.test"]), NOW);
+    assert_ne!(leaf(&issuer, "a.test", NOW), future);
+}

@@ -190,3 +190,22 @@ fn the_page_of_a_host_says_how_each_endpoint_is_reached() {
     assert_eq!((way.transport.as_str(), way.pod.as_str()), ("mesh", "shop/a"));
     assert_eq!(way.detail, "spiffe://cluster.local/ns/shop/sa/a");
 }
+
+/// What one tenant writes keeps no other waiting.
+#[test]
+fn an_ingress_of_more_than_a_thousand_hosts_is_refused_whole_and_told() {
+    let many: Vec<String> = (0..1001).map(|n| format!("h{n}.example")).collect();
+    let many: Vec<&str> = many.iter().map(String::as_str).collect();
+    let rules_of = |hosts: &[&str]| hosts.iter().map(|host| rule(host, &["Prefix / a"])).collect::<Value>();
+    let served = ingress("most").with("/spec/rules", rules_of(&many[..1000]));
+    assert_eq!(World::new().with(served).serve().http("h999.example/"), "a");
+    for refused in [
+        ingress("web").with("/spec/rules", rules_of(&many)),
+        ingress("web").with("/spec/rules", rules_of(&many[..2])).with("/spec/tls", tls(&many, "t")),
+    ] {
+        let gateway = World::new().with(refused).serve();
+        assert_eq!(gateway.http("h0.example/"), "404");
+        let (word, why) = gateway.findings("shop/web").remove(0);
+        assert!(word == Word::Refused && why.contains("more than 1000"), "{why}");
+    }
+}
