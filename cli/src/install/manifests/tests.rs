@@ -243,7 +243,7 @@ fn rights_are_exactly_those_of_the_design() {
 fn a_mesh_alone_has_nothing_of_the_edge() {
     let alone = render(&Settings { expose: Expose::None, ..settings() }).unwrap();
     let text = print(&alone).unwrap();
-    for word in ["name: edge", "name: gateway", GATEWAY_NAMESPACE, "kind: IngressClass"] {
+    for word in ["name: edge", "name: gateway", "name: signet-gateway", "kind: IngressClass"] {
         assert!(!text.contains(&format!("{word}\n")), "{word}");
     }
     // Or claims of hosts would go with the edge.
