@@ -40,7 +40,7 @@ for architecture in "${architectures[@]}"; do
     export "$linker=${compiler_of[$architecture]}"
   fi
   echo "building signet and signet-proxy for $architecture (release profile, some minutes) ..." >&2
-  cargo build --locked --release --target "$target" -p signet-cli -p signet-proxy --bins
+  cargo build --locked --release --target "$target" -p signet-cli -p signet-proxy -p signet-gateway --bins
   binaries+=("$architecture=$CARGO_TARGET_DIR/$target/release")
 done
 "$SIGNET_BIN_DIR/signet-cluster" image "${binaries[@]}"

@@ -202,11 +202,12 @@ fn only_console_blocks_are_typed() {
 
 const ANY: &str = "...";
 /// Commands that change nothing.
-const ASKS: [&str; 7] = [
+const ASKS: [&str; 8] = [
     "signet check",
     "signet edges",
     "signet endpoints",
     "signet explain",
+    "signet hosts",
     "signet identity",
     "signet status",
     "kubectl signet",
