@@ -29,7 +29,7 @@ use crate::{edge_process, pss};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "bench: make bench"]
 async fn a_gateway_with_a_thousand_hosts_starts_within_5_s_shows_a_change_within_100_ms_and_costs_40_mb() {
-    let record = Record::begin("bench", "7.5d").unwrap();
+    let record = Record::begin("bench", "7.5b").unwrap();
     let base = {
         let (shop, _origin) = Shop::open(1).await;
         shop.visit_all().await;
