@@ -75,17 +75,23 @@ soak: ## The long promises (1 GiB, 10 000 connections, rotation under load); lea
 	scripts/stage.sh soak scripts/soak.sh
 
 .PHONY: bench
-bench: ## The numbers that the issues promise, the data plane's beside its peers; leaves docs/bench/* (QUICK=1 prints the latter, in 5 minutes)
+bench: ## The numbers that the issues promise, data plane and edge beside their peers; leaves docs/bench/* (QUICK=1 prints the latter, in 7 minutes)
 ifdef QUICK
-	scripts/stage.sh dataplane scripts/bench-dataplane.sh --quick
+	@failed=0; scripts/stage.sh dataplane scripts/bench-dataplane.sh --quick || failed=1; \
+	scripts/stage.sh edge scripts/bench-edge.sh --quick || failed=1; exit $$failed
 else
 	@failed=0; scripts/stage.sh bench scripts/bench.sh || failed=1; \
-	scripts/stage.sh dataplane scripts/bench-dataplane.sh --publish || failed=1; exit $$failed
+	scripts/stage.sh dataplane scripts/bench-dataplane.sh --publish || failed=1; \
+	scripts/stage.sh edge scripts/bench-edge.sh --publish || failed=1; exit $$failed
 endif
 
 .PHONY: bench-dataplane
-bench-dataplane: ## One cell of it: make bench-dataplane ARGS='--systems haproxy,signet --workloads keepalive-16 --rounds 3'
+bench-dataplane: ## One cell of the data plane's: make bench-dataplane ARGS='--systems haproxy,signet --workloads keepalive-16 --rounds 3'
 	@scripts/bench-dataplane.sh $(ARGS)
+
+.PHONY: bench-edge
+bench-edge: ## One cell of the edge's: make bench-edge ARGS='--systems nginx,signet --workloads h1-16 --rounds 3'
+	@scripts/bench-edge.sh $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Every parser of a stranger's bytes, SECONDS_EACH=60 seconds each, on nightly

@@ -6,7 +6,7 @@ use std::{
     path::PathBuf,
     process::Stdio,
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rcgen::SanType;
@@ -57,11 +57,15 @@ pub struct Edge {
 
 /// One process.
 pub struct Gateway {
+    /// From its exec to the first 200 of `/ready`.
+    pub ready: Duration,
     address: IpAddr,
     child: Child,
     home: PathBuf,
 }
 
+/// What a story may have to explain.
+const TALKATIVE: &str = "info,signet_gateway=debug,signet_http=debug";
 /// Listener names, as for all Ingresses.
 pub const HTTP: &str = "ingress/http";
 pub const HTTPS: &str = "ingress/https";
@@ -74,6 +78,15 @@ impl Edge {
 
     /// `serving`: as in the bootstrap.
     pub async fn start_with(serving: Value, world: impl FnOnce(&mut World, &Authority, &Network)) -> Self {
+        Self::launch(serving, TALKATIVE, world).await
+    }
+
+    /// With no more in its log than its Deployment's has.
+    pub async fn start_as_shipped(world: impl FnOnce(&mut World, &Authority, &Network)) -> Self {
+        Self::launch(json!({}), "info", world).await
+    }
+
+    async fn launch(serving: Value, log: &str, world: impl FnOnce(&mut World, &Authority, &Network)) -> Self {
         let (network, web, authority) = (Network::claim(), Authority::new(), Arc::new(Authority::new()));
         let mut said = World::default();
         for (name, port, public_port, scheme) in
@@ -86,13 +99,13 @@ impl Edge {
         let control = network.control();
         let ca = FakeCa::start(SocketAddr::new(control, 15012), Arc::clone(&authority)).await.expect("a CA");
         let edge = FakeEdge::start(SocketAddr::new(control, 15014), &authority, said).await.expect("an edge");
-        let gateway = Gateway::start(1, &network, &authority, &serving).await;
+        let gateway = Gateway::start(1, &network, &authority, &serving, log).await;
         Self { network, edge, authority, web, gateway, _ca: ca, serving }
     }
 
     /// One more gateway beside the first, told the same; `number` is not 1.
     pub async fn another(&self, number: u8) -> Gateway {
-        Gateway::start(number, &self.network, &self.authority, &self.serving).await
+        Gateway::start(number, &self.network, &self.authority, &self.serving, TALKATIVE).await
     }
 
     /// A port of the gateway.
@@ -166,25 +179,33 @@ impl Edge {
 }
 
 impl Gateway {
-    /// Waits until it is ready.
-    async fn start(number: u8, network: &Network, authority: &Authority, serving: &Value) -> Self {
+    /// Waits until it is ready. `log`: "info" is what ships.
+    pub async fn start(
+        number: u8,
+        network: &Network,
+        authority: &Authority,
+        serving: &Value,
+        log: &str,
+    ) -> Self {
         let address = network.address(1, number);
         let name = format!("signet-gateway-{}-{address}", std::process::id());
         let home = std::env::temp_dir().join(name);
         let bootstrap = write_home(&home, address, network, authority, serving).expect("a directory");
-        let log = fs::File::create(home.join("log")).expect("a log");
+        let file = fs::File::create(home.join("log")).expect("a log");
+        let begun = Instant::now();
         let child = Command::new(binary("signet-gateway"))
             .arg("--bootstrap")
             .arg(bootstrap)
-            .args(["--log", "info,signet_gateway=debug,signet_http=debug", "--log-format", "json"])
+            .args(["--log", log, "--log-format", "json"])
             .stdin(Stdio::null())
             .stdout(Stdio::null())
-            .stderr(log)
+            .stderr(file)
             .kill_on_drop(true)
             .spawn()
             .expect("signet-gateway starts");
-        let this = Self { address, child, home };
+        let mut this = Self { ready: Duration::ZERO, address, child, home };
         eventually("the gateway to be ready", SOON, async || this.is_ready().await.then_some(())).await;
+        this.ready = begun.elapsed();
         this
     }
 
@@ -228,7 +249,7 @@ impl Gateway {
             .expect("it is ours");
     }
 
-    fn pid(&self) -> i32 {
+    pub fn pid(&self) -> i32 {
         self.child.id().and_then(|pid| i32::try_from(pid).ok()).expect("it runs")
     }
 

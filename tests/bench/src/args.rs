@@ -6,6 +6,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::{Parser, Subcommand};
 
 use crate::{
+    edge,
     lab::Programs,
     rounds::Plan,
     systems::{self, System},
@@ -28,7 +29,14 @@ pub enum Command {
     /// signet-bench run --systems haproxy,signet --workloads keepalive-16 --rounds 3
     #[command(after_help = "Exit status: 0 measured, 1 errors, mutual TLS was not on, or it could not run")]
     Run(Run),
-    /// Print the tables of a run: docs/bench/dataplane.json
+    /// Measure the edge: the gateway beside HAProxy, nginx and Envoy, and print what it was
+    ///
+    /// Needs root. One cell, repeatedly: signet-bench edge --systems nginx,signet --workloads h1-16 --rounds 3
+    #[command(
+        after_help = "Exit status: 0 measured, 1 errors, something went not through TLS, or it could not run"
+    )]
+    Edge(EdgeRun),
+    /// Print the tables of a run: docs/bench/dataplane.json, docs/bench/edge.json
     Show { file: PathBuf },
 }
 
@@ -83,6 +91,81 @@ pub struct Run {
     pub profile: bool,
 }
 
+#[derive(clap::Args)]
+pub struct EdgeRun {
+    /// direct, haproxy, nginx, envoy, signet, signet-other; all there are when left out
+    #[arg(long, value_name = "LIST")]
+    pub systems: Option<String>,
+    /// Like h1-16,handshake-16; all when left out. A wrong one names them all
+    #[arg(long, value_name = "LIST")]
+    pub workloads: Option<String>,
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    pub rounds: u32,
+    /// Per cell
+    #[arg(long, value_name = "S", default_value_t = 1.5)]
+    pub seconds: f64,
+    /// Of `make bench QUICK=1`: 3 rounds, shorter cells
+    #[arg(long)]
+    pub quick: bool,
+    /// The release build of signet, for CA and edge
+    #[arg(long, value_name = "PATH", env = "SIGNET_BENCH_SIGNET")]
+    pub signet: Option<PathBuf>,
+    /// The release build of signet-gateway
+    #[arg(long, value_name = "PATH", env = "SIGNET_BENCH_GATEWAY")]
+    pub gateway: Option<PathBuf>,
+    /// Another build of it, measured in the same rounds as signet-other
+    #[arg(long, value_name = "PATH")]
+    pub other_gateway: Option<PathBuf>,
+    /// scripts/bench-tools.sh installs it
+    #[arg(long, value_name = "PATH", env = "SIGNET_BENCH_ENVOY", default_value = "envoy")]
+    pub envoy: PathBuf,
+    /// Configs, logs and captures of this run; emptied at the next
+    #[arg(long, value_name = "DIR")]
+    pub directory: Option<PathBuf>,
+    /// Write docs/bench/edge.* and the records of docs/acceptance.md
+    #[arg(long)]
+    pub publish: bool,
+    /// perf record of each proxy after the rounds; says where each profile lies
+    #[arg(long)]
+    pub profile: bool,
+}
+
+impl EdgeRun {
+    pub fn plan(&self) -> Result<edge::rounds::Plan> {
+        let systems = match &self.systems {
+            Some(list) => edge::systems::parse(list)?,
+            None => {
+                let wanted = |system: &edge::systems::System| {
+                    *system != edge::systems::System::SignetOther || self.other_gateway.is_some()
+                };
+                edge::systems::System::ALL.into_iter().filter(wanted).collect()
+            }
+        };
+        let workloads = match &self.workloads {
+            Some(list) => known(&edge::workloads::Workload::ALL, edge::workloads::Workload::word, list)?,
+            None => edge::workloads::Workload::ALL.to_vec(),
+        };
+        let (rounds, seconds) =
+            if self.quick { (QUICK_ROUNDS, QUICK_SECONDS) } else { (self.rounds, self.seconds) };
+        let time = Duration::try_from_secs_f64(seconds).context("--seconds")?;
+        Ok(edge::rounds::Plan { systems, workloads, rounds, time })
+    }
+
+    /// Those not named lie beside us, where cargo builds them.
+    pub fn programs(&self) -> edge::lab::Programs {
+        edge::lab::Programs {
+            signet: self.signet.clone().unwrap_or_else(|| beside("signet")),
+            gateway: self.gateway.clone().unwrap_or_else(|| beside("signet-gateway")),
+            other_gateway: self.other_gateway.clone(),
+            envoy: self.envoy.clone(),
+        }
+    }
+
+    pub fn directory(&self) -> PathBuf {
+        self.directory.clone().unwrap_or_else(|| std::env::temp_dir().join("signet-bench-edge"))
+    }
+}
+
 impl Run {
     pub fn plan(&self) -> Result<Plan> {
         let systems = match &self.systems {
@@ -97,7 +180,7 @@ impl Run {
             }
         };
         let workloads = match &self.workloads {
-            Some(list) => list.split(',').map(|word| workload(word.trim())).collect::<Result<_>>()?,
+            Some(list) => known(&Workload::ALL, Workload::word, list)?,
             None => Workload::ALL.to_vec(),
         };
         let crowd = [SMALL_CROWD, self.crowd].into_iter().filter(|step| *step <= self.crowd);
@@ -113,10 +196,6 @@ impl Run {
 
     /// Those not named lie beside us, where cargo builds them.
     pub fn programs(&self) -> Programs {
-        let beside = |name: &str| {
-            let us = std::env::current_exe().unwrap_or_default(); // then the name alone, which a missing file explains
-            us.with_file_name(name)
-        };
         Programs {
             signet: self.signet.clone().unwrap_or_else(|| beside("signet")),
             proxy: self.proxy.clone().unwrap_or_else(|| beside("signet-proxy")),
@@ -131,14 +210,22 @@ impl Run {
     }
 }
 
-fn workload(word: &str) -> Result<Workload> {
-    match Workload::ALL.into_iter().find(|workload| workload.word() == word) {
-        Some(workload) => Ok(workload),
+/// Where cargo builds what is not named.
+fn beside(name: &str) -> PathBuf {
+    let us = std::env::current_exe().unwrap_or_default(); // then the name alone, which a missing file explains
+    us.with_file_name(name)
+}
+
+/// Those of `all` that `list` names.
+fn known<T: Copy>(all: &[T], word_of: impl Fn(T) -> String, list: &str) -> Result<Vec<T>> {
+    let one = |word: &str| match all.iter().copied().find(|one| word_of(*one) == word) {
+        Some(one) => Ok(one),
         None => {
-            let known: Vec<String> = Workload::ALL.iter().map(|workload| workload.word()).collect();
-            bail!("no workload is called {word:?}; there are {}", known.join(", "))
+            let words: Vec<String> = all.iter().copied().map(&word_of).collect();
+            bail!("no workload is called {word:?}; there are {}", words.join(", "))
         }
-    }
+    };
+    list.split(',').map(|word| one(word.trim())).collect()
 }
 
 const SMALL_CROWD: usize = 2_000;

@@ -39,7 +39,7 @@ pub fn start(net: &Net) -> Result<()> {
     })
 }
 
-fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
+pub fn bind(address: SocketAddr) -> Result<std::net::TcpListener> {
     // A runtime, because tokio's socket is the one that takes a backlog.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     let _inside = runtime.enter();

@@ -1,6 +1,7 @@
 //! What all systems of a run share: the network, the programs, certificates, Signet's control plane.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     path::{Path, PathBuf},
 };
@@ -15,6 +16,7 @@ use crate::{
     backend,
     net::Net,
     pki::{Files, Pki},
+    results,
     side::Both,
     signet::ControlPlane,
 };
@@ -68,14 +70,16 @@ impl Lab {
 }
 
 impl Programs {
+    /// What they say about themselves.
+    pub fn versions(&self) -> BTreeMap<String, String> {
+        let others = [("signet-x25519", &self.x25519_proxy), ("signet-other", &self.other_proxy)];
+        let others = others.into_iter().filter_map(|(name, path)| Some((name, path.as_deref()?)));
+        results::versions(&self.envoy, [("signet-proxy", &*self.proxy)].into_iter().chain(others))
+    }
+
     /// Copies of our own builds: somebody may build while they are measured, for half an hour.
     fn pinned(self, directory: &Path) -> Result<Self> {
-        let copy = |name: &str, from: &Path| -> Result<PathBuf> {
-            let to = directory.join(name);
-            fs::copy(from, &to)
-                .with_context(|| format!("copy {}; scripts/bench-dataplane.sh builds it", from.display()))?;
-            Ok(to)
-        };
+        let copy = |name: &str, from: &Path| pinned(from, &directory.join(name));
         let maybe = |name: &str, from: Option<PathBuf>| from.map(|from| copy(name, &from)).transpose();
         Ok(Self {
             signet: copy("signet-bin", &self.signet)?,
@@ -87,8 +91,14 @@ impl Programs {
     }
 }
 
+/// A copy of one of our builds.
+pub fn pinned(from: &Path, to: &Path) -> Result<PathBuf> {
+    fs::copy(from, to).with_context(|| format!("copy {}; scripts/bench-*.sh build it", from.display()))?;
+    Ok(to.to_owned())
+}
+
 /// Two runs at once would measure each other, whatever their directories.
-fn lock() -> Result<Flock<File>> {
+pub fn lock() -> Result<Flock<File>> {
     let path = std::env::temp_dir().join("signet-bench.lock");
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
@@ -96,7 +106,7 @@ fn lock() -> Result<Flock<File>> {
 }
 
 /// 8 000 connections are 16 000 descriptors of a proxy, and of ours.
-fn raise_descriptors() -> Result<()> {
+pub fn raise_descriptors() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if hard < DESCRIPTORS {
         bail!("the limit of descriptors is {hard}, and {DESCRIPTORS} are needed (ulimit -Hn)");

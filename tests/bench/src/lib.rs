@@ -1,11 +1,12 @@
 //! The data plane beside its peers, in the same rounds on the same machine. Run by `make bench`.
 //!
 //! A run is a [`rounds::Plan`] in a [`lab::Lab`]; what it leaves is [`results::Results`], judged by [`budgets`] and printed by
-//! [`report`]. docs/bench/README.md says how to read it.
+//! [`report`]. docs/bench/README.md says how to read it. [`edge`] is the same for the edge, with what is its own.
 
 pub mod args;
 pub mod backend;
 pub mod budgets;
+pub mod edge;
 pub mod exchange;
 pub mod hello;
 pub mod idle;

@@ -10,15 +10,17 @@ use clap::Parser as _;
 
 use signet_bench::{
     args::{Args, Command, Run},
+    edge,
     lab::Lab,
     profile, proof, publish, report,
-    results::{About, Results},
+    results::{About, Kind, Results},
     say, syscalls,
 };
 
 fn main() -> Result<ExitCode> {
     match Args::parse().command {
         Command::Run(run) => self::run(&run),
+        Command::Edge(run) => Ok(if edge::run(&run)? { ExitCode::SUCCESS } else { ExitCode::FAILURE }),
         Command::Show { file } => {
             let results: Results = serde_json::from_slice(&std::fs::read(file)?)?;
             io::stdout().write_all(report::markdown(&results).as_bytes())?;
@@ -31,7 +33,7 @@ fn run(run: &Run) -> Result<ExitCode> {
     let plan = run.plan()?;
     let with_signet = plan.systems.iter().any(|system| system.is_signet());
     let lab = Lab::new(&run.directory(), run.programs(), with_signet)?;
-    let about = About::now(plan.rounds, plan.time.as_secs_f64(), &lab.programs)?;
+    let about = About::now(Kind::Dataplane, plan.rounds, plan.time.as_secs_f64(), lab.programs.versions())?;
     let mut results = Results { about, samples: Vec::new(), syscalls: Vec::new(), proof: Vec::new() };
     if !run.no_proof {
         say("proof: is mutual TLS on?");

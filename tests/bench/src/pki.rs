@@ -58,6 +58,29 @@ impl Pki {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages =
             vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        self.sign(&params)
+    }
+
+    /// For a host of the web: a leaf that serves `name`.
+    pub fn host(&self, name: &str) -> Result<Credential> {
+        let mut params = params();
+        params.subject_alt_names = vec![SanType::DnsName(name.to_owned().try_into()?)];
+        params.is_ca = IsCa::ExplicitNoCa;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign(&params)
+    }
+
+    /// Writes one of [`Self::host`], and the root, into `directory`.
+    pub fn write_host(&self, directory: &Path, name: &str) -> Result<Files> {
+        self.write_files(directory, "web", &self.host(name)?)
+    }
+
+    pub fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    fn sign(&self, params: &CertificateParams) -> Result<Credential> {
         let key = KeyPair::generate()?;
         let leaf = params.signed_by(&key, &self.intermediate)?;
         let chain_pem = format!("{}{}", leaf.pem(), self.intermediate_pem);
@@ -67,10 +90,13 @@ impl Pki {
 
     /// Writes a credential of `account` and the root into `directory`.
     pub fn write(&self, directory: &Path, account: &str) -> Result<Files> {
-        let credential = self.credential(account)?;
-        let path = |end: &str| directory.join(format!("{account}.{end}"));
+        self.write_files(directory, account, &self.credential(account)?)
+    }
+
+    fn write_files(&self, directory: &Path, name: &str, credential: &Credential) -> Result<Files> {
+        let path = |end: &str| directory.join(format!("{name}.{end}"));
         let files = Files { chain: path("crt"), key: path("key"), root: directory.join("root.crt") };
-        fs::write(&files.chain, credential.chain_pem)?;
+        fs::write(&files.chain, &credential.chain_pem)?;
         fs::write(&files.key, credential.key.serialize_pem())?;
         fs::write(&files.root, &self.root_pem)?;
         Ok(files)

@@ -1,6 +1,6 @@
 //! Where the proxies' time goes: perf, after the rounds, because being watched costs.
 
-use std::{process::Command, thread, time::Duration};
+use std::{path::Path, process::Command, thread, time::Duration};
 
 use anyhow::Result;
 use nix::sys::signal::Signal;
@@ -43,18 +43,25 @@ fn profile(
     load: impl FnOnce(&mut Running) -> Result<Sample>,
 ) -> Result<()> {
     let Some(pids) = running.pids() else { return Ok(()) };
+    let name = |side: Side| format!("{}-{}-{}", running.system.word(), workload.word(), side.word());
+    let pids = Side::ALL.map(|side| (name(side), *pids.of(side)));
+    watch(&lab.directory, &pids, || load(running))
+}
+
+/// perf around `load`, of each process under its name; the files are named on stderr.
+pub fn watch(directory: &Path, pids: &[(String, u32)], load: impl FnOnce() -> Result<Sample>) -> Result<()> {
     let mut watchers = Vec::new();
-    for side in Side::ALL {
-        let name = format!("perf-{}-{}-{}", running.system.word(), workload.word(), side.word());
-        let data = lab.directory.join(format!("{name}.data"));
-        let family: Vec<String> = proc::family(*pids.of(side)).iter().map(u32::to_string).collect();
+    for (name, pid) in pids {
+        let name = format!("perf-{name}");
+        let data = directory.join(format!("{name}.data"));
+        let family: Vec<String> = proc::family(*pid).iter().map(u32::to_string).collect();
         let mut perf = Command::new("setpriv");
         perf.args(["--pdeathsig", "KILL", "perf", "record", "-q", "-F", "1999", "-e", "cpu-clock", "-g"]);
         perf.arg("-o").arg(&data).args(["-p", &family.join(",")]);
-        watchers.push((data, Process::start(&name, &mut perf, &lab.directory.join(format!("{name}.log")))?));
+        watchers.push((data, Process::start(&name, &mut perf, &directory.join(format!("{name}.log")))?));
     }
     thread::sleep(ATTACH);
-    load(running)?;
+    load()?;
     for (data, watcher) in watchers {
         watcher.end(Signal::SIGINT);
         say(&format!("perf report --no-children -g none -i {}", data.display()));
@@ -63,4 +70,4 @@ fn profile(
 }
 
 const ATTACH: Duration = Duration::from_millis(500);
-const TIME: Duration = Duration::from_secs(3);
+pub const TIME: Duration = Duration::from_secs(3);

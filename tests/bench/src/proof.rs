@@ -5,6 +5,7 @@ use std::{
     collections::BTreeMap,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpStream},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -23,12 +24,12 @@ use crate::{
     exchange::{ANSWER, MARKER, Wants},
     hello::server_hellos,
     lab::Lab,
-    load,
-    net::LINK,
+    load::{self, Outcome},
+    net::{LINK, Net},
     pki::{Credential, Pki},
     process::Process,
     side::Side,
-    systems::{Running, System},
+    systems::Running,
 };
 
 /// Of one system.
@@ -37,6 +38,9 @@ use crate::{
 pub struct Proof {
     pub system: String,
     pub mtls: bool,
+    /// The key exchange that must be chosen, and no other; `None`: any one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wanted: Option<String>,
     pub captured_bytes: u64,
     pub marker_seen: bool,
     /// "TLS_AES_128_GCM_SHA256, X25519MLKEM768": every pair that a server chose on the link.
@@ -54,7 +58,7 @@ impl Proof {
             faults.push(format!("{}: the capture {seen} the marker", self.system));
         }
         if self.mtls {
-            let wanted = System::parse(&self.system).and_then(System::key_exchange).unwrap_or_default();
+            let wanted = self.wanted.as_deref().unwrap_or_default();
             if self.negotiated.len() != 1 || !self.negotiated[0].ends_with(wanted) {
                 faults.push(format!("{}: negotiated {:?}, not {wanted} alone", self.system, self.negotiated));
             }
@@ -72,20 +76,10 @@ impl Proof {
 pub fn prove(lab: &Lab, running: &Running) -> Result<Proof> {
     let system = running.system;
     let watched = running.inbound.map_or_else(|| running.entry(), Ok)?;
-    let file = lab.directory.join(format!("{}.pcap", system.word()));
-    let mut tcpdump = lab.net.command(Side::Server, "tcpdump");
-    tcpdump.args(["-i", LINK, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w"]).arg(&file);
-    tcpdump.arg(format!("host {} and tcp port {}", watched.ip(), watched.port()));
-    let log = lab.directory.join(format!("{}.tcpdump.log", system.word()));
-    let mut watcher = Process::start("tcpdump", &mut tcpdump, &log)?;
-    watcher.wait_until(|| Ok(std::fs::read_to_string(&log)?.contains("listening on")))?;
     let entry = running.entry()?;
-    load::run(&lab.net, || load::new_connections(entry, 4, WATCHED))?;
-    watcher.end(Signal::SIGINT);
-    let capture = std::fs::read(&file).with_context(|| file.display().to_string())?;
-    let mut negotiated: Vec<String> = server_hellos(&capture).iter().map(ToString::to_string).collect();
-    negotiated.sort();
-    negotiated.dedup();
+    let capture = captured(&lab.net, &lab.directory.join(system.word()), watched, || {
+        load::run(&lab.net, || load::new_connections(entry, 4, WATCHED))
+    })?;
     let mut strangers = BTreeMap::new();
     if let (true, Some(inbound)) = (system.is_mtls(), running.inbound) {
         let foreign = Pki::new()?.credential("client")?;
@@ -102,11 +96,38 @@ pub fn prove(lab: &Lab, running: &Running) -> Result<Proof> {
     Ok(Proof {
         system: system.word().into(),
         mtls: system.is_mtls(),
+        wanted: system.key_exchange().map(str::to_owned),
         captured_bytes: capture.len() as u64,
         marker_seen: holds(&capture, MARKER.as_bytes()),
-        negotiated,
+        negotiated: negotiated(&capture),
         strangers,
     })
+}
+
+/// What crosses the link to and from `at` during `load`. Leaves `<file>.pcap`.
+pub fn captured(
+    net: &Net,
+    file: &Path,
+    at: SocketAddr,
+    load: impl FnOnce() -> Result<Outcome>,
+) -> Result<Vec<u8>> {
+    let (pcap, log) = (file.with_extension("pcap"), file.with_extension("tcpdump.log"));
+    let mut tcpdump = net.command(Side::Server, "tcpdump");
+    tcpdump.args(["-i", LINK, "-s", "0", "-U", "--immediate-mode", "-Z", "root", "-w"]).arg(&pcap);
+    tcpdump.arg(format!("host {} and tcp port {}", at.ip(), at.port()));
+    let mut watcher = Process::start("tcpdump", &mut tcpdump, &log)?;
+    watcher.wait_until(|| Ok(std::fs::read_to_string(&log)?.contains("listening on")))?;
+    load()?;
+    watcher.end(Signal::SIGINT);
+    std::fs::read(&pcap).with_context(|| pcap.display().to_string())
+}
+
+/// Suite and group of every ServerHello in `capture`, each once.
+pub fn negotiated(capture: &[u8]) -> Vec<String> {
+    let mut negotiated: Vec<String> = server_hellos(capture).iter().map(ToString::to_string).collect();
+    negotiated.sort();
+    negotiated.dedup();
+    negotiated
 }
 
 /// A TLS client that believes anyone, as `credential` or as nobody; what became of its request.
@@ -137,7 +158,7 @@ fn call(lab: &Lab, to: SocketAddr, alpn: Option<&[u8]>, credential: Option<&Cred
     })?
 }
 
-fn holds(haystack: &[u8], needle: &[u8]) -> bool {
+pub fn holds(haystack: &[u8], needle: &[u8]) -> bool {
     haystack.windows(needle.len()).any(|window| window == needle)
 }
 
@@ -179,11 +200,11 @@ impl ServerCertVerifier for BelievesAnyone {
     }
 }
 
-const ANSWERED: &str = "answered";
+pub const ANSWERED: &str = "answered";
 /// The control: the same client with a certificate of the peers' own mesh.
 const FRIEND: &str = "own certificate";
 /// Some hundred connections.
-const WATCHED: Duration = Duration::from_millis(200);
+pub const WATCHED: Duration = Duration::from_millis(200);
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
@@ -195,6 +216,7 @@ mod tests {
         let good = Proof {
             system: "envoy".into(),
             mtls: true,
+            wanted: Some("X25519".into()),
             captured_bytes: 1,
             marker_seen: false,
             negotiated: vec!["a suite, X25519".into()],

@@ -5,15 +5,25 @@ use std::{collections::BTreeSet, fs, path::Path};
 use anyhow::Result;
 use serde_json::{Value, json};
 
-use crate::{budgets, report, results::Results, stats::Verdict, systems::System};
+use crate::{
+    budgets::{self, Budget, Judged, SIGNET},
+    edge, report,
+    results::{Kind, Results},
+    stats::Verdict,
+};
 
 /// Writes all of it.
 pub fn publish(results: &Results) -> Result<()> {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/bench");
     fs::create_dir_all(&directory)?;
-    fs::write(directory.join("dataplane.json"), json_by_line(results)?)?;
-    fs::write(directory.join("dataplane.md"), report::markdown(results))?;
-    for record in records(results) {
+    let page = results.about.kind.word();
+    fs::write(directory.join(format!("{page}.json")), json_by_line(results)?)?;
+    fs::write(directory.join(format!("{page}.md")), report::markdown(results))?;
+    let records = match results.about.kind {
+        Kind::Dataplane => records(results, &budgets::all().collect::<Vec<_>>(), HONEST),
+        Kind::Edge => records(results, &edge::budgets::all().collect::<Vec<_>>(), edge::budgets::HONEST),
+    };
+    for record in records {
         let line = record["line"].as_str().unwrap_or_default();
         fs::write(directory.join(format!("{line}.json")), format!("{record:#}\n"))?;
     }
@@ -34,8 +44,8 @@ fn json_by_line(results: &Results) -> Result<String> {
     ))
 }
 
-/// One per line of docs/acceptance.md, in the form of [bench] records.
-fn records(results: &Results) -> Vec<Value> {
+/// One per line of docs/acceptance.md, in the form of [bench] records; that of `honest` says that nothing failed.
+fn records(results: &Results, all: &[&Budget], honest: &str) -> Vec<Value> {
     let about = &results.about;
     let record = |line: &str, held: bool, numbers: Value| {
         json!({
@@ -43,22 +53,22 @@ fn records(results: &Results) -> Vec<Value> {
             "rounds": about.rounds, "held": held, "numbers": numbers,
         })
     };
-    let lines: BTreeSet<&str> = budgets::all().map(|budget| budget.line).collect();
+    let lines: BTreeSet<&str> = all.iter().map(|budget| budget.line).collect();
     let mut records: Vec<Value> = lines
         .into_iter()
         .map(|line| {
-            let of_line = budgets::all().filter(|budget| budget.line == line);
-            let judged: Vec<_> = of_line.map(|budget| budget.judge(results, System::Signet)).collect();
+            let of_line = all.iter().filter(|budget| budget.line == line);
+            let judged: Vec<_> = of_line.map(|budget| budget.judge(results, SIGNET)).collect();
             let held = judged.iter().all(|judged| {
                 let rounds = judged.summary.map_or(0, |summary| summary.rounds);
                 rounds >= budgets::ENOUGH && judged.verdict() == Some(Verdict::Holds)
             });
-            record(line, held, judged.iter().map(budgets::Judged::to_json).collect())
+            record(line, held, judged.iter().map(Judged::to_json).collect())
         })
         .collect();
     let faults = results.faults();
     let held = faults.is_empty() && !results.proof.is_empty();
-    records.push(record(HONEST, held, json!({"faults": faults, "proof": results.proof})));
+    records.push(record(honest, held, json!({"faults": faults, "proof": results.proof})));
     records
 }
 

@@ -1,11 +1,12 @@
-//! The tables of docs/bench/dataplane.md, from the samples alone.
+//! The tables of docs/bench/dataplane.md, from the samples alone; those of edge.md are made of the same parts.
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{collections::BTreeMap, fmt::Write as _, sync::LazyLock};
 
 use crate::{
-    budgets::{self, Judged},
+    budgets::{self, Budget, Judged, SIGNET},
+    edge,
     idle::START,
-    results::Results,
+    results::{Kind, Results},
     stats::{Summary, differences},
     systems::System,
     workloads::Workload,
@@ -13,19 +14,26 @@ use crate::{
 
 /// All of it.
 pub fn markdown(results: &Results) -> String {
-    let mut page = head(results);
-    page += &budgets(results);
+    match results.about.kind {
+        Kind::Dataplane => dataplane(results),
+        Kind::Edge => edge::report::markdown(results),
+    }
+}
+
+fn dataplane(results: &Results) -> String {
+    let mut page = head(results, "The data plane beside its peers");
+    page += &budgets(results, budgets::all());
     page += &cpu(results);
     page += &latency(results);
     page += &bulk(results);
     page += &memory(results);
     page += &syscalls(results);
-    page += &proof(results);
+    page += &proof(results, "Was mutual TLS on?");
     page += &faults(results);
     page
 }
 
-fn head(results: &Results) -> String {
+pub fn head(results: &Results, title: &str) -> String {
     let about = &results.about;
     let dirty = if about.dirty { ", with changes that no commit has" } else { "" };
     let range = |of: fn(&crate::results::Sample) -> f64| {
@@ -33,9 +41,10 @@ fn head(results: &Results) -> String {
         Summary::of(&values).map_or_else(|| "-".into(), |s| plain(&s, 1))
     };
     let mut page = format!(
-        "# The data plane beside its peers\n\nWritten by `make bench`; docs/bench/README.md says how to read it. Every sample is \
-         in dataplane.json.\n\nCommit {}{dirty}; begun {}; {} rounds, {} s per cell; {} cores of {}; Linux {}. \
+        "# {title}\n\nWritten by `make bench`; docs/bench/README.md says how to read it. Every sample is \
+         in {}.json.\n\nCommit {}{dirty}; begun {}; {} rounds, {} s per cell; {} cores of {}; Linux {}. \
          Steal during a sample: {} % (median [range]); load: {}.\n\n",
+        about.kind.word(),
         about.commit,
         about.begun,
         about.rounds,
@@ -52,13 +61,13 @@ fn head(results: &Results) -> String {
     page
 }
 
-fn budgets(results: &Results) -> String {
+pub fn budgets(results: &Results, all: impl Iterator<Item = &'static Budget> + Clone) -> String {
     let mut rows = Vec::new();
-    for build in [System::Signet, System::SignetOther] {
-        for budget in budgets::all() {
-            let ours = if budget.ours == System::Signet { build } else { budget.ours };
+    for build in [SIGNET, System::SignetOther.word()] {
+        for budget in all.clone() {
+            let ours = budget.ours(build);
             let judged = budget.judge(results, build);
-            if judged.summary.is_some() && (build == System::Signet || ours == build) {
+            if judged.summary.is_some() && (build == SIGNET || ours == build) {
                 rows.push(budget_row(ours, &judged));
             }
         }
@@ -70,7 +79,7 @@ fn budgets(results: &Results) -> String {
     table("Budgets (docs/design.md section 12)", &head, rows)
 }
 
-fn budget_row(ours: System, judged: &Judged<'_>) -> Vec<String> {
+fn budget_row(ours: &str, judged: &Judged<'_>) -> Vec<String> {
     let budget = judged.budget;
     let Some(summary) = judged.summary else { return Vec::new() };
     let invalid =
@@ -79,10 +88,10 @@ fn budget_row(ours: System, judged: &Judged<'_>) -> Vec<String> {
     let later = budget.later.map(|bound| format!("{bound}: {}", summary.verdict(bound).word()));
     vec![
         budget.line.into(),
-        ours.word().into(),
+        ours.into(),
         budget.workload.into(),
         budget.figure.into(),
-        budget.peer.map_or("-", System::word).into(),
+        budget.peer.unwrap_or("-").into(),
         number(summary.median, 2),
         format!("{}..{}", number(summary.low, 2), number(summary.high, 2)),
         format!("{}..{}", number(summary.min, 2), number(summary.max, 2)),
@@ -113,7 +122,7 @@ fn cpu(results: &Results) -> String {
     });
     let tables = workloads.map(|workload| {
         let title = format!("{}: CPU-us per exchange", workload.word());
-        figures(results, &title, &workload.word(), &columns)
+        figures(results, &SYSTEMS, &title, &workload.word(), &columns)
     });
     tables.collect()
 }
@@ -145,9 +154,9 @@ fn bulk(results: &Results) -> String {
         Column::of("MiB/s", "mib_per_s", 0),
     ];
     let workloads = [Workload::Down, Workload::Up, Workload::Parallel].map(Workload::word);
-    let tables = workloads
-        .iter()
-        .map(|workload| figures(results, &format!("{workload}: CPU-s per GiB"), workload, &columns));
+    let tables = workloads.iter().map(|workload| {
+        figures(results, &SYSTEMS, &format!("{workload}: CPU-s per GiB"), workload, &columns)
+    });
     tables.collect()
 }
 
@@ -163,33 +172,39 @@ fn memory(results: &Results) -> String {
     idle.push(Column::of("MB over base 10 s after", "over_base_mb_after_10_s", 1));
     idle.push(Column::of("CPU-ms per idle second at 8000", "idle_cpu_ms_per_s_8000", 1));
     let larger = "memory (PSS) of a proxy; of the larger one where no side is named";
-    figures(results, &format!("start: {larger}"), START, &start)
-        + &figures(results, &format!("idle: {larger}"), &Workload::Idle.word(), &idle)
+    figures(results, &SYSTEMS, &format!("start: {larger}"), START, &start)
+        + &figures(results, &SYSTEMS, &format!("idle: {larger}"), &Workload::Idle.word(), &idle)
 }
 
-struct Column {
+pub struct Column {
     head: String,
     figure: String,
     digits: usize,
 }
 
 impl Column {
-    fn of(head: &str, figure: &str, digits: usize) -> Self {
+    pub fn of(head: &str, figure: &str, digits: usize) -> Self {
         Self { head: head.into(), figure: figure.into(), digits }
     }
 }
 
 /// One row per system: each figure as median [range].
-fn figures(results: &Results, title: &str, workload: &str, columns: &[Column]) -> String {
+pub fn figures(
+    results: &Results,
+    systems: &[&str],
+    title: &str,
+    workload: &str,
+    columns: &[Column],
+) -> String {
     let mut rows = Vec::new();
-    for system in System::ALL {
+    for system in systems {
         let values: Vec<BTreeMap<u32, f64>> =
-            columns.iter().map(|column| results.by_round(system.word(), workload, &column.figure)).collect();
+            columns.iter().map(|column| results.by_round(system, workload, &column.figure)).collect();
         let rounds = values.iter().map(BTreeMap::len).max().unwrap_or_default();
         if rounds == 0 {
             continue;
         }
-        let mut row = vec![system.word().to_owned()];
+        let mut row = vec![(*system).to_owned()];
         for (values, column) in values.iter().zip(columns) {
             let values: Vec<f64> = values.values().copied().collect();
             row.push(
@@ -230,7 +245,7 @@ fn syscalls(results: &Results) -> String {
     )
 }
 
-fn proof(results: &Results) -> String {
+pub fn proof(results: &Results, title: &str) -> String {
     let rows = results.proof.iter().map(|proof| {
         let strangers: Vec<String> =
             proof.strangers.iter().map(|(stranger, fate)| format!("{stranger}: {fate}")).collect();
@@ -251,10 +266,10 @@ fn proof(results: &Results) -> String {
         "who called, and what became of it",
         "verdict",
     ];
-    table("Was mutual TLS on?", &head, rows.collect())
+    table(title, &head, rows.collect())
 }
 
-fn faults(results: &Results) -> String {
+pub fn faults(results: &Results) -> String {
     let faults = results.faults();
     if faults.is_empty() {
         return "\n## Errors\nNone in any sample.\n".into();
@@ -264,7 +279,7 @@ fn faults(results: &Results) -> String {
 }
 
 /// Nothing without rows.
-fn table(title: &str, head: &[&str], rows: Vec<Vec<String>>) -> String {
+pub fn table(title: &str, head: &[&str], rows: Vec<Vec<String>>) -> String {
     if rows.is_empty() {
         return String::new();
     }
@@ -275,11 +290,14 @@ fn table(title: &str, head: &[&str], rows: Vec<Vec<String>>) -> String {
     format!("\n## {title}\n{}{}{rows}", line(&head), line(&rule))
 }
 
-fn plain(summary: &Summary, digits: usize) -> String {
+pub fn plain(summary: &Summary, digits: usize) -> String {
     let Summary { median, min, max, .. } = *summary;
     format!("{} [{}..{}]", number(median, digits), number(min, digits), number(max, digits))
 }
 
-fn number(value: f64, digits: usize) -> String {
+/// In the order of the tables.
+static SYSTEMS: LazyLock<Vec<&str>> = LazyLock::new(|| System::ALL.map(System::word).to_vec());
+
+pub fn number(value: f64, digits: usize) -> String {
     format!("{value:.digits$}")
 }

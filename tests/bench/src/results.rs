@@ -1,4 +1,5 @@
-//! What a run leaves: every sample of every round, and under which conditions. docs/bench/dataplane.json is this, as JSON.
+//! What a run leaves: every sample of every round, and under which conditions. docs/bench/dataplane.json and edge.json are
+//! this, as JSON.
 
 use std::{collections::BTreeMap, path::Path, process::Command};
 
@@ -7,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use signet_core::clock;
 use time::format_description::well_known::Rfc3339;
 
-use crate::{lab::Programs, proc, proof::Proof, syscalls::Syscalls};
+use crate::{proc, proof::Proof, syscalls::Syscalls};
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -19,10 +20,31 @@ pub struct Results {
     pub proof: Vec<Proof>,
 }
 
+/// Which bench.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Kind {
+    #[default]
+    Dataplane,
+    Edge,
+}
+
+impl Kind {
+    /// Of its files in docs/bench.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Dataplane => "dataplane",
+            Self::Edge => "edge",
+        }
+    }
+}
+
 /// Where and of what.
 #[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct About {
+    #[serde(default)]
+    pub kind: Kind,
     pub commit: String,
     /// Whether the tree held changes that no commit has.
     pub dirty: bool,
@@ -84,8 +106,14 @@ impl Results {
 }
 
 impl About {
-    pub fn now(rounds: u32, seconds_per_cell: f64, programs: &Programs) -> Result<Self> {
+    pub fn now(
+        kind: Kind,
+        rounds: u32,
+        seconds_per_cell: f64,
+        versions: BTreeMap<String, String>,
+    ) -> Result<Self> {
         Ok(Self {
+            kind,
             commit: said("git", &["-C", ROOT, "rev-parse", "HEAD"]),
             dirty: !said("git", &["-C", ROOT, "status", "--porcelain", "-uno", "--", ".", ":!docs"])
                 .is_empty(),
@@ -95,29 +123,24 @@ impl About {
             cpu: proc::cpu_model(),
             cores: std::thread::available_parallelism()?.get(),
             kernel: said("uname", &["-r"]),
-            versions: versions(programs),
+            versions,
         })
     }
 }
 
-fn versions(programs: &Programs) -> BTreeMap<String, String> {
+/// What the peers, and these builds of ours, say about themselves.
+pub fn versions<'a>(
+    envoy: &Path,
+    ours: impl IntoIterator<Item = (&'a str, &'a Path)>,
+) -> BTreeMap<String, String> {
     let version = |path: &Path| said(&path.display().to_string(), &["--version"]);
     // A version says little of a build that is no release.
     let build =
         |path: &Path| format!("{}; {}", version(path), said("sha256sum", &[&path.display().to_string()]));
-    let mut versions: BTreeMap<String, String> = [
-        ("signet-proxy", build(&programs.proxy)),
-        ("haproxy", said("haproxy", &["-v"])),
-        ("nginx", said("nginx", &["-V"])),
-        ("envoy", version(&programs.envoy)),
-    ]
-    .map(|(name, version)| (name.to_owned(), version))
-    .into();
-    let others = [("signet-x25519", &programs.x25519_proxy), ("signet-other", &programs.other_proxy)];
-    for (name, other) in others {
-        versions.extend(other.as_deref().map(|other| (name.to_owned(), build(other))));
-    }
-    versions
+    let peers =
+        [("haproxy", said("haproxy", &["-v"])), ("nginx", said("nginx", &["-V"])), ("envoy", version(envoy))];
+    let ours = ours.into_iter().map(|(name, path)| (name, build(path)));
+    peers.into_iter().chain(ours).map(|(name, version)| (name.to_owned(), version)).collect()
 }
 
 /// The first lines that matter of what a program says about itself; empty when it is not there.

@@ -87,7 +87,7 @@ pub fn start(lab: &Lab, systems: &[System]) -> Result<Vec<Running>> {
     Ok(all)
 }
 
-fn tell(sample: &Sample) {
+pub fn tell(sample: &Sample) {
     let figures =
         ["cpu_us", "cpu_s_per_gib", "p50_us", "p99_us", "per_second", "mib_per_s", "base_mb", "ready_ms"];
     let memory = ["kb_per_connection_2000", "kb_per_connection_8000", "over_base_mb_after_10_s"];

@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr, TcpStream},
     os::unix::{fs::DirBuilderExt as _, net::UnixStream},
     path::{Path, PathBuf},
+    process::Command,
     thread::sleep,
     time::{Duration, Instant},
 };
@@ -21,10 +22,16 @@ use crate::{
     side::{Both, Side},
 };
 
+/// A CA; it lives as long as the run.
+pub struct Ca {
+    directory: PathBuf,
+    _process: Process,
+}
+
 /// CA and controller; they live as long as the run.
 pub struct ControlPlane {
-    directory: PathBuf,
-    _processes: [Process; 2],
+    ca: Ca,
+    _controller: Process,
 }
 
 /// Two proxies that serve.
@@ -38,46 +45,80 @@ pub struct Pair {
     pub inbound: SocketAddr,
 }
 
-impl ControlPlane {
-    pub fn start(net: &Net, directory: &Path, signet: &Path) -> Result<Self> {
-        let directory = directory.join("signet");
-        for part in ["", "ca", "trust", "controller", "manifests"] {
+impl Ca {
+    /// Its state, and that of all that it serves, lies in `directory`.
+    pub fn start(net: &Net, directory: PathBuf, signet: &Path) -> Result<Self> {
+        for part in ["", "ca", "trust"] {
             fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join(part))?;
         }
-        fs::write(directory.join("manifests/bench.yaml"), manifests())?;
-        let (ca, controller) = (Self::control(CA_PORT), Self::control(CONTROLLER_PORT));
         let path = |file: &str| directory.join(file);
         let mut command = net.command(Side::Server, signet);
-        command.args(["run", "ca", "--listen", &ca, "--trust-domain", TRUST_DOMAIN, "--leaf-life", "24h"]);
-        command.arg("--state").arg(path("ca")).arg("--trust-bundle").arg(path("trust/bundle.pem"));
-        let mut ca_process = Process::start("signet run ca", &mut command, &path("ca.log"))?;
-        let socket = path("ca/admin.sock");
-        ca_process.wait_until(|| Ok(ask(&socket, "GET", "/v1/status", "").is_ok()))?;
-        fs::write(path("controller/token"), token(&socket, "signet-system", "controller")?)?;
-        let mut command = net.command(Side::Server, signet);
+        let listen = control(CA_PORT);
         command.args([
             "run",
-            "controller",
+            "ca",
             "--listen",
-            &controller,
-            "--ca",
-            &ca,
+            &listen,
             "--trust-domain",
             TRUST_DOMAIN,
+            "--leaf-life",
+            "24h",
         ]);
-        command.args(["--mesh-range", MESH]).arg("--source-dir").arg(path("manifests"));
-        command.arg("--token-file").arg(path("controller/token"));
-        command.arg("--trust-bundle").arg(path("trust/bundle.pem"));
-        command.arg("--admin-socket").arg(path("controller/admin.sock"));
-        let mut controller = Process::start("signet run controller", &mut command, &path("controller.log"))?;
-        let socket = path("controller/admin.sock");
-        controller.wait_until(|| Ok(ask(&socket, "GET", "/v1/status", "").is_ok()))?;
-        Ok(Self { directory, _processes: [ca_process, controller] })
+        command.arg("--state").arg(path("ca")).arg("--trust-bundle").arg(path("trust/bundle.pem"));
+        let mut process = Process::start("signet run ca", &mut command, &path("ca.log"))?;
+        let socket = path("ca/admin.sock");
+        process.wait_until(|| Ok(ask(&socket, "GET", "/v1/status", "").is_ok()))?;
+        Ok(Self { directory, _process: process })
     }
 
-    fn control(port: u16) -> String {
-        SocketAddr::new(address(2), port).to_string()
+    pub fn path(&self, file: &str) -> PathBuf {
+        self.directory.join(file)
     }
+
+    pub fn trust_bundle(&self) -> PathBuf {
+        self.path("trust/bundle.pem")
+    }
+
+    /// A one-time join token for an account.
+    pub fn token(&self, namespace: &str, account: &str) -> Result<String> {
+        let body = json!({"identity": id(namespace, account), "lifeSeconds": TOKEN_SECONDS}).to_string();
+        let answer: Value =
+            serde_json::from_str(&ask(&self.path("ca/admin.sock"), "POST", "/v1/tokens", &body)?)?;
+        Ok(answer["token"].as_str().context("the CA's answer holds no token")?.to_owned())
+    }
+
+    /// Starts `signet run <part>` over `manifests` on `port`, and returns when it answers.
+    pub fn serve(&self, net: &Net, signet: &Path, part: &str, port: u16, manifests: &str) -> Result<Process> {
+        let directory = self.path(part);
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory.join("manifests"))?;
+        fs::write(directory.join("manifests/bench.yaml"), manifests)?;
+        fs::write(directory.join("token"), self.token("signet-system", part)?)?;
+        let mut command = net.command(Side::Server, signet);
+        command.args(["run", part, "--listen", &control(port), "--ca", &control(CA_PORT)]);
+        command.args(["--trust-domain", TRUST_DOMAIN, "--mesh-range", MESH]);
+        command.arg("--source-dir").arg(directory.join("manifests"));
+        command.arg("--token-file").arg(directory.join("token"));
+        command.arg("--trust-bundle").arg(self.trust_bundle());
+        let socket = directory.join("admin.sock");
+        command.arg("--admin-socket").arg(&socket);
+        let name = format!("signet run {part}");
+        let mut process = Process::start(&name, &mut command, &self.path(&format!("{part}.log")))?;
+        process.wait_until(|| Ok(ask(&socket, "GET", "/v1/status", "").is_ok()))?;
+        Ok(process)
+    }
+}
+
+impl ControlPlane {
+    pub fn start(net: &Net, directory: &Path, signet: &Path) -> Result<Self> {
+        let ca = Ca::start(net, directory.join("signet"), signet)?;
+        let controller = ca.serve(net, signet, "controller", CONTROLLER_PORT, &manifests())?;
+        Ok(Self { ca, _controller: controller })
+    }
+}
+
+/// Where a part of the control plane listens.
+pub fn control(port: u16) -> String {
+    SocketAddr::new(address(2), port).to_string()
 }
 
 impl Pair {
@@ -116,10 +157,10 @@ fn start(
     inbound: &Value,
     upstreams: &Value,
 ) -> Result<(Process, Duration)> {
-    let control = lab.control()?;
+    let plane = lab.control()?;
     let account = side.word();
     let name = format!("{account}-{pair}");
-    let directory = control.directory.join(&name);
+    let directory = plane.ca.path(&name);
     fs::create_dir_all(&directory)?;
     let path = |file: &str| directory.join(file);
     let pod = *pods(pair).of(side);
@@ -127,29 +168,41 @@ fn start(
     let bootstrap = json!({
         "trustDomain": TRUST_DOMAIN,
         "workload": {"namespace": NAMESPACE, "pod": name, "serviceAccount": account, "address": pod},
-        "ca": {"address": ControlPlane::control(CA_PORT), "id": id("signet-system", "ca")},
+        "ca": {"address": control(CA_PORT), "id": id("signet-system", "ca")},
         "tokenFile": path("token"),
-        "trustBundleFile": control.directory.join("trust/bundle.pem"),
-        "controller": {"address": ControlPlane::control(CONTROLLER_PORT), "id": id("signet-system", "controller")},
+        "trustBundleFile": plane.ca.trust_bundle(),
+        "controller": {"address": control(CONTROLLER_PORT), "id": id("signet-system", "controller")},
         "meshRanges": [MESH],
         "inbound": inbound,
         "upstreams": upstreams,
         "admin": admin,
     });
     fs::write(path("bootstrap.json"), bootstrap.to_string())?;
-    fs::write(path("token"), token(&control.directory.join("ca/admin.sock"), NAMESPACE, account)?)?;
+    fs::write(path("token"), plane.ca.token(NAMESPACE, account)?)?;
     let mut command = lab.net.command(side, proxy);
     command.arg("--bootstrap").arg(path("bootstrap.json"));
+    until_ready(&lab.net, side, &name, &mut command, &path("proxy.log"), admin)
+}
+
+/// Starts `command` and returns when `/ready` of `admin` is 200, with the time that it took.
+pub fn until_ready(
+    net: &Net,
+    side: Side,
+    name: &str,
+    command: &mut Command,
+    log: &Path,
+    admin: SocketAddr,
+) -> Result<(Process, Duration)> {
     let begun = Instant::now();
-    let mut process = Process::start(&name, &mut command, &path("proxy.log"))?;
-    let ready = lab.net.within(side, || -> Result<Duration> {
+    let mut process = Process::start(name, command, log)?;
+    let ready = net.within(side, || -> Result<Duration> {
         loop {
             if is_ready(admin) {
                 return Ok(begun.elapsed());
             }
             process.check()?;
             if begun.elapsed() > READY {
-                bail!("{name} is not ready after {READY:?}; see {}", path("proxy.log").display());
+                bail!("{name} is not ready after {READY:?}; see {}", log.display());
             }
             sleep(LOOK);
         }
@@ -164,13 +217,6 @@ fn is_ready(admin: SocketAddr) -> bool {
         Ok(answer)
     };
     ask().is_ok_and(|answer| answer.starts_with("HTTP/1.1 200"))
-}
-
-/// A one-time join token for an account.
-fn token(ca: &Path, namespace: &str, account: &str) -> Result<String> {
-    let body = json!({"identity": id(namespace, account), "lifeSeconds": TOKEN_SECONDS}).to_string();
-    let answer: Value = serde_json::from_str(&ask(ca, "POST", "/v1/tokens", &body)?)?;
-    Ok(answer["token"].as_str().context("the CA's answer holds no token")?.to_owned())
 }
 
 /// The body of a 200.
@@ -246,10 +292,10 @@ fn id(namespace: &str, account: &str) -> String {
 
 /// Three builds, each with a pair for all workloads and one for first contacts.
 pub const PAIRS: u8 = 6;
-const TRUST_DOMAIN: &str = "cluster.local";
+pub const TRUST_DOMAIN: &str = "cluster.local";
 const NAMESPACE: &str = "bench";
 const MESH: &str = "198.18.7.0/24";
-const CA_PORT: u16 = 15012;
+pub const CA_PORT: u16 = 15012;
 const CONTROLLER_PORT: u16 = 15010;
 const ADMIN_PORT: u16 = 15020;
 const TOKEN_SECONDS: u32 = 60;

@@ -3,35 +3,35 @@
 
 use std::time::{Duration, Instant};
 
-use crate::{proc, side::Both};
+use crate::proc;
 
 pub struct Window {
     /// Of the proxies, where there are any.
-    pids: Option<Both<u32>>,
+    pids: Vec<u32>,
     begun: Mark,
     ended: Option<Mark>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone)]
 struct Mark {
     at: Instant,
-    cpu: Option<Both<u64>>,
+    cpu: Vec<u64>,
 }
 
 impl Window {
     /// Begins now.
-    pub fn new(pids: Option<Both<u32>>) -> Self {
-        Self { pids, begun: Mark::now(pids), ended: None }
+    pub fn new(pids: Vec<u32>) -> Self {
+        Self { begun: Mark::now(&pids), ended: None, pids }
     }
 
     /// Begins again: what was before does not count.
     pub fn begin(&mut self) {
-        self.begun = Mark::now(self.pids);
+        self.begun = Mark::now(&self.pids);
     }
 
     /// What comes now does not count. The first time says when.
     pub fn end(&mut self) {
-        let now = Mark::now(self.pids);
+        let now = Mark::now(&self.pids);
         self.ended.get_or_insert(now);
     }
 
@@ -39,20 +39,20 @@ impl Window {
         self.ended().at.saturating_duration_since(self.begun.at)
     }
 
-    /// CPU nanoseconds of both proxies.
-    pub fn cpu(&self) -> Option<Both<u64>> {
-        let (before, after) = (self.begun.cpu?, self.ended().cpu?);
-        let cost = |before: u64, after: u64| after.saturating_sub(before);
-        Some(Both { client: cost(before.client, after.client), server: cost(before.server, after.server) })
+    /// CPU nanoseconds of each proxy.
+    pub fn cpu(&self) -> Vec<u64> {
+        let ended = self.ended();
+        let cost = self.begun.cpu.iter().zip(ended.cpu);
+        cost.map(|(before, after)| after.saturating_sub(*before)).collect()
     }
 
     fn ended(&self) -> Mark {
-        self.ended.unwrap_or_else(|| Mark::now(self.pids))
+        self.ended.clone().unwrap_or_else(|| Mark::now(&self.pids))
     }
 }
 
 impl Mark {
-    fn now(pids: Option<Both<u32>>) -> Self {
-        Self { at: Instant::now(), cpu: pids.map(|pids| pids.map(|pid| proc::cpu_nanoseconds(*pid))) }
+    fn now(pids: &[u32]) -> Self {
+        Self { at: Instant::now(), cpu: pids.iter().map(|pid| proc::cpu_nanoseconds(*pid)).collect() }
     }
 }

@@ -10,7 +10,6 @@ use crate::{
     load::{self, Outcome},
     open_loop, proc,
     results::Sample,
-    side::Both,
     systems::{Running, System},
     window::Window,
 };
@@ -132,7 +131,8 @@ fn watch(
     load: impl FnOnce(&mut Running, &mut Window) -> Result<Outcome>,
 ) -> Result<Sample> {
     let steal = proc::Steal::now();
-    let mut window = Window::new(running.pids());
+    let mut window =
+        Window::new(running.pids().map(|pids| vec![pids.client, pids.server]).unwrap_or_default());
     let outcome = load(running, &mut window)?;
     window.end();
     let stolen = proc::Steal::now().percent_since(steal);
@@ -143,10 +143,10 @@ fn watch(
     // Four streams carry 1 GiB together.
     let (units, per, scale) =
         if bytes { (1.0, "cpu_s_per_gib", 1e9) } else { (outcome.done as f64, "cpu_us", 1e3) };
-    if let Some(cpu) = window.cpu()
+    if let [client, server] = window.cpu()[..]
         && units > 0.0
     {
-        let Both { client, server } = cpu.map(|nanoseconds| *nanoseconds as f64 / scale / units);
+        let [client, server] = [client, server].map(|nanoseconds| nanoseconds as f64 / scale / units);
         figure(per, client + server);
         figure(&format!("{per}_client"), client);
         figure(&format!("{per}_server"), server);
@@ -176,7 +176,7 @@ fn watch(
     })
 }
 
-fn percentile(sorted: &[u32], part: f64) -> Option<u32> {
+pub fn percentile(sorted: &[u32], part: f64) -> Option<u32> {
     let last = sorted.len().checked_sub(1)?;
     #[expect(
         clippy::cast_possible_truncation,

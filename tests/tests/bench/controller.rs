@@ -50,7 +50,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 
-use crate::cluster;
+use crate::{cluster, pss};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 #[ignore = "bench: make bench"]
@@ -325,11 +325,8 @@ impl Controller {
         fs::read_to_string(format!("/proc/{}/{file}", self.process.id().unwrap())).unwrap()
     }
 
-    /// Bytes, the binary's text included.
     fn pss(&self) -> u64 {
-        let rollup = self.proc("smaps_rollup");
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
+        pss(self.process.id().unwrap())
     }
 
     /// User and system time so far.

@@ -1,10 +1,19 @@
 //! The numbers that issues promise about the whole system, run by `make bench`. Each leaves docs/bench/<line>.json.
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests fail their test")]
+#![expect(
+    clippy::large_futures,
+    reason = "the bound is for connections of the product; a test waits with one future"
+)]
 
 mod controller;
+mod edge;
+mod edge_process;
 
-use std::process::{Command, Output};
+use std::{
+    fs,
+    process::{Command, Output},
+};
 
 use serde_json::{Value, json};
 use signet_tests::{binaries::binary, record::Record, unprivileged::Unprivileged};
@@ -48,6 +57,13 @@ fn with_a_warm_cache_the_test_cluster_is_ready_in_less_than_20_s() {
     let numbers =
         json!({"promisedSeconds": START_PROMISED, "nodesReadySeconds": nodes, "firstPodReadySeconds": pods});
     record.held(&numbers).unwrap();
+}
+
+/// Bytes of a process, the binary's text included.
+fn pss(pid: u32) -> u64 {
+    let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap();
+    let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
+    line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
 fn cluster(arguments: &[&str]) -> Output {
