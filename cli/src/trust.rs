@@ -1,5 +1,5 @@
 //! `signet trust`: whether this machine's programs believe the edge CA, and making them do so or stop. Everything that is changed is
-//! said before, and found again by the certificate itself, so that it can be undone by whoever comes later.
+//! said before, and found again by the certificate itself where we put it, so that it can be undone by whoever comes later.
 
 mod nss;
 mod store;
@@ -83,7 +83,7 @@ pub(crate) struct Install {
 
 /// Take the edge CA's root out of every store again
 ///
-/// Exactly that certificate goes, wherever it is found, under whatever name. It says what it will do, and asks.
+/// Exactly that certificate goes, from every place where signet puts it. It says what it will do, and asks.
 ///
 /// Examples:
 ///   signet trust uninstall
