@@ -4,6 +4,8 @@
 mod nss;
 mod store;
 mod system;
+#[cfg(test)]
+mod tests;
 
 use std::{
     ffi::OsString,

@@ -170,16 +170,9 @@ impl Default for Serving {
 impl Serving {
     /// An error: the first field that means nothing, by its name in JSON.
     pub fn check(&self) -> Result<(), WrongServing> {
-        let wrong = |field: &str, got: &dyn fmt::Display, expected| {
-            let got = got.to_string().chars().take(SHOWN).collect();
-            Err(WrongServing { field: field.into(), got, expected })
-        };
-        for (index, range) in self.proxy_protocol.iter().enumerate() {
-            if range.parse::<IpNet>().is_err() {
-                let field = format!("proxyProtocol[{index}]");
-                return wrong(&field, range, "a range of addresses, like 10.0.0.0/8");
-            }
-        }
+        let wrong =
+            |field: &str, got: &dyn fmt::Display, expected| Err(WrongServing::new(field, got, expected));
+        self.load_balancers()?;
         if !(1..=MAX_WORKERS).contains(&self.workers) {
             return wrong("workers", &self.workers, "a number of threads, 1 to 64");
         }
@@ -204,6 +197,18 @@ impl Serving {
         }
         Ok(())
     }
+
+    /// `proxy_protocol`, understood.
+    pub fn load_balancers(&self) -> Result<Vec<IpNet>, WrongServing> {
+        let range = |(index, range): (usize, &String)| {
+            let wrong = |_| {
+                let field = format!("proxyProtocol[{index}]");
+                WrongServing::new(&field, range, "a range of addresses, like 10.0.0.0/8")
+            };
+            Ok(range.parse::<IpNet>().map_err(wrong)?.trunc())
+        };
+        self.proxy_protocol.iter().enumerate().map(range).collect()
+    }
 }
 
 /// A setting that means nothing.
@@ -213,6 +218,12 @@ pub struct WrongServing {
     field: String,
     got: String,
     expected: &'static str,
+}
+
+impl WrongServing {
+    fn new(field: &str, got: &dyn fmt::Display, expected: &'static str) -> Self {
+        Self { field: field.into(), got: got.to_string().chars().take(SHOWN).collect(), expected }
+    }
 }
 
 /// One probe or hook of a container that the kubelet asks the proxy for, at [`Probe::path`] on [`PAGES_PORT`].

@@ -136,7 +136,7 @@ impl Config {
             Ok::<_, WrongField>(Target { address, id })
         };
         told.serving.check()?;
-        let Serving { proxy_protocol, trusted_hops, workers, .. } = &told.serving;
+        let Serving { trusted_hops, workers, .. } = &told.serving;
         Ok(Self {
             name: name.into(),
             id: identity::gateway(&trust_domain),
@@ -147,10 +147,7 @@ impl Config {
             bind: Ipv6Addr::UNSPECIFIED.into(),
             source: None,
             admin: Admin::Pod,
-            proxy_protocol: proxy_protocol
-                .iter()
-                .filter_map(|range| Some(range.parse::<IpNet>().ok()?.trunc()))
-                .collect(),
+            proxy_protocol: told.serving.load_balancers()?,
             trusted_hops: *trusted_hops,
             workers: *workers,
             limits: limits(&told.serving),

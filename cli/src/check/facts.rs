@@ -105,12 +105,6 @@ impl Facts {
         facts.edge_deployment = facts.or_none(cluster, "edge's Deployment", edge).flatten();
         facts.pods = facts.or_none(cluster, "the pods", pods).map_or_else(Vec::new, |list| list.items);
         facts.ask_parts(cluster).await;
-        if facts.edge_deployment.is_some() {
-            let answers = Box::pin(cluster.ask_all::<FindingList>(Part::Edge, "/v1/findings")).await;
-            let found = answers.and_then(|answers| cluster.first(Part::Edge, answers)); // replicas decide alike
-            let found = found.map_err(|e| facts.unchecked.push(format!("the Ingresses: {e:#}"))).ok();
-            facts.ingresses = found.map_or_else(Vec::new, |list| list.findings);
-        }
         Ok(facts)
     }
 
@@ -125,9 +119,20 @@ impl Facts {
         };
         let controller = cluster.ask_all::<ControllerStatus>(Part::Controller, "/v1/status");
         let ca = ca::ask_cluster(cluster);
-        let (bundle, ca, controller) = tokio::join!(Box::pin(bundle), Box::pin(ca), Box::pin(controller));
+        let has_edge = self.edge_deployment.is_some();
+        let ingresses = async {
+            if !has_edge {
+                return Ok(Vec::new());
+            }
+            let answers = cluster.ask_all::<FindingList>(Part::Edge, "/v1/findings").await?;
+            cluster.first(Part::Edge, answers).map(|list| list.findings) // replicas decide alike
+        };
+        let (bundle, ca, controller, ingresses) =
+            tokio::join!(Box::pin(bundle), Box::pin(ca), Box::pin(controller), Box::pin(ingresses));
         self.bundle = bundle.map_err(|e| self.unchecked.push(format!("the CA's roots: {e:#}"))).ok();
         self.ca = ca.map_err(|e| self.unchecked.push(format!("the CA's certificates: {e:#}"))).ok();
+        let ingresses = ingresses.map_err(|e| self.unchecked.push(format!("the Ingresses: {e:#}"))).ok();
+        self.ingresses = ingresses.unwrap_or_default();
         let answers = controller.map_err(|e| self.unchecked.push(format!("the proxies: {e:#}"))).ok();
         self.controller = answers.and_then(|answers| {
             self.unchecked.extend(answers.missing.iter().map(|missing| format!("the proxies: {missing}")));

@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use serde::Serialize;
-use signet_core::identity;
+use signet_core::{
+    identity,
+    pod::{ADMIN_PORT, EDGE_PORT},
+};
 
 use super::{
     Local, LocalConfig, Shared,
@@ -112,7 +115,7 @@ impl LocalConfig {
     }
 
     fn gateway_pages(&self) -> SocketAddr {
-        SocketAddr::new(self.control_address, PAGES_PORT)
+        SocketAddr::new(self.control_address, ADMIN_PORT)
     }
 
     /// Whether the gateway will get its ports; said now, where somebody reads it, and not in its log.
@@ -249,9 +252,6 @@ struct Serving {
 /// How the two are called, beside workloads' "namespace/pod".
 pub(super) const EDGE: &str = "edge";
 const GATEWAY: &str = "gateway";
-/// As in a cluster.
-const EDGE_PORT: u16 = signet_core::pod::EDGE_PORT;
-const PAGES_PORT: u16 = signet_core::pod::ADMIN_PORT;
 /// Seconds for what was begun; no balancer has to hear that it ends, and SIGKILL comes after 5.
 const FINISH: u64 = 3;
 

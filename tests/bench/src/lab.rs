@@ -48,10 +48,7 @@ pub struct Programs {
 impl Lab {
     /// `with_signet`: starts CA and controller too.
     pub fn new(directory: &Path, programs: Programs, with_signet: bool) -> Result<Self> {
-        raise_descriptors()?;
-        let lock = lock()?;
-        let _ = fs::remove_dir_all(directory); // the last run's; none at the first
-        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let lock = begin(directory)?;
         let programs = programs.pinned(directory)?;
         let net = Net::new()?;
         backend::start(&net)?;
@@ -97,8 +94,17 @@ pub fn pinned(from: &Path, to: &Path) -> Result<PathBuf> {
     Ok(to.to_owned())
 }
 
+/// Descriptors, the only place at this machine, and an empty directory.
+pub(crate) fn begin(directory: &Path) -> Result<Flock<File>> {
+    raise_descriptors()?;
+    let lock = lock()?;
+    let _ = fs::remove_dir_all(directory); // the last run's; none at the first
+    fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+    Ok(lock)
+}
+
 /// Two runs at once would measure each other, whatever their directories.
-pub fn lock() -> Result<Flock<File>> {
+fn lock() -> Result<Flock<File>> {
     let path = std::env::temp_dir().join("signet-bench.lock");
     let file = File::create(&path).with_context(|| path.display().to_string())?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock)
@@ -106,7 +112,7 @@ pub fn lock() -> Result<Flock<File>> {
 }
 
 /// 8 000 connections are 16 000 descriptors of a proxy, and of ours.
-pub fn raise_descriptors() -> Result<()> {
+fn raise_descriptors() -> Result<()> {
     let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if hard < DESCRIPTORS {
         bail!("the limit of descriptors is {hard}, and {DESCRIPTORS} are needed (ulimit -Hn)");

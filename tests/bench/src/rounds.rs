@@ -30,14 +30,7 @@ pub struct Plan {
 impl Plan {
     /// All rounds. A system that ends or refuses to start ends the run.
     pub fn run(&self, lab: &Lab) -> Result<Vec<Sample>> {
-        let mut samples = Vec::new();
-        let begun = Instant::now();
-        for round in 1..=self.rounds {
-            say(&format!("round {round} of {} ({} s)", self.rounds, begun.elapsed().as_secs()));
-            let of_round = self.round(lab, round).with_context(|| format!("round {round}"))?;
-            samples.extend(of_round.into_iter().map(|sample| Sample { round, ..sample }));
-        }
-        Ok(samples)
+        all(self.rounds, |round| self.round(lab, round))
     }
 
     fn round(&self, lab: &Lab, round: u32) -> Result<Vec<Sample>> {
@@ -70,6 +63,18 @@ impl Plan {
         }
         Ok(samples)
     }
+}
+
+/// The samples of rounds 1 to `rounds`, each marked with its own; says how far it is.
+pub(crate) fn all(rounds: u32, mut round: impl FnMut(u32) -> Result<Vec<Sample>>) -> Result<Vec<Sample>> {
+    let mut samples = Vec::new();
+    let begun = Instant::now();
+    for number in 1..=rounds {
+        say(&format!("round {number} of {rounds} ({} s)", begun.elapsed().as_secs()));
+        let of_round = round(number).with_context(|| format!("round {number}"))?;
+        samples.extend(of_round.into_iter().map(|sample| Sample { round: number, ..sample }));
+    }
+    Ok(samples)
 }
 
 /// Starts all, and warms each: memory has grown, and what can be known from a first connection is known.

@@ -276,3 +276,18 @@ const SHOWN: usize = 64 * 1024;
 const REASON: usize = 400;
 /// libtest's own exit status for failed tests; cargo goes on to the next binary.
 const LIBTEST_FAILED: u8 = 101;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_line_of_a_failed_test_says_its_last_error_and_nothing_around_it() {
+        let error = "noise\nError: requests failed\n\nCaused by:\n    280 resets\n\nStack backtrace:\n   0: main\nFAILED\n";
+        assert_eq!(reason(error), "; Error: requests failed Caused by: 280 resets");
+        let panic = "thread 'a' (1) panicked at a.rs:1:2:\nleft != right\nFAILED\n\nfailures:\n";
+        assert_eq!(reason(panic), "; thread 'a' (1) panicked at a.rs:1:2: left != right");
+        assert_eq!(reason("killed without a word\n"), "");
+        assert_eq!(reason(&format!("Error: {}", "x".repeat(1000))).chars().count(), REASON + 2);
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::File,
     path::{Path, PathBuf},
 };
 
@@ -11,7 +11,7 @@ use nix::fcntl::Flock;
 
 use crate::{
     edge::{gateway::ControlPlane, offer::HOST, origin::Origin},
-    lab::{lock, pinned, raise_descriptors},
+    lab::{begin, pinned},
     net::Net,
     pki::{Files, Pki},
     results,
@@ -44,10 +44,7 @@ pub struct Programs {
 impl Lab {
     /// `with_signet`: starts CA and edge too.
     pub fn new(directory: &Path, programs: Programs, with_signet: bool) -> Result<Self> {
-        raise_descriptors()?;
-        let lock = lock()?;
-        let _ = fs::remove_dir_all(directory); // the last run's; none at the first
-        fs::create_dir_all(directory).with_context(|| directory.display().to_string())?;
+        let lock = begin(directory)?;
         let programs = programs.pinned(directory, with_signet)?;
         let net = Net::new()?;
         let origin = Origin::start(&net)?;

@@ -1,7 +1,7 @@
 //! The order of things, as the data plane's: in a round all systems live at the same time, and each workload goes from system
 //! to system, both in an order of chance.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 
@@ -14,8 +14,7 @@ use crate::{
     idle::START,
     proc, profile,
     results::Sample,
-    rounds::tell,
-    say,
+    rounds::{self, tell},
 };
 
 /// What to measure, and how often.
@@ -29,14 +28,7 @@ pub struct Plan {
 impl Plan {
     /// All rounds. A system that ends or refuses to start ends the run.
     pub fn run(&self, lab: &Lab) -> Result<Vec<Sample>> {
-        let mut samples = Vec::new();
-        let begun = Instant::now();
-        for round in 1..=self.rounds {
-            say(&format!("round {round} of {} ({} s)", self.rounds, begun.elapsed().as_secs()));
-            let of_round = self.round(lab).with_context(|| format!("round {round}"))?;
-            samples.extend(of_round.into_iter().map(|sample| Sample { round, ..sample }));
-        }
-        Ok(samples)
+        rounds::all(self.rounds, |_| self.round(lab))
     }
 
     fn round(&self, lab: &Lab) -> Result<Vec<Sample>> {

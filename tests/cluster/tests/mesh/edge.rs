@@ -1,7 +1,7 @@
 //! The public edge on the real cluster: what clients outside of it get at the address in an Ingress's status.
 
 mod apps;
-mod certificates;
+pub(crate) mod certificates;
 mod conformance;
 mod notebook;
 mod scenarios;
@@ -13,14 +13,6 @@ use anyhow::{Context as _, Result};
 use k8s_openapi::api::networking::v1::Ingress;
 use signet_cluster::Namespace;
 
-use crate::installed::Mesh;
-
-/// Gives edge the right to read the TLS Secrets of the story's namespace, as `signet allow` prints it.
-async fn allow(mesh: &Mesh) -> Result<()> {
-    let right = mesh.signet(&["allow", &mesh.namespace.name]).await?;
-    mesh.kubectl(&["apply", "-f", "-"], &right).await.map(drop)
-}
-
 /// The addresses in an Ingress's status, once it has some: one of each family.
 async fn published(namespace: &Namespace, ingress: &str) -> Result<Vec<IpAddr>> {
     let ingress = namespace
@@ -31,7 +23,8 @@ async fn published(namespace: &Namespace, ingress: &str) -> Result<Vec<IpAddr>> 
     parsed.context("an address of our own cloud is no name")
 }
 
-fn addresses(ingress: &Ingress) -> Vec<&str> {
+/// In its status.
+pub(crate) fn addresses(ingress: &Ingress) -> Vec<&str> {
     let status = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
     let all = status.and_then(|status| status.ingress.as_ref());
     all.into_iter().flatten().filter_map(|one| one.ip.as_deref()).collect()

@@ -1,20 +1,19 @@
 //! Whose host it is: what another namespace tries in order to get it, with the rights that a tenant has.
 
-use std::{collections::BTreeSet, net::IpAddr, time::Duration};
+use std::{collections::BTreeSet, net::IpAddr, slice, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use k8s_openapi::api::{
     apps::v1::DaemonSet,
     core::v1::{ConfigMap, Event, Secret},
     networking::v1::Ingress,
 };
 use kube::api::{DeleteParams, ListParams};
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
 use signet_cluster::Namespace;
 
 use crate::{
+    edge::{addresses, certificates::Authority},
     installed::{Mesh, mesh_with},
     pods::{nginx, service},
 };
@@ -23,17 +22,16 @@ use crate::{
 async fn a_host_is_taken_by_no_path_no_certificate_and_no_race_of_another_namespace_and_each_try_is_told()
 -> Result<()> {
     mesh_with(&["--dev"], async |mesh| {
-        let addresses = mesh.edge_available().await?;
+        let reached = mesh.edge_available().await?;
         let (owner, thief) = (&mesh.namespace, Namespace::create(&mesh.namespace.cluster, "thief").await?);
         let host = format!("shop.{}.example", owner.name);
         for (namespace, name) in [(owner, "shop"), (&thief, "thief")] {
             namespace.apply(&(nginx(name, name, "node1") + &service(name, ""))).await?;
             namespace.wait_endpoints(name, 1).await?;
-            namespace.apply(&certificate(&host)?).await?;
-            let allowed = mesh.signet(&["allow", &namespace.name]).await?;
-            mesh.kubectl(&["apply", "-f", "-"], &allowed).await?;
+            namespace.apply(&Authority::create()?.secret("web-tls", slice::from_ref(&host))?).await?;
+            mesh.allow(namespace).await?;
         }
-        let public = Public { mesh, host: &host, addresses: &addresses };
+        let public = Public { mesh, host: &host, addresses: &reached };
         owner.apply(&ingress("shop", &host, "/")).await?;
         owner.eventually("the owner to be served", async || public.is_answered_by("/", "shop").await).await?;
         let owners = public.certificate().await?;
@@ -44,10 +42,8 @@ async fn a_host_is_taken_by_no_path_no_certificate_and_no_race_of_another_namesp
         thief.apply(&ingress("thief-too", &host, "/")).await?;
         for name in ["thief", "thief-too"] {
             thief.eventually("the thief to be told", async || told(&thief, name).await).await?;
-            let status = thief.api::<Ingress>().get(name).await?.status;
-            let published =
-                status.and_then(|status| status.load_balancer).and_then(|balancer| balancer.ingress);
-            ensure!(published.is_none_or(|all| all.is_empty()), "{name} has an address in its status");
+            let ingress = thief.api::<Ingress>().get(name).await?;
+            ensure!(addresses(&ingress).is_empty(), "{name} has an address in its status");
         }
         thief.eventually("signet to tell", async || refused(mesh, &host, &thief).await).await?;
         for path in ["/", "/admin"] {
@@ -109,9 +105,7 @@ async fn at_ports_of_the_nodes_every_node_serves_and_stands_in_the_status_of_ing
         };
         shop.within(STARTS).eventually("both nodes to serve", served).await?;
         let published = |ingress: &Ingress| {
-            let status = ingress.status.as_ref().and_then(|status| status.load_balancer.as_ref());
-            let ips = status.and_then(|balancer| balancer.ingress.as_ref()).into_iter().flatten();
-            let ips: BTreeSet<IpAddr> = ips.filter_map(|one| one.ip.as_ref()?.parse().ok()).collect();
+            let ips: BTreeSet<IpAddr> = addresses(ingress).iter().filter_map(|ip| ip.parse().ok()).collect();
             ips == nodes.iter().copied().collect()
         };
         shop.wait_for::<Ingress>("plain", "to have the nodes' addresses in its status", published).await?;
@@ -205,18 +199,6 @@ async fn secret(namespace: &Namespace) -> Result<String> {
 
 fn lines(pem: &str) -> String {
     pem.lines().map(str::trim).filter(|line| !line.starts_with("-----")).collect()
-}
-
-/// Secret `web-tls`, signed by itself.
-fn certificate(host: &str) -> Result<String> {
-    let key = KeyPair::generate()?;
-    let certificate = CertificateParams::new(vec![host.to_owned()])?.self_signed(&key)?;
-    let [certificate, key] = [certificate.pem(), key.serialize_pem()].map(|pem| BASE64_STANDARD.encode(pem));
-    let secret = json!({
-        "apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/tls", "metadata": { "name": "web-tls" },
-        "data": { "tls.crt": certificate, "tls.key": key },
-    });
-    Ok(secret.to_string())
 }
 
 /// Leads `path` of the host to the Service of the namespace's nginx ("shop" of "shop", "thief" of all others).

@@ -120,6 +120,12 @@ impl Mesh {
         self.gateways.assign_address("gateway", &node.context("a gateway on a node")?).await
     }
 
+    /// Gives edge the right to read the TLS Secrets of a namespace, as `signet allow` prints it.
+    pub(crate) async fn allow(&self, namespace: &Namespace) -> Result<()> {
+        let right = self.signet(&["allow", &namespace.name]).await?;
+        self.kubectl(&["apply", "-f", "-"], &right).await.map(drop)
+    }
+
     /// Pods with a proxy are the story's own and go with its namespace.
     pub(crate) async fn uninstall(&self) -> Result<()> {
         let objects = self.signet(&["uninstall", "--force"]).await?;

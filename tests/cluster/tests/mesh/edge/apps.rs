@@ -24,7 +24,6 @@ use signet_cluster::{Capture, Namespace, Packets};
 use tokio::time::timeout;
 
 use super::{
-    allow,
     certificates::Authority,
     notebook::execute,
     published,
@@ -58,7 +57,7 @@ async fn a_blog_a_dashboard_and_a_file_cloud_are_served_over_https_behind_one_ad
 
 async fn deploy(mesh: &Mesh, authority: &Authority) -> Result<()> {
     mesh.label().await?;
-    allow(mesh).await?;
+    mesh.allow(&mesh.namespace).await?;
     let team = &mesh.namespace;
     for (name, host) in [("blog", "blog"), ("plain", "plain"), ("lab", "lab"), ("files", "*.files")] {
         team.apply(&authority.secret(&format!("{name}-tls"), &[host_of(team, host)])?).await?;

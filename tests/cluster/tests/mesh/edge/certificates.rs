@@ -11,14 +11,14 @@ use rustls::pki_types::CertificateDer;
 use serde_json::json;
 use time::OffsetDateTime;
 
-pub(super) struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     /// What browsers would have to believe in.
-    pub(super) root: CertificateDer<'static>,
+    pub(crate) root: CertificateDer<'static>,
 }
 
 impl Authority {
-    pub(super) fn create() -> Result<Self> {
+    pub(crate) fn create() -> Result<Self> {
         let mut params = params("a team's CA", Vec::new())?;
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
@@ -28,7 +28,7 @@ impl Authority {
     }
 
     /// A `kubernetes.io/tls` Secret, as YAML, with a certificate for `hosts`.
-    pub(super) fn secret(&self, name: &str, hosts: &[String]) -> Result<String> {
+    pub(crate) fn secret(&self, name: &str, hosts: &[String]) -> Result<String> {
         let mut params = params(name, hosts.to_vec())?;
         params.is_ca = IsCa::ExplicitNoCa;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use signet_cluster::Namespace;
 
 use super::{
-    addresses, allow,
+    addresses,
     certificates::Authority,
     published,
     scenarios::{Asks, SCENARIOS, Scenario, Want},
@@ -66,7 +66,7 @@ fn numbered() -> impl Iterator<Item = (usize, &'static Scenario)> {
 /// The Services, meshed, and the certificate of the one with TLS.
 async fn deploy(mesh: &Mesh, authority: &Authority) -> Result<()> {
     mesh.label().await?;
-    allow(mesh).await?;
+    mesh.allow(&mesh.namespace).await?;
     let team = &mesh.namespace;
     let echoes: String = REPLICAS.iter().map(|(name, replicas)| echo(name, *replicas)).collect();
     team.apply(&echoes).await?;
