@@ -83,10 +83,10 @@ async fn drive(streams: Vec<TcpStream>, per_second: u32, time: Duration) -> Outc
 fn tick(due: &Due, per_second: u32, time: Duration) {
     let period = Duration::from_secs(1) / per_second;
     let begun = Instant::now();
-    let mut next = begun + period;
-    while next < begun + time {
+    let (end, mut next) = (begun + time, begun + period);
+    while next < end {
         sleep(next.saturating_duration_since(Instant::now()));
-        while next <= Instant::now() {
+        while next < end && next <= Instant::now() {
             due.lock().push_back(next);
             due.more.notify_one();
             next += period;
