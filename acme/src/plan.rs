@@ -1,0 +1,409 @@
+//! What is done next for a certificate, and when. Pure: a record, what is wanted and the time in, one step out; the same on every
+//! replica and after every restart. docs/acme.md draws the stages and says what a crash at each of them costs.
+//!
+//! The laws, which the tests hold: no step before its time; no name is shown to a CA for a fifth time within an hour of four that
+//! came to nothing; a held certificate is never dropped before its end; its renewal is planned before a third of its life is left (half,
+//! below ten days); a rehearsal happens only where there is a twin and nothing valid is held.
+
+use std::{collections::BTreeMap, fmt};
+
+use crate::{
+    issuer::Issuer,
+    order::{Kind, Order, Stage},
+    record::{DAY, HOUR, Held, Record, TEN_DAYS},
+};
+
+/// What is wanted of one certificate now, beside its names.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Wish {
+    pub issuer: Issuer,
+    pub kind: Kind,
+    /// Whose Ingress asks.
+    pub namespace: String,
+    /// Why nothing may be ordered now (preflight, DNS scope, a host that is not claimed). What is held stays.
+    pub held_back: Option<String>,
+    /// When a person asked for a new one last (`signet cert renew`). It passes our back-off, never a limit or the CA's Retry-After.
+    pub renew: Option<i64>,
+}
+
+/// One thing to do, once. Those of an order are in their order.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Step {
+    /// Nothing, until record or wish change.
+    Wait,
+    /// Ask the CA (in a rehearsal its twin) for an order.
+    Ask { rehearsal: bool, replaces: bool },
+    /// Read what the order wants of us.
+    Read,
+    /// Put the challenges where the CA will look, and see that they are there.
+    Present,
+    /// Tell the CA to look.
+    Tell,
+    /// Ask whether it believes us.
+    Poll,
+    /// Ask for the certificate: once for each order.
+    Finalize,
+    /// Ask whether it is there, and fetch it.
+    Collect,
+    /// Give the order up; `failed`: it was too slow, which counts like any other failure.
+    Abandon { failed: bool },
+    /// End a rehearsal that the twin does not answer in, and go on as if it had been one.
+    Promote,
+    /// Ask when the CA wants the certificate to be renewed (RFC 9773).
+    AskWindow,
+    /// Take back challenges that nobody needs any more.
+    Clear,
+    /// Delete the record: nobody wants it, and its certificate has ended.
+    Forget,
+}
+
+/// A step and when to take it.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Plan {
+    /// Unix seconds; [`i64::MAX`]: never.
+    pub at: i64,
+    pub step: Step,
+    pub because: Because,
+}
+
+impl Plan {
+    pub fn is_due(&self, now: i64) -> bool {
+        self.step != Step::Wait && self.at <= now
+    }
+}
+
+/// Why this, and why not sooner: for `signet cert why`.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Because {
+    First,
+    OtherIssuer,
+    Ended,
+    Asked,
+    /// By its life.
+    Renewal,
+    /// By the CA's window.
+    Window,
+    /// An order is under way.
+    UnderWay,
+    /// After calls or orders that failed.
+    BackOff,
+    /// The CA said so.
+    RetryAfter,
+    /// Four looks at one name within an hour came to nothing.
+    Looks {
+        name: String,
+    },
+    /// So many orders within an hour brought nothing.
+    Orders,
+    HeldBack(String),
+    TwinSilent,
+    Unwanted,
+    Housekeeping,
+}
+
+/// When names were shown to a CA without success, over all records.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct Tellings(BTreeMap<String, Vec<(String, i64)>>);
+
+impl Tellings {
+    pub fn of<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut all = Self::default();
+        for record in records.into_iter().filter(|record| !record.tellings.is_empty()) {
+            let id = record.id();
+            for telling in &record.tellings {
+                all.0.entry(telling.name.clone()).or_default().push((id.clone(), telling.at));
+            }
+        }
+        all
+    }
+
+    /// Of every record but the one with this id.
+    fn of_others<'a>(&'a self, name: &str, id: &'a str) -> impl Iterator<Item = i64> + 'a {
+        let all = self.0.get(name).into_iter().flatten();
+        all.filter(move |(of, _)| of != id).map(|(_, at)| *at)
+    }
+}
+
+/// The next step for `record`. `wish`: `None` where nobody wants it any more. `all`: the limit of a name counts over all records; what it
+/// has of this one is left out, because the record brings its own.
+pub fn plan(record: &Record, wish: Option<&Wish>, all: &Tellings, now: i64) -> Plan {
+    let mut candidates = Vec::with_capacity(4);
+    if !record.leftover.challenges.is_empty() {
+        candidates.push(Plan { at: record.leftover.next, step: Step::Clear, because: Because::Housekeeping });
+    }
+    match (wish, &record.order) {
+        (None, Some(_)) => candidates.push(abandon(now, Because::Unwanted)),
+        (Some(wish), Some(order)) if !order.fits(wish) => candidates.push(abandon(now, Because::OtherIssuer)),
+        (Some(Wish { held_back: Some(why), .. }), Some(order)) if !order.is_sealed() => {
+            candidates.push(abandon(now, Because::HeldBack(why.clone())));
+        }
+        (Some(_), Some(order)) => under_way(record, order, all, now, &mut candidates),
+        (None, None) => candidates.push(forget(record)),
+        (Some(wish), None) => {
+            candidates.push(next_order(record, wish, now));
+            if let Some(at) = record.held.as_ref().and_then(|held| held.ask_window)
+                && held_of(record, &wish.issuer, at.max(now)).is_some()
+            {
+                candidates.push(Plan { at, step: Step::AskWindow, because: Because::Housekeeping });
+            }
+        }
+    }
+    let waits = Plan { at: i64::MAX, step: Step::Wait, because: Because::Housekeeping };
+    // The first of those that are due, else the one that is due first. `min_by_key` takes the first of equals.
+    candidates.into_iter().min_by_key(|plan| plan.at.max(now)).unwrap_or(waits)
+}
+
+fn abandon(now: i64, because: Because) -> Plan {
+    Plan { at: now, step: Step::Abandon { failed: false }, because }
+}
+
+/// Its certificate has ended, and what it did still counts for an hour.
+fn forget(record: &Record) -> Plan {
+    let end = record.held.as_ref().map_or(0, |held| held.not_after.saturating_add(1));
+    let counts = record.tellings.iter().map(|telling| telling.at + HOUR).max().unwrap_or(0);
+    Plan { at: end.max(counts), step: Step::Forget, because: Because::Unwanted }
+}
+
+/// The step that an order's stage asks for, and what ends it from outside.
+fn under_way(record: &Record, order: &Order, all: &Tellings, now: i64, candidates: &mut Vec<Plan>) {
+    if order.rehearsal
+        && let Some(since) = record.twin_silent_since
+    {
+        candidates.push(Plan {
+            at: since + TWIN_PATIENCE,
+            step: Step::Promote,
+            because: Because::TwinSilent,
+        });
+    }
+    let ca_until = record.ca_until(&order.directory);
+    // One that is sealed may still bring a certificate, so it is given more of it.
+    let patience = if order.is_sealed() { SEALED_PATIENCE } else { PATIENCE };
+    let slow = Step::Abandon { failed: true };
+    candidates.push(Plan {
+        at: order.begun.max(ca_until) + patience,
+        step: slow,
+        because: Because::UnderWay,
+    });
+
+    let (step, at, because) = match order.stage {
+        Stage::Asking => {
+            let (at, because) = orders_gate(record);
+            (Step::Ask { rehearsal: order.rehearsal, replaces: order.replaces }, at, because)
+        }
+        Stage::Reading => (Step::Read, now, Because::UnderWay),
+        Stage::Presenting => (Step::Present, now, Because::UnderWay),
+        Stage::Presented => {
+            let (at, because) = looks_gate(record, order, all, now);
+            (Step::Tell, at, because)
+        }
+        Stage::Telling { next, .. } | Stage::Validating { next, .. } => (Step::Poll, next, Because::UnderWay),
+        Stage::Ready if order.rehearsal => (Step::Promote, now, Because::UnderWay),
+        Stage::Ready => (Step::Finalize, now, Because::UnderWay),
+        Stage::Finalizing { next, .. } | Stage::Issuing { next, .. } => {
+            (Step::Collect, next, Because::UnderWay)
+        }
+    };
+    let mut plan = Plan { at, step, because };
+    if let Some(trouble) = &record.trouble {
+        plan.not_before(trouble.next, Because::BackOff);
+    }
+    plan.not_before(ca_until, Because::RetryAfter);
+    candidates.push(plan);
+}
+
+/// When an order is asked for, where there is none.
+fn next_order(record: &Record, wish: &Wish, now: i64) -> Plan {
+    if let Some(why) = held_back(record, wish) {
+        return Plan { at: i64::MAX, step: Step::Wait, because: Because::HeldBack(why) };
+    }
+    let (at, because) = wanted(record, wish, now);
+    let mut plan = Plan { at, step: Step::Wait, because };
+    let passes = wish.renew.is_some_and(|at| at > record.tried);
+    if !passes {
+        plan.not_before(record.next_try, Because::BackOff);
+    }
+    let (gate, because) = orders_gate(record);
+    plan.not_before(gate, because);
+    // What it is by then: a rehearsal is bound by the twin's Retry-After only, an order at the CA by the CA's.
+    let rehearsed_until = record.rehearsed.as_ref().map_or(0, |word| word.at + REHEARSED_FOR);
+    let is_rehearsal = |at: i64| {
+        wish.issuer.twin.is_some() && held_of(record, &wish.issuer, at).is_none() && at >= rehearsed_until
+    };
+    let bound = |rehearsal| record.ca_until(wish.issuer.directory_of(rehearsal).unwrap_or_default());
+    let held_until = record.held.as_ref().map_or(0, |held| held.not_after.saturating_add(1));
+    let soonest = plan.at.max(now);
+    let mut times = [soonest, bound(true), bound(false), held_until, rehearsed_until];
+    times.sort_unstable();
+    let may = times.into_iter().find(|at| *at >= soonest && bound(is_rehearsal(*at)) <= *at);
+    plan.not_before(may.filter(|at| *at > soonest).unwrap_or(0), Because::RetryAfter);
+    let at = plan.at.max(now);
+    let can_replace = |held: &Held| held.ask_window.is_some() && held.ari_id.is_some() && !held.replaced;
+    let replaces = held_of(record, &wish.issuer, at).is_some_and(can_replace);
+    plan.step = Step::Ask { rehearsal: is_rehearsal(at), replaces };
+    plan
+}
+
+/// Why nothing is ordered: the wish's own reason, or one that no CA would get over.
+fn held_back(record: &Record, wish: &Wish) -> Option<String> {
+    let (names, most) = (record.names.len(), wish.issuer.most_names());
+    if names > most {
+        return Some(format!(
+            "{names} names, and {} puts at most {most} into one certificate: divide them over several tls sections",
+            wish.issuer.name
+        ));
+    }
+    if record.names.has_wildcard() && wish.kind != Kind::Dns01 {
+        return Some(format!("a wildcard is proven by dns-01 only, and {} is asked for", wish.kind.as_str()));
+    }
+    wish.held_back.clone()
+}
+
+/// The certificate of this CA that is valid at `at`: whoever has one renews, and rehearses nothing.
+fn held_of<'a>(record: &'a Record, issuer: &Issuer, at: i64) -> Option<&'a Held> {
+    record.held.as_ref().filter(|held| held.directory == issuer.directory && held.is_valid(at))
+}
+
+/// When a new certificate is wanted, limits aside. 0: as soon as may be.
+fn wanted(record: &Record, wish: &Wish, now: i64) -> (i64, Because) {
+    let Some(held) = &record.held else { return (0, Because::First) };
+    if held.directory != wish.issuer.directory {
+        return (0, Because::OtherIssuer);
+    }
+    if !held.is_valid(now) {
+        return (0, Because::Ended);
+    }
+    let (at, because) = renewal(held, record.seed);
+    match wish.renew {
+        Some(asked) if asked > held.since && asked < at => (asked, Because::Asked),
+        _ => (at, because),
+    }
+}
+
+/// When a certificate is renewed: at a random instant of the CA's window, and never later than its life allows.
+pub fn renewal(held: &Held, seed: u64) -> (i64, Because) {
+    let mut random = fastrand::Rng::with_seed(seed ^ held.not_after.unsigned_abs());
+    let fraction = if held.life() < TEN_DAYS { SHORT_FRACTION } else { FRACTION } - SPREAD * random.f64();
+    // By dates where the CA dated it back by little; one that was old when we got it is not renewed in a circle.
+    let usable = (held.not_after - held.since).max(0);
+    let by_life = (held.not_before + part(held.life(), fraction)).max(held.since + usable / 4);
+    let Some(window) = &held.window else { return (by_life, Because::Renewal) };
+    let wide = (window.end - window.start).max(0);
+    // A CA that says "now" of every certificate that it makes is heard once in a quarter of a life.
+    let by_window = (window.start + part(wide, random.f64())).max(held.since + (usable / 4).min(HOUR));
+    if by_window < by_life { (by_window, Because::Window) } else { (by_life, Because::Renewal) }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "seconds of a life, in 0..2^52"
+)]
+pub(crate) fn part(whole: i64, fraction: f64) -> i64 {
+    (whole as f64 * fraction) as i64
+}
+
+/// When the order limit lets another one be asked for.
+fn orders_gate(record: &Record) -> (i64, Because) {
+    let oldest = record.in_vain.len().checked_sub(MAX_ORDERS).map(|index| record.in_vain[index]);
+    oldest.map_or((0, Because::UnderWay), |at| (at + HOUR, Because::Orders))
+}
+
+/// When the limit of looks lets the CA be told of every name that is left.
+fn looks_gate(record: &Record, order: &Order, all: &Tellings, now: i64) -> (i64, Because) {
+    let (mut gate, id) = ((now, Because::UnderWay), record.id());
+    for name in order.unproven() {
+        let own = record.tellings.iter().filter(|telling| telling.name == name).map(|telling| telling.at);
+        let looks = own.chain(all.of_others(&name, &id));
+        let mut recent: Vec<i64> = looks.filter(|at| *at > now - HOUR).collect();
+        recent.sort_unstable();
+        if let Some(index) = recent.len().checked_sub(MAX_LOOKS)
+            && recent[index] + HOUR > gate.0
+        {
+            gate = (recent[index] + HOUR, Because::Looks { name });
+        }
+    }
+    gate
+}
+
+impl Plan {
+    fn not_before(&mut self, at: i64, because: Because) {
+        if at > self.at {
+            (self.at, self.because) = (at, because);
+        }
+    }
+}
+
+/// How long after the `failed`th order in a row the next is asked for: 1, 10, 100 minutes, then a day, as Let's Encrypt advises, give
+/// or take a tenth; at most a quarter of what the held certificate has left, so that short ones have several tries, too.
+pub(crate) fn back_off(failed: u32, left: i64, random: &mut fastrand::Rng) -> i64 {
+    let step = match failed {
+        0 | 1 => 60,
+        2 => 600,
+        3 => 6000,
+        _ => DAY,
+    };
+    part(shortened(step, left), 0.9 + 0.2 * random.f64()).max(1)
+}
+
+/// How long after the `count`th call in a row that failed it is made again: 5 s, then three times that and so on, at most 15 minutes.
+pub(crate) fn call_again(count: u32, left: i64, random: &mut fastrand::Rng) -> i64 {
+    let step = 5_i64.saturating_mul(3_i64.saturating_pow(count.saturating_sub(1))).min(15 * 60);
+    part(shortened(step, left), 0.9 + 0.2 * random.f64()).max(1)
+}
+
+/// `left`: seconds that a held certificate is still valid; 0 where there is none.
+fn shortened(step: i64, left: i64) -> i64 {
+    if left <= 0 { step } else { step.min((left / 4).max(SHORTEST)) }
+}
+
+impl fmt::Display for Because {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::First => f.write_str("there is no certificate yet"),
+            Self::OtherIssuer => f.write_str("another issuer, challenge type or owner is asked for now"),
+            Self::Ended => f.write_str("the certificate has ended"),
+            Self::Asked => f.write_str("signet cert renew asked for it"),
+            Self::Renewal => f.write_str("renewal by its life"),
+            Self::Window => f.write_str("renewal in the CA's window (ARI)"),
+            Self::UnderWay => f.write_str("an order is under way"),
+            Self::BackOff => f.write_str("after failures, so that the CA's limits are kept"),
+            Self::RetryAfter => f.write_str("the CA said when to ask again (Retry-After)"),
+            Self::Looks { name } => {
+                write!(f, "the CA looked at {name} {MAX_LOOKS} times within an hour and did not believe it")
+            }
+            Self::Orders => write!(f, "{MAX_ORDERS} orders within an hour brought no certificate"),
+            Self::HeldBack(why) => f.write_str(why),
+            Self::TwinSilent => f.write_str("the staging directory does not answer"),
+            Self::Unwanted => f.write_str("nobody asks for it any more"),
+            Self::Housekeeping => f.write_str("nothing to do"),
+        }
+    }
+}
+
+/// Looks at one name that came to nothing, within an hour. Let's Encrypt allows five; one is left for a person.
+pub const MAX_LOOKS: usize = 4;
+/// Orders within an hour that brought nothing: a loop of crashes between asking and storing stays far below Let's Encrypt's 300 in three
+/// hours for a whole account.
+const MAX_ORDERS: usize = 10;
+/// What was sent before we died may still be on its way (a kernel sends what it has): so long it is not sent again.
+pub(crate) const IN_FLIGHT: i64 = 10;
+/// A twin that does not answer so long is gone on without.
+const TWIN_PATIENCE: i64 = 600;
+/// How long a rehearsal counts: of a host that works today, tomorrow's order is one of today.
+const REHEARSED_FOR: i64 = DAY;
+/// An order that the CA lets lie for so long has failed.
+/// Longer than the limit of looks, which is not the CA's slowness.
+const PATIENCE: i64 = 3 * HOUR;
+/// The same, when the certificate was asked for: giving it up may cost a second one of five that Let's Encrypt makes in a week.
+const SEALED_PATIENCE: i64 = DAY;
+/// Of a certificate's life, gone when it is renewed at the latest. A third is left where Let's Encrypt would have it renewed; one
+/// hundredth and a half is room for a notBefore that the CA dated back.
+const FRACTION: f64 = 0.65;
+const SHORT_FRACTION: f64 = 0.485;
+/// Renewals of hosts that were set up together spread over so much of a life.
+const SPREAD: f64 = 0.05;
+/// Seconds; of any back-off, so that a certificate of a minute is not tried for without a pause.
+const SHORTEST: i64 = 5;
+
+#[cfg(test)]
+mod tests;

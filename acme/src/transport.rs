@@ -1,0 +1,303 @@
+//! HTTPS to CAs, with limits: 10 s to connect, 60 s for a call in all, 1 MiB for an answer, 128 KiB for a certificate; no redirects, no
+//! plaintext. Whatever fails is a [`CallError`] with the CA's own words and its Retry-After, which instant-acme would drop.
+//!
+//! A directory is read once an hour, and anew after anything failed. Connections are kept between calls.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    pin::Pin,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Bytes;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioTimer},
+};
+use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
+use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
+use time::{OffsetDateTime, format_description::well_known::Rfc2822};
+
+use crate::problem::{Problem, bounded};
+
+/// Unix seconds. Handed in, so that tests own time.
+pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
+
+/// The way to CAs, for all orders of a process.
+pub struct Web {
+    provider: Arc<CryptoProvider>,
+    clock: Clock,
+    /// Of a whole call.
+    limit: Duration,
+    /// By the roots that are believed.
+    clients: Mutex<HashMap<Option<String>, Pool>>,
+    directories: Mutex<HashMap<String, Directory>>,
+}
+
+type Pool = Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>;
+
+/// A directory's answer.
+#[derive(Clone)]
+struct Directory {
+    until: i64,
+    body: Bytes,
+}
+
+impl Web {
+    pub fn new(provider: Arc<CryptoProvider>, clock: Clock) -> Arc<Self> {
+        Self::with_limit(provider, clock, WHOLE)
+    }
+
+    fn with_limit(provider: Arc<CryptoProvider>, clock: Clock, limit: Duration) -> Arc<Self> {
+        let (clients, directories) = (Mutex::default(), Mutex::default());
+        Arc::new(Self { provider, clock, limit, clients, directories })
+    }
+
+    /// For tests with CAs that hang.
+    #[cfg(test)]
+    pub(crate) fn impatient(provider: Arc<CryptoProvider>, clock: Clock) -> Arc<Self> {
+        Self::with_limit(provider, clock, Duration::from_secs(2))
+    }
+
+    pub(crate) fn now(&self) -> i64 {
+        (self.clock)()
+    }
+
+    /// For one step at one CA. `roots`: PEM. Errors: they hold none.
+    pub(crate) fn call(self: &Arc<Self>, directory: &str, roots: Option<&str>) -> Result<Call, CallError> {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let key = roots.map(str::to_owned);
+        let pool = match clients.get(&key) {
+            Some(pool) => pool.clone(),
+            None => {
+                let pool = pool(&self.provider, roots)?;
+                clients.insert(key, pool.clone());
+                pool
+            }
+        };
+        Ok(Call { web: Arc::clone(self), pool, directory: directory.into(), heard: Arc::default() })
+    }
+
+    fn known(&self, directory: &str) -> Option<Bytes> {
+        let known = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(directory).filter(|known| self.now() < known.until).map(|known| known.body.clone())
+    }
+
+    fn learn(&self, directory: &str, body: Bytes) {
+        let known = Directory { until: self.now() + DIRECTORY_FOR, body };
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned(), known);
+    }
+
+    fn forget(&self, directory: &str) {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(directory);
+    }
+}
+
+fn pool(provider: &Arc<CryptoProvider>, roots: Option<&str>) -> Result<Pool, CallError> {
+    let mut store = RootCertStore::empty();
+    match roots {
+        None => {
+            store.add_parsable_certificates(webpki_root_certs::TLS_SERVER_ROOT_CERTS.iter().cloned());
+        }
+        Some(pem) => {
+            let bad = |why: String| CallError::Roots(bounded(&why));
+            for root in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+                store.add(root.map_err(|e| bad(e.to_string()))?).map_err(|e| bad(e.to_string()))?;
+            }
+            if store.is_empty() {
+                return Err(bad("no certificate in PEM".into()));
+            }
+        }
+    }
+    let tls = ClientConfig::builder_with_provider(Arc::clone(provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|e| CallError::Roots(e.to_string()))?
+        .with_root_certificates(store)
+        .with_no_client_auth();
+    let mut tcp = HttpConnector::new();
+    tcp.enforce_http(false); // the connector around it has it that https is spoken
+    tcp.set_connect_timeout(Some(CONNECT));
+    tcp.set_nodelay(true);
+    let tls =
+        HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http1().wrap_connector(tcp);
+    let mut client = Client::builder(TokioExecutor::new());
+    client.pool_idle_timeout(IDLE).pool_timer(TokioTimer::new()).timer(TokioTimer::new());
+    Ok(client.build(tls))
+}
+
+/// One step's calls.
+#[derive(Clone)]
+pub(crate) struct Call {
+    web: Arc<Web>,
+    pool: Pool,
+    directory: Arc<str>,
+    heard: Arc<Mutex<Option<i64>>>,
+}
+
+impl Call {
+    /// The Retry-After of the last answer, seconds from then.
+    pub(crate) fn retry_after(&self) -> Option<i64> {
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    async fn answer(self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, CallError> {
+        let is_directory = request.method() == Method::GET && *request.uri() == *self.directory;
+        if is_directory && let Some(body) = self.web.known(&self.directory) {
+            return Ok(whole(Response::new(()).into_parts().0, body));
+        }
+        let is_get = request.method() == Method::GET;
+        request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
+        let exchange = tokio::time::timeout(self.web.limit, exchange(&self.pool, request));
+        let answered = exchange.await.unwrap_or(Err(CallError::Slow(self.web.limit.as_secs())));
+        let (mut parts, body) = answered.inspect_err(|_| self.web.forget(&self.directory))?;
+        let after = retry_after(parts.headers.get(header::RETRY_AFTER), self.web.now());
+        *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = after;
+        let said =
+            serde_json::from_slice::<instant_acme::Problem>(&body).ok().filter(|said| said.r#type.is_some());
+        if !parts.status.is_success() {
+            // instant-acme signs again with the nonce that comes with this one.
+            if parts.status == StatusCode::BAD_REQUEST && is_bad_nonce(said.as_ref()) {
+                return Ok(whole(parts, body));
+            }
+            self.web.forget(&self.directory);
+            let status = parts.status.as_u16();
+            return Err(match said {
+                Some(said) => CallError::Problem { problem: Problem::from(&said).with_status(status), after },
+                None => CallError::Status { status, said: bounded(&String::from_utf8_lossy(&body)), after },
+            });
+        }
+        if is_directory && serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&body).is_ok() {
+            self.web.learn(&self.directory, body.clone());
+        } else if is_get && !parts.headers.contains_key(header::RETRY_AFTER) {
+            // A renewal window; instant-acme insists on what RFC 9773 4.3 only recommends.
+            parts.headers.insert(header::RETRY_AFTER, HeaderValue::from_static(WINDOW_AGAIN));
+        }
+        Ok(whole(parts, body))
+    }
+}
+
+impl HttpClient for Call {
+    fn request(
+        &self,
+        request: Request<BodyWrapper<Bytes>>,
+    ) -> Pin<Box<dyn Future<Output = Result<BytesResponse, instant_acme::Error>> + Send>> {
+        let answer = self.clone().answer(request);
+        Box::pin(async move { answer.await.map_err(|error| instant_acme::Error::Other(Box::new(error))) })
+    }
+}
+
+async fn exchange(
+    pool: &Pool,
+    request: Request<BodyWrapper<Bytes>>,
+) -> Result<(http::response::Parts, Bytes), CallError> {
+    let response = pool.request(request).await.map_err(|error| CallError::Unreachable(whys(&error)))?;
+    let (parts, body) = response.into_parts();
+    let is_certificate = parts.headers.get(header::CONTENT_TYPE).is_some_and(|is| *is == CERTIFICATES);
+    let most = if is_certificate { crate::returned::MAX_PEM } else { MAX_ANSWER };
+    match Limited::new(body, most).collect().await {
+        Ok(body) => Ok((parts, body.to_bytes())),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(CallError::Long(most)),
+        Err(error) => Err(CallError::Unreachable(whys(error.as_ref()))),
+    }
+}
+
+fn whole(parts: http::response::Parts, body: Bytes) -> BytesResponse {
+    BytesResponse { parts, body: Box::new(body) }
+}
+
+pub(crate) fn is_bad_nonce(said: Option<&instant_acme::Problem>) -> bool {
+    said.and_then(|said| said.r#type.as_deref()) == Some("urn:ietf:params:acme:error:badNonce")
+}
+
+/// Seconds from `now` (RFC 9110 10.2.3: seconds, or a date).
+fn retry_after(value: Option<&HeaderValue>, now: i64) -> Option<i64> {
+    let value = value?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse::<u32>() {
+        return Some(seconds.into());
+    }
+    let date = OffsetDateTime::parse(value, &Rfc2822).ok()?;
+    Some((date.unix_timestamp() - now).max(0))
+}
+
+/// An error and its causes, on one line.
+fn whys(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(why) = cause {
+        text.push_str(": ");
+        text.push_str(&why.to_string());
+        cause = why.source();
+    }
+    bounded(&text)
+}
+
+/// Why a call to a CA came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CallError {
+    #[error("{problem}")]
+    Problem { problem: Problem, after: Option<i64> },
+    #[error("the CA answered {status} and no problem document, but: {said:?}")]
+    Status { status: u16, said: String, after: Option<i64> },
+    #[error("the CA cannot be reached: {0}")]
+    Unreachable(String),
+    #[error("the CA did not answer within {0} s")]
+    Slow(u64),
+    #[error("the CA's answer is longer than {0} bytes")]
+    Long(usize),
+    #[error("the roots that the CA is to be believed by: {0}")]
+    Roots(String),
+}
+
+impl fmt::Debug for Web {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Web")
+    }
+}
+
+const CONNECT: Duration = Duration::from_secs(10);
+/// Of a call, with its connection and all of its answer.
+const WHOLE: Duration = Duration::from_secs(60);
+/// Longest idle connection: the steps of an order follow each other within seconds.
+const IDLE: Duration = Duration::from_secs(30);
+/// A directory with its profiles, an order with 100 names or an authorization with all challenges is some 10 KiB.
+const MAX_ANSWER: usize = 1 << 20;
+const DIRECTORY_FOR: i64 = 3600; // a guess, not measured: it changes once in years
+const WINDOW_AGAIN: &str = "21600"; // seconds; RFC 9773 4.3.2's own example
+const CERTIFICATES: &str = "application/pem-certificate-chain"; // RFC 8555 7.4.2
+/// RFC 8555 6.1 has us say who we are.
+const USER_AGENT: &str = concat!("signet/", env!("CARGO_PKG_VERSION"), " instant-acme/0.8");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date_and_anything_else_is_nothing() {
+        let now = 784_111_777; // Sun, 06 Nov 1994 08:49:37 GMT
+        for (value, want) in [
+            ("120", Some(120)),
+            (" 0 ", Some(0)),
+            ("Sun, 06 Nov 1994 08:50:37 GMT", Some(60)),
+            ("Sun, 06 Nov 1994 08:00:00 GMT", Some(0)),
+            ("-5", None),
+            ("soon", None),
+            ("99999999999999", None),
+        ] {
+            assert_eq!(retry_after(Some(&HeaderValue::from_static(value)), now), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn roots_that_are_none_are_refused_and_the_webs_are_there() {
+        let provider = Arc::new(signet_core::tls::default_provider());
+        assert!(matches!(pool(&provider, Some("no PEM")), Err(CallError::Roots(_))));
+        assert!(pool(&provider, None).is_ok());
+        assert!(webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() > 100);
+    }
+}
