@@ -157,11 +157,13 @@ fn abandon(now: i64, because: Because) -> Plan {
     Plan { at: now, step: Step::Abandon { failed: false }, because }
 }
 
-/// Its certificate has ended, and what it did still counts for an hour.
+/// When its certificate has ended, and nothing of it counts any more: tries do for an hour, a CA's Retry-After as long as it says.
 fn forget(record: &Record) -> Plan {
     let end = record.held.as_ref().map_or(0, |held| held.not_after.saturating_add(1));
-    let counts = record.tellings.iter().map(|telling| telling.at + HOUR).max().unwrap_or(0);
-    Plan { at: end.max(counts), step: Step::Forget, because: Because::Unwanted }
+    let tries = record.tellings.iter().map(|telling| telling.at).chain(record.in_vain.iter().copied());
+    let counts = tries.max().map_or(0, |at| at + HOUR);
+    let bound = record.retry_after.iter().map(|said| said.until).max().unwrap_or(0);
+    Plan { at: end.max(counts).max(bound), step: Step::Forget, because: Because::Unwanted }
 }
 
 /// The step that an order's stage asks for, and what ends it from outside.

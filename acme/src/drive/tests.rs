@@ -9,13 +9,15 @@ async fn drive_until(
     wishes: Wishes,
     mut until: impl FnMut(&Snapshot) -> bool,
 ) -> (Arc<Snapshot>, Vec<(String, Step)>) {
-    let (_wishing, wishes) = watch::channel(Arc::new(wishes));
+    let (wishing, wishes) = watch::channel(Arc::new(wishes));
     let (publish, mut published) = watch::channel(Arc::default());
     let mut taken = Vec::new();
     let driving = drive(&world.hands, wishes, &publish, |of| taken.push((of.id.to_owned(), of.step)));
     let watching = async {
         loop {
-            published.changed().await.unwrap();
+            // The world's clock is not tokio's: it is woken to look at it.
+            let _ = tokio::time::timeout(Duration::from_millis(20), published.changed()).await;
+            wishing.send_modify(|_| {});
             let snapshot = Arc::clone(&published.borrow());
             if until(&snapshot) {
                 break snapshot;

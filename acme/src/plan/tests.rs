@@ -64,7 +64,8 @@ impl World {
     /// Takes the next step when it is due, if that is not after `until`; whether there was one.
     fn step(&mut self, until: i64, mut ca: impl FnMut(&mut Self, Step) -> Outcome) -> bool {
         let next = self.plan();
-        if next.step == Step::Wait || next.at.max(self.now) > until {
+        let is_nothing = self.wish.is_none() && self.record == Record::new(names()); // forgotten
+        if is_nothing || next.step == Step::Wait || next.at.max(self.now) > until {
             self.now = until;
             return false;
         }
@@ -78,7 +79,7 @@ impl World {
         let outcome = ca(self, next.step);
         if next.step == Step::Forget {
             self.record = Record::new(names());
-            return false;
+            return true;
         }
         apply(&mut self.record, outcome, self.now);
         true

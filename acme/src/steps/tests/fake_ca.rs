@@ -60,7 +60,6 @@ struct State {
     issuer: Issuer<'static, KeyPair>,
     tricks: Vec<(String, Trick)>,
     wrong: Option<Wrong>,
-    life: i64,
     /// Percent of nonces that it refuses.
     bad_nonces: u8,
     believes: bool,
@@ -108,7 +107,6 @@ impl FakeCa {
             issuer: Issuer::new(params, KeyPair::generate().unwrap()),
             tricks: Vec::new(),
             wrong: None,
-            life: 90 * 86400,
             bad_nonces: 0,
             believes: true,
             window: None,
@@ -166,10 +164,6 @@ impl FakeCa {
 
     pub(crate) fn set(&self, now: i64) {
         self.state.lock().unwrap().now = now;
-    }
-
-    pub(crate) fn life(&self, life: i64) {
-        self.state.lock().unwrap().life = life;
     }
 
     pub(crate) fn window(&self, window: (i64, i64)) {
@@ -424,7 +418,7 @@ impl State {
         params.use_authority_key_identifier_extension = true;
         params.serial_number = Some(self.random.u64(..).to_be_bytes().to_vec().into());
         let at = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
-        let life = if self.wrong == Some(Wrong::Expired) { -1 } else { self.life };
+        let life = if self.wrong == Some(Wrong::Expired) { -1 } else { 90 * 86400 };
         (params.not_before, params.not_after) = (at(self.now - 60), at(self.now + life));
         let certificate = match self.wrong {
             Some(Wrong::Key) => params.signed_by(&KeyPair::generate().unwrap(), &self.issuer),

@@ -35,7 +35,7 @@ async fn whatever_a_ca_answers_the_old_certificate_stays_and_its_words_are_kept(
         ("a directory that is none", "/directory", answer(200, None, broken), "not what RFC 8555 says"),
         ("a redirect", "/order", answer(302, None, ""), "302"),
         ("hangs", "/order/", Trick::Hang { after: false }, "did not answer within"),
-        ("hangs after it did it", "/challenge", Trick::Hang { after: true }, "did not answer within"),
+        ("hangs at the last step", "/finalize", Trick::Hang { after: false }, "did not answer within"),
         ("a cut order", "/order", Trick::Truncate, "not what RFC 8555 says"),
         ("a cut authorization", "/authz", Trick::Truncate, "not what RFC 8555 says"),
         ("a huge order", "/order", Trick::Huge, "longer than 1048576 bytes"),
