@@ -33,7 +33,8 @@ pub enum Answer {
 /// What a handshake of TLS-ALPN-01 is answered with.
 #[derive(Clone, Eq, PartialEq)]
 pub struct AlpnCertificate {
-    /// Self-signed, for the host, with the digest in it.
+    /// Self-signed, for the host, with the digest in it. Its critical extension is one that webpki does not know: whoever serves it puts
+    /// it together with its key without having it parsed (`CertifiedKey::new`, not `from_der`).
     pub certificate: CertificateDer<'static>,
     /// PKCS#8, DER.
     pub key: Zeroizing<Vec<u8>>,

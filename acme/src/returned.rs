@@ -39,7 +39,7 @@ pub enum NotOurs {
     LeafIsCa,
     #[error("the CA's certificate is not for servers")]
     Usage,
-    #[error("certificate {0} of the CA's chain is not signed by the one behind it")]
+    #[error("certificate {0} of the CA's chain is not issued by the one behind it")]
     Order(usize),
 }
 

@@ -29,6 +29,7 @@ pub mod mirror;
 pub mod netns;
 pub mod network;
 pub mod origins;
+pub mod pebble;
 pub mod pki;
 pub mod programs;
 pub mod record;

@@ -145,8 +145,10 @@ fn id_of(name: &str) -> Option<&str> {
     name.strip_suffix(".json").filter(|id| !id.starts_with('.'))
 }
 
-/// The content and its version; `None`: no such file.
-fn read(path: &Path) -> Result<Option<(Zeroizing<Vec<u8>>, Version)>, StoreError> {
+type Content = (Zeroizing<Vec<u8>>, Version);
+
+/// `None`: no such file.
+fn read(path: &Path) -> Result<Option<Content>, StoreError> {
     match fs::read(path) {
         Ok(bytes) => {
             let version = version_of(&bytes);

@@ -5,6 +5,7 @@
     reason = "the bound is for connections of the product; a test waits with one future"
 )]
 
+mod acme;
 mod admission;
 mod demo;
 mod edge;

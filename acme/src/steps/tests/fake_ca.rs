@@ -295,7 +295,7 @@ impl State {
         let payload: Value =
             if payload.is_empty() { Value::Null } else { serde_json::from_slice(&payload).unwrap() };
         if path == "/account" {
-            return self.account(&protected);
+            return self.account(&protected, &payload);
         }
         let known = protected["kid"].as_str().is_some_and(|kid| {
             self.accounts.values().any(|number| *kid == format!("{}/account/{number}", self.base))
@@ -323,7 +323,12 @@ impl State {
         }
     }
 
-    fn account(&mut self, protected: &Value) -> Answer {
+    fn account(&mut self, protected: &Value, payload: &Value) -> Answer {
+        if let Some(binding) = payload["externalAccountBinding"]["protected"].as_str() {
+            let binding = BASE64_URL_SAFE_NO_PAD.decode(binding).unwrap();
+            let binding: Value = serde_json::from_slice(&binding).unwrap();
+            self.log.push(format!("+binding {}", binding["kid"].as_str().unwrap()));
+        }
         let next = self.accounts.len();
         let number = *self.accounts.entry(protected["jwk"].to_string()).or_insert(next);
         Answer::json(if number == next { 201 } else { 200 }, &json!({ "status": "valid" }))

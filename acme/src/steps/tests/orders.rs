@@ -166,3 +166,38 @@ async fn the_cas_server_is_believed_by_the_issuers_roots_only() {
     assert!(trouble.problem.detail.contains("certificate"), "{}", trouble.problem);
     assert_eq!(world.ca.count(""), 0, "nothing was asked");
 }
+
+#[tokio::test]
+async fn a_rehearsal_ends_at_the_twin_without_a_certificate_and_the_ca_is_asked_at_once() {
+    let mut world = World::new().await;
+    let twin = FakeCa::start(START).await;
+    world.wish.issuer.twin = Some(twin.directory.clone());
+    world.wish.issuer.roots = Some(format!("{}{}", world.ca.roots, twin.roots));
+    let key = b"0123456789abcdef0123456789abcdef".to_vec().into();
+    world.wish.issuer.eab = Some(crate::issuer::Eab { kid: "kid-1".into(), key });
+    world.run(60).await;
+    assert_eq!((twin.count("+order"), twin.count("+challenge"), twin.count("+finalize")), (1, 2, 0));
+    assert_eq!((world.ca.count("+order"), world.ca.count("+finalize")), (1, 1));
+    assert_eq!(world.record().held.unwrap().directory, world.ca.directory);
+    // The external account is the CA's own; its key is the stored one from then on.
+    assert_eq!((world.ca.count("+binding kid-1"), twin.count("+binding")), (1, 0));
+    world.wish.renew = Some(world.now());
+    world.run(3600).await;
+    assert_eq!((world.ca.count("+finalize"), world.ca.accounts(), twin.count("+order")), (2, 1, 1));
+}
+
+#[tokio::test]
+async fn a_twin_that_is_out_for_ten_minutes_is_gone_on_without_over_the_wire_too() {
+    let mut world = World::new().await;
+    let twin = FakeCa::start(START).await;
+    world.wish.issuer.twin = Some(twin.directory.clone());
+    world.wish.issuer.roots = Some(format!("{}{}", world.ca.roots, twin.roots));
+    let body = said("serverInternal", "maintenance");
+    twin.trick("/", Trick::Answer { status: 503, retry_after: Some("86400"), body });
+    world.run(599).await;
+    assert_eq!(world.ca.count(""), 0, "not yet");
+    assert!(world.record().trouble.unwrap().problem.detail.contains("maintenance"));
+    world.run(60).await;
+    let record = world.record();
+    assert!(record.held.is_some() && twin.count("+order") == 0);
+}
