@@ -56,7 +56,7 @@ async fn thirty_certificates_are_ordered_side_by_side_with_one_account_and_one_f
     let sets: Vec<NameSet> = (0..30).map(|n| NameSet::new([format!("h{n}.example.com")]).unwrap()).collect();
     let wishes: Wishes = sets.iter().map(|names| (names.clone(), world.wish.clone())).collect();
     let all = |snapshot: &Snapshot| sets.iter().all(|names| is_held(snapshot, names));
-    let (snapshot, taken) = hurried(&world, drive_until(&world, wishes, all)).await;
+    let (snapshot, taken) = Box::pin(hurried(&world, drive_until(&world, wishes, all))).await;
     assert_eq!((world.ca.count("+order"), world.ca.count("+finalize"), world.ca.accounts()), (30, 30, 1));
     assert_eq!(taken.iter().filter(|(_, step)| *step == Step::Finalize).count(), 30);
     // The world's own record, which nobody wishes for, is gone.
@@ -75,7 +75,7 @@ async fn a_name_of_two_certificates_is_shown_four_times_an_hour_in_all() {
     let wishes: Wishes = sets.iter().map(|names| (names.clone(), wish.clone())).collect();
     let clock = Arc::clone(&world.clock);
     let enough = move |_: &Snapshot| clock.load(Ordering::SeqCst) > START + 400;
-    hurried(&world, drive_until(&world, wishes, enough)).await;
+    Box::pin(hurried(&world, drive_until(&world, wishes, enough))).await;
     assert_eq!(world.ca.count("+challenge shared.example.com"), 4);
 }
 
@@ -87,7 +87,7 @@ async fn what_cannot_be_read_is_left_alone_and_said() {
     let other = NameSet::new(["other.example.com"]).unwrap();
     let wishes: Wishes = [&broken, &other].map(|names| (names.clone(), world.wish.clone())).into();
     let until = |snapshot: &Snapshot| is_held(snapshot, &other);
-    let (snapshot, _) = hurried(&world, drive_until(&world, wishes, until)).await;
+    let (snapshot, _) = Box::pin(hurried(&world, drive_until(&world, wishes, until))).await;
     assert_eq!(snapshot.broken[0].0, broken.id());
     assert!(!snapshot.entries.contains_key(&broken.id()));
     assert_eq!(world.ca.count("+order"), 1);

@@ -49,7 +49,7 @@ fn a_good_chain_is_taken_with_its_dates_and_its_ari_id_and_nothing_around_it() {
     let again = CertificateDer::pem_slice_iter(returned.chain.as_bytes()).count();
     assert_eq!(again, 2);
     let (_, parsed) = X509Certificate::from_der(certificate.der()).unwrap();
-    let (key_id, serial) = returned.ari_id.as_deref().unwrap().split_once('.').unwrap().into();
+    let (key_id, serial) = returned.ari_id.as_deref().unwrap().split_once('.').unwrap();
     assert_eq!(BASE64_URL_SAFE_NO_PAD.decode(serial).unwrap(), parsed.raw_serial());
     assert_eq!(BASE64_URL_SAFE_NO_PAD.decode(key_id).unwrap().len(), 20);
 }
@@ -67,7 +67,8 @@ fn what_was_not_asked_for_is_refused_and_the_reason_said() {
     };
     let good = signed(leaf(&both));
     let date = |seconds| OffsetDateTime::from_unix_timestamp(seconds).unwrap();
-    let cases: Vec<(&str, String, fn(&NotOurs) -> bool)> = vec![
+    type Is = fn(&NotOurs) -> bool;
+    let cases: Vec<(&str, String, Is)> = vec![
         ("nothing", String::new(), |e| matches!(e, NotOurs::Chain)),
         ("no PEM", "certificate".into(), |e| matches!(e, NotOurs::Chain)),
         ("cut off", good[..good.len() / 2].to_owned(), |e| matches!(e, NotOurs::Chain)),

@@ -1,3 +1,8 @@
+#![expect(
+    clippy::large_futures,
+    reason = "the bound is for connections of the product; a test waits with one future"
+)]
+
 use std::{
     collections::HashMap,
     sync::{
