@@ -3,6 +3,7 @@
 //!
 //! Not here: HTTP, Kubernetes, protobuf.
 
+pub mod access_log;
 pub mod annotations;
 pub mod bundle;
 pub mod clock;

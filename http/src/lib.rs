@@ -14,6 +14,7 @@ pub mod engine;
 mod exchange;
 mod filters;
 mod forward;
+mod forwarded;
 mod guard;
 pub mod head;
 pub mod limits;

@@ -12,6 +12,7 @@ use crate::{
     body::Body,
     engine::Engine,
     exchange::{self, Connection},
+    forwarded::Words,
     guard::{Guard, Wire},
     stream::Paced,
 };
@@ -23,8 +24,12 @@ impl Speak for Http1 {
         let _open = engine.metrics.connection("HTTP/1");
         let (limits, wire) = (&engine.limits, Wire::new());
         let guard = Guard::new(stream, Arc::clone(&wire), Arc::clone(limits));
-        let connection =
-            Arc::new(Connection { engine: Arc::clone(engine), arrival, wire: Some(Arc::clone(&wire)) });
+        let connection = Arc::new(Connection {
+            engine: Arc::clone(engine),
+            arrival,
+            wire: Some(Arc::clone(&wire)),
+            words: Words::default(),
+        });
         let service = service_fn(|request| {
             let connection = Arc::clone(&connection);
             async move {

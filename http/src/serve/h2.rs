@@ -28,6 +28,7 @@ use crate::{
     body::{Body, Received},
     engine::Engine,
     exchange::{self, Connection},
+    forwarded::Words,
     limits::H2Limits,
     stream::Paced,
     upstream::send_body,
@@ -41,7 +42,12 @@ impl Speak for Http2 {
         let shake = builder(&engine.limits.h2, engine.limits.head.bytes).handshake(stream);
         let Ok(Ok(connection)) = timeout(engine.limits.client.head, shake).await else { return };
         let shared = Arc::new(Shared {
-            connection: Connection { engine: Arc::clone(engine), arrival, wire: None },
+            connection: Connection {
+                engine: Arc::clone(engine),
+                arrival,
+                wire: None,
+                words: Words::default(),
+            },
             streams: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
             changed: Notify::new(),
