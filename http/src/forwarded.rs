@@ -73,7 +73,9 @@ struct Said {
 impl Words {
     /// Adds our fields to `headers`, which have none of these names any more.
     pub(crate) fn say(&self, headers: &mut HeaderMap, target: &Target, sender: &Sender, public_port: u16) {
-        for (name, value) in &self.of(target, sender, public_port).fields {
+        let said = self.of(target, sender, public_port);
+        headers.reserve(said.fields.len() + 1); // and the request's id
+        for (name, value) in &said.fields {
             headers.insert(name, value.clone());
         }
     }

@@ -30,5 +30,6 @@ pub mod stream;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod together;
 mod tunnel;
 pub mod upstream;

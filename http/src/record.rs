@@ -123,8 +123,8 @@ impl Record {
     fn log(&self, sent: u64, reason: &'static str, why: Option<&'static str>) {
         let of = &self.line;
         access_log::line(Level::INFO, |line| {
-            line.word("client", of.client);
-            line.word("peer", self.arrival.client);
+            line.ip("client", of.client);
+            line.address("peer", self.arrival.client);
             line.number("port", self.arrival.port.into());
             line.word("version", of.version);
             if let Some(method) = &of.method {
@@ -146,7 +146,7 @@ impl Record {
                 }
             }
             if let Some(endpoint) = of.endpoint {
-                line.word("endpoint", endpoint);
+                line.address("endpoint", endpoint);
             }
             line.number("tries", of.tries.into());
             line.number("status", of.status.as_u16().into());

@@ -325,10 +325,10 @@ fn log(ended: &Ended) {
     let level = if ended.refused { Level::WARN } else { Level::INFO };
     access_log::line(level, |line| {
         line.word("direction", facts.direction.word());
-        line.word("source", facts.source);
+        line.address("source", facts.source);
         line.word("destination", facts.destination);
         if let Some(address) = facts.peer_address {
-            line.word("peer_address", address);
+            line.address("peer_address", address);
         }
         if let Some(peer) = &facts.peer {
             line.text("peer", peer);
