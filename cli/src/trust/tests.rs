@@ -2,7 +2,7 @@
 
 use signet_edge_ca::EdgeCa;
 
-use super::*;
+use super::{change::as_root, whose::Found, *};
 
 const NOW: i64 = 1_800_000_000;
 
