@@ -1,5 +1,6 @@
 //! `signet trust`: whether this machine's programs believe the edge CA, and making them do so or stop. Everything that is changed is
-//! said before, and found again by the certificate itself where we put it, so that it can be undone by whoever comes later.
+//! said before, and found again by the certificate itself under whatever name it stands, so that it can be undone by whoever comes
+//! later. What is not that root alone is left, and said.
 
 mod answer;
 mod change;
@@ -12,7 +13,8 @@ mod whose;
 
 use std::{ffi::OsString, path::PathBuf};
 
-use anyhow::{Result, bail};
+use anyhow::{Result, anyhow, bail};
+use signet_core::clock;
 use signet_edge_ca::{Root, Suffix};
 
 use self::{
@@ -31,7 +33,7 @@ pub(crate) enum Command {
     Uninstall(Uninstall),
 }
 
-/// Show the edge CA's root, and which stores have it
+/// Show the edge CA's root, and which stores have it, under which names
 ///
 /// Changes nothing.
 ///
@@ -77,7 +79,8 @@ pub(crate) struct Install {
 
 /// Take the edge CA's root out of every store again
 ///
-/// Exactly that certificate goes, from every place where signet puts it. It says what it will do, and asks.
+/// Exactly that certificate goes, by whatever name it stands there and whoever put it there. It says what it will do, and asks. What it
+/// cannot take out alone it leaves, and names: a file that holds more, one of a package, a name that several certificates share.
 ///
 /// Examples:
 ///   signet trust uninstall
@@ -85,7 +88,7 @@ pub(crate) struct Install {
 #[derive(Debug, clap::Args)]
 #[command(
     verbatim_doc_comment,
-    after_help = "Exit status: 0 no store that may be changed has it, 1 one could not be changed, or was not to be"
+    after_help = "Exit status: 0 no store that may be changed has it, 1 one still has it, could not be changed, or was not to be"
 )]
 pub(crate) struct Uninstall {
     /// Its id, where there is no file of it any more
@@ -113,6 +116,7 @@ pub(crate) async fn run(command: Command) -> Result<Exit> {
         Command::Install(args) => {
             let found = Box::pin(args.change.which.find()).await?;
             is_meant(&found.root, &args.suffix)?;
+            is_timely(&found.root, clock::unix_now())?;
             change(&args.change, &found, Way::In)
         }
         Command::Uninstall(args) => {
@@ -140,6 +144,11 @@ fn is_meant(root: &Root, suffixes: &[Suffix]) -> Result<()> {
     )
 }
 
+/// One of another time would be believed by nobody, and shown as installed. `now`: Unix seconds.
+fn is_timely(root: &Root, now: i64) -> Result<()> {
+    root.is_timely(now).map_err(|why| anyhow!("{} is installed nowhere: {why}", nickname(root)))
+}
+
 async fn show(args: Show) -> Result<Exit> {
     let found = args.which.find().await?;
     let out = Output::to_stdout(args.which.asking.output);
@@ -147,7 +156,7 @@ async fn show(args: Show) -> Result<Exit> {
         out.print(&found.root.pem())?;
         return Ok(Exit::Fine);
     }
-    let answer = Answer::of(&found, &stores(&[]), &[]);
+    let answer = Answer::of(&found, &stores(&[]), &[], clock::unix_now());
     out.show(&answer, text)?;
     Ok(Exit::Fine)
 }

@@ -19,7 +19,7 @@ use x509_parser::prelude::{FromDer as _, X509Certificate};
 use zeroize::{Zeroize as _, Zeroizing};
 
 pub use self::{
-    root::{NoRoot, Root},
+    root::{NoRoot, Root, Untimely},
     suffix::{BadSuffix, Suffix},
 };
 

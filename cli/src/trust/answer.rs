@@ -29,7 +29,10 @@ struct RootAnswer {
     name: String,
     sha256: String,
     suffixes: Vec<String>,
+    not_before: String,
     not_after: String,
+    /// Why no program believes it, wherever it stands: it is of another time.
+    fault: Option<String>,
     file: Option<PathBuf>,
     pem: String,
 }
@@ -41,6 +44,8 @@ struct StoreAnswer {
     store: String,
     /// "here", "absent", "half", "unusable": after what was done.
     state: &'static str,
+    /// The names that it stands there under, whoever gave them.
+    names: Vec<String>,
     /// Why it is neither here nor absent, or was not changed; and what to do.
     why: Option<String>,
 }
@@ -54,11 +59,13 @@ struct OtherAnswer {
 }
 
 impl Answer {
-    /// As it is now; `refused`: stores that were to be changed and were not, and why.
-    pub(super) fn of(found: &Found, stores: &[Store], refused: &[(String, String)]) -> Self {
+    /// As it is now; `now`: Unix seconds; `refused`: stores that were to be changed and were not, and why.
+    pub(super) fn of(found: &Found, stores: &[Store], refused: &[(String, String)], now: i64) -> Self {
         let root = &found.root;
         let answer = |store: &Store| {
-            let (state, why) = match store.state(root) {
+            let standing = store.standing(root);
+            let left: Vec<String> = standing.left().collect();
+            let (state, why) = match standing.state {
                 State::Here => ("here", None),
                 State::Absent => ("absent", None),
                 State::Half(why) => ("half", Some(why)),
@@ -66,7 +73,9 @@ impl Answer {
             };
             let name = store.to_string();
             let refused = refused.iter().find(|(of, _)| *of == name).map(|(_, why)| why.clone());
-            StoreAnswer { kind: store.kind(), store: name, state, why: refused.or(why) }
+            let why = refused.into_iter().chain(why).chain(left).next();
+            let names = standing.places.into_iter().map(|place| place.name).collect();
+            StoreAnswer { kind: store.kind(), store: name, state, names, why }
         };
         let other = |store: &Store| {
             let name = store.to_string();
@@ -85,7 +94,9 @@ impl Answer {
                 name: nickname(root),
                 sha256: sha256(root),
                 suffixes: root.suffixes().iter().map(ToString::to_string).collect(),
+                not_before: clock::rfc3339(root.not_before()).unwrap_or_default(),
                 not_after: clock::rfc3339(root.not_after()).unwrap_or_default(),
+                fault: root.is_timely(now).err().map(|why| why.to_string()),
                 file: found.file.clone(),
                 pem: root.pem(),
             },
@@ -98,19 +109,26 @@ impl Answer {
 pub(super) fn text(answer: &Answer) -> String {
     let root = &answer.root;
     let left = human::left_until(&root.not_after, clock::now());
+    let until = match &root.fault {
+        None => format!("{} ({left} left)", root.not_after),
+        Some(_) => format!("{} (from {})", root.not_after, root.not_before),
+    };
     let mut rows = vec![
         ("Root", format!("{}, id {}", root.name, root.id)),
         ("SHA-256", root.sha256.clone()),
         ("For", format!("hosts below {}", root.suffixes.join(", "))),
-        ("Until", format!("{} ({left} left)", root.not_after)),
+        ("Until", until),
     ];
+    rows.extend(root.fault.as_ref().map(|why| ("But", why.clone())));
     rows.extend(root.file.as_ref().map(|file| ("File", file.display().to_string())));
     let mut text: String = rows.iter().map(|(label, value)| format!("{label:<8} {value}\n")).collect();
     text.push('\n');
+    let or_none = |text: String| if text.is_empty() { "-".to_owned() } else { text };
     let row = |store: &StoreAnswer| {
-        [store.state.to_owned(), store.store.clone(), store.why.clone().unwrap_or_else(|| "-".into())]
+        let why = store.why.clone().unwrap_or_default();
+        [store.state.to_owned(), store.store.clone(), or_none(store.names.join(", ")), or_none(why)]
     };
-    text += &output::table(["ROOT IS", "STORE", "WHY"], answer.stores.iter().map(row));
+    text += &output::table(["ROOT IS", "STORE", "AS", "WHY"], answer.stores.iter().map(row));
     if !answer.others.is_empty() {
         text += "\nRoots of other edge CAs, which signet trust uninstall ID takes out:\n";
         let row = |other: &OtherAnswer| [other.id.clone(), other.store.clone(), other.name.clone()];

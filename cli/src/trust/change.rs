@@ -6,6 +6,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use signet_core::clock;
 use signet_edge_ca::{Root, Suffix};
 
 use super::{
@@ -66,16 +67,38 @@ pub(super) fn change(args: &Change, found: &Found, way: Way) -> Result<Exit> {
             refused.push((store.to_string(), why.to_string()));
         }
     }
-    let answer = Answer::of(found, &stores, &refused);
+    if way == Way::Out {
+        for store in stores.iter().filter(|store| !refused.iter().any(|(name, _)| *name == store.to_string()))
+        {
+            wrong |= is_left(store, &found.root);
+        }
+    }
+    let answer = Answer::of(found, &stores, &refused, clock::unix_now());
     Output::to_stdout(args.which.asking.output).show(&answer, text)?;
     Ok(if wrong { Exit::Fix } else { Exit::Fine })
 }
 
+/// Whether a store has the root after it was taken out, and says where and why.
+fn is_left(store: &Store, root: &Root) -> bool {
+    let standing = store.standing(root);
+    let mut left: Vec<String> = standing.left().collect();
+    if let (true, State::Half(why)) = (left.is_empty(), &standing.state) {
+        left.push(why.clone());
+    }
+    for why in &left {
+        output::note(&format!("Left: {store}: {why}"));
+    }
+    !left.is_empty() || standing.state == State::Here
+}
+
 /// Whether there is something to do. Errors: why it cannot be done, and what to do.
 fn may_change(store: &Store, found: &Found, way: Way) -> Result<bool, String> {
-    match (store.state(&found.root), way) {
+    let standing = store.standing(&found.root);
+    match (&standing.state, way) {
         (State::Here, Way::In) | (State::Absent, Way::Out) => return Ok(false),
-        (State::Unusable(why), _) => return Err(why),
+        // Nothing of it goes: it is told as what is left.
+        (State::Here, Way::Out) if standing.removable().next().is_none() => return Ok(false),
+        (State::Unusable(why), _) => return Err(why.clone()),
         _ => {}
     }
     if store.kind() == Kind::System && !nix::unistd::geteuid().is_root() {
