@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use signet_core::{
     identity,
     pod::{ADMIN_PORT, EDGE_PORT},
@@ -29,7 +29,7 @@ use crate::{
 };
 
 /// Where clients reach it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EdgeAt {
     pub address: IpAddr,
     pub http: u16,
@@ -209,21 +209,24 @@ pub(super) async fn stop_gateway(children: &mut std::collections::BTreeMap<Strin
 
 /// Where a person opens each host, and what it leads to.
 pub(super) fn urls(hosts: &[HostAnswer], at: EdgeAt) -> Vec<String> {
-    let url = |host: &HostAnswer| {
-        // A name that resolves to this machine.
-        let name = host.alias.as_ref().unwrap_or(&host.host).replace('*', "ANY");
-        let name = if name == "ANY" { "localhost" } else { &name };
-        let url = match &host.certificate {
-            Some(_) => format!("https://{name}:{}", at.https),
-            None => format!("http://{name}:{}", at.http),
-        };
+    let line = |host: &HostAnswer| {
         let mut backends: Vec<&str> = host.rules.iter().filter_map(|rule| rule.backend.as_deref()).collect();
         backends.dedup();
         let missing = host.certificate.as_ref().filter(|certificate| !certificate.served);
         let missing = missing.map(|_| ", and has no certificate: signet hosts says why").unwrap_or_default();
-        format!("{url:<46} leads to {}{missing}", backends.join(", "))
+        format!("{:<46} leads to {}{missing}", url(host, at), backends.join(", "))
     };
-    hosts.iter().filter(|host| !host.ingresses.is_empty()).map(url).collect()
+    hosts.iter().filter(|host| !host.ingresses.is_empty()).map(line).collect()
+}
+
+/// Where a person opens a host, by a name that resolves to this machine. ANY stands for any label.
+pub(crate) fn url(host: &HostAnswer, at: EdgeAt) -> String {
+    let name = host.alias.as_ref().unwrap_or(&host.host).replace('*', "ANY");
+    let name = if name == "ANY" { "localhost" } else { &name };
+    match &host.certificate {
+        Some(_) => format!("https://{name}:{}", at.https),
+        None => format!("http://{name}:{}", at.http),
+    }
 }
 
 /// `bootstrap.json`, all that the gateway is told; signet-gateway refuses unknown fields.

@@ -11,7 +11,10 @@ use std::{
 use rustls::crypto::CryptoProvider;
 use signet_core::{clock, drain::Drain, identity::SpiffeId};
 use signet_edge_ca::Suffix;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tracing::{error, warn};
 
 use super::{
@@ -77,12 +80,15 @@ pub(crate) async fn directory(
     let followed = writer.followed();
     let stop = drain.clone();
     drain.spawn(async move {
+        let mut again = interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay); // most of the time nobody asks
         loop {
             let due = writer.until_due();
             tokio::select! {
                 biased;
                 () = stop.stopping() => return,
                 () = due => writer.next(None, &secrets),
+                _ = again.tick(), if writer.lacks_ca() => writer.look_for_ca(&secrets, ca.as_deref()),
                 () = sleep(POLL) => {
                     let Ok((read, contents)) = directory.next().await else {
                         error!("reading the manifests panicked; edge goes on with what it knows, restart it");
@@ -188,11 +194,28 @@ impl Writer {
                 None => secrets.trouble(name, Trouble::Absent),
             };
         }
-        if self.wants_ca() && !self.local.is_here() {
-            // Once in its life it is written, which takes milliseconds.
-            self.local.learn(ca_file::open(ca, &self.builder.suffixes, clock::unix_now()));
+        if self.lacks_ca() {
+            self.open_ca(ca);
         }
         self.next(None, secrets);
+    }
+
+    /// Whoever mends its file, or its directory's rights, changes no manifest.
+    fn look_for_ca(&mut self, secrets: &Secrets, ca: Option<&Path>) {
+        let before = self.local.fault();
+        self.open_ca(ca);
+        if self.local.fault() != before {
+            self.next(None, secrets);
+        }
+    }
+
+    /// Once in its life it is written, which takes milliseconds.
+    fn open_ca(&mut self, ca: Option<&Path>) {
+        self.local.learn(ca_file::open(ca, &self.builder.suffixes, clock::unix_now()));
+    }
+
+    fn lacks_ca(&self) -> bool {
+        !self.local.is_here() && self.wants_ca()
     }
 
     /// Whether any Ingress wants the edge CA.
@@ -253,3 +276,9 @@ impl Writer {
 /// Clocks are set; a timer of days would not notice.
 const LONGEST: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(1);
+/// Between two looks for an edge CA's file that cannot be used: somebody is mending it and waits.
+const AGAIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+#[path = "follow/tests.rs"]
+mod tests;

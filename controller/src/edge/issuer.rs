@@ -87,6 +87,7 @@ impl LocalIssuer {
     pub(crate) fn learn(&mut self, known: Known) {
         match (&self.known, &known) {
             (Known::Here(held), Known::Here(new)) if held.certificate() == new.certificate() => return,
+            (Known::Not(held), Known::Not(new)) if held == new => return, // asked again, and told already
             (Known::Here(_), Known::Not(why) | Known::Unanswered(why)) => {
                 return warn!("{why}; the edge CA that was known stays in use");
             }

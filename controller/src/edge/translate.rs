@@ -119,7 +119,7 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     for (host, ingress) in hosts {
         let Some(owner) = settled.owners.get(&host.to_string()) else { continue };
         let group = groups.entry(host.to_string()).or_insert_with(|| {
-            let alias = alias::of(&host, owner, &settled.owners, state.options);
+            let alias = alias::of(&host, owner, &settled.owners, &state.objects.pins, state.options);
             Group { host, alias, owner, ingresses: Vec::new(), others: Vec::new() }
         });
         match owner.namespace == ingress.namespace {
@@ -130,7 +130,7 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     let mut told: BTreeMap<Name, Told> = ingresses.iter().map(|i| (i.key(), Told::of(i))).collect();
     let (certificates, mut of_hosts) = certificates::assign(state, &ingresses, &settled.owners);
     let first_expiry = of_hosts.values().filter_map(HostCertificate::not_after).min();
-    let https: BTreeSet<String> = of_hosts.keys().cloned().collect();
+    let redirecting = redirecting(&groups, &of_hosts);
     let mut backends = Backends::new(state.index, &state.objects.nodes);
     let mut translated = Translated { certificates, first_expiry, ..Translated::default() };
     for group in groups.values() {
@@ -142,7 +142,7 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
             certificate =
                 Some(of_name).filter(|new| certificate.is_none() || new.is_served()).or(certificate);
         }
-        let plaintext = match is_below_anothers(group, &groups, &https) && certificate.is_none() {
+        let plaintext = match certificate.is_none() && is_below_anothers(group, &redirecting) {
             true => Plaintext::Serve,
             false => Plaintext::AsHost,
         };
@@ -201,17 +201,24 @@ struct Group<'a> {
     others: Vec<&'a Ingress>,
 }
 
-/// Whether a wildcard of another namespace would send this host's plaintext requests to HTTPS.
-fn is_below_anothers(
-    group: &Group<'_>,
-    groups: &BTreeMap<String, Group<'_>>,
-    https: &BTreeSet<String>,
-) -> bool {
-    let HostPattern::Exact(name) = &group.host else { return false };
-    let Some((_, suffix)) = name.as_str().split_once('.') else { return false };
-    let wildcard = format!("*.{suffix}");
-    https.contains(&wildcard)
-        && groups.get(&wildcard).is_some_and(|above| above.owner.namespace != group.owner.namespace)
+/// Wildcards that send plaintext requests to HTTPS, second names among them, and whose each is.
+fn redirecting<'a>(
+    groups: &BTreeMap<String, Group<'a>>,
+    of_hosts: &BTreeMap<String, HostCertificate>,
+) -> BTreeMap<String, &'a str> {
+    let names = groups.values().flat_map(|group| group.names().map(move |name| (name, group)));
+    let wide = names.filter(|(name, _)| matches!(name, HostPattern::Wildcard(..)));
+    let whose = wide.map(|(name, group)| (name.to_string(), group.owner.namespace.as_str()));
+    whose.filter(|(name, _)| of_hosts.contains_key(name)).collect()
+}
+
+/// Whether a wildcard of another namespace would send this host's plaintext requests to HTTPS, by either of its names.
+fn is_below_anothers(group: &Group<'_>, redirecting: &BTreeMap<String, &str>) -> bool {
+    group.names().any(|name| {
+        let HostPattern::Exact(name) = name else { return false };
+        let Some((_, suffix)) = name.as_str().split_once('.') else { return false };
+        redirecting.get(&format!("*.{suffix}")).is_some_and(|owner| *owner != group.owner.namespace)
+    })
 }
 
 impl<'a> Group<'a> {
