@@ -54,7 +54,10 @@ fn load(whole: &Path) -> Result<Option<EdgeCa>, Unusable> {
 /// Or the one that another edge made meanwhile: root and key are one file, which is there whole or not at all.
 fn make(whole: &Path, more: &[Suffix], now: i64) -> Result<EdgeCa, Unusable> {
     let (ca, key) = EdgeCa::generate(more, now)?;
-    let text = Zeroizing::new(format!("{}{}", *key, ca.pem()));
+    let root = ca.pem();
+    let mut text = Zeroizing::new(String::with_capacity(key.len() + root.len())); // grown, it would leave the key behind
+    text.push_str(&key);
+    text.push_str(&root);
     match files::create_atomic(whole, text.as_bytes(), PRIVATE)? {
         true => Ok(ca),
         false => load(whole)?.ok_or(Unusable::Gone),

@@ -117,7 +117,7 @@ pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -
     ca.first(writer.wants_ca()).await;
     let (mut known, mut stored, mut authority) = (secrets.watch(), claims.watch(), ca.watch());
     if let Some(known) = authority.borrow_and_update().as_deref() {
-        writer.local.learn(known.clone());
+        writer.local.learn(known.clone(), clock::unix_now());
     }
     // An error is that nobody reads them any more: we are stopping.
     let read = stored.wait_for(Option::is_some).await.is_ok();
@@ -140,7 +140,7 @@ pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -
                 }
                 _ = authority.changed() => {
                     if let Some(known) = authority.borrow_and_update().as_deref() {
-                        writer.local.learn(known.clone());
+                        writer.local.learn(known.clone(), clock::unix_now());
                     }
                 }
                 _ = known.changed() => {}
@@ -202,16 +202,18 @@ impl Writer {
 
     /// Whoever mends its file, or its directory's rights, changes no manifest.
     fn look_for_ca(&mut self, secrets: &Secrets, ca: Option<&Path>) {
-        let before = self.local.fault();
+        let fault = |writer: &Self| writer.local.fault(clock::unix_now());
+        let before = fault(self);
         self.open_ca(ca);
-        if self.local.fault() != before {
+        if fault(self) != before {
             self.next(None, secrets);
         }
     }
 
     /// Once in its life it is written, which takes milliseconds.
     fn open_ca(&mut self, ca: Option<&Path>) {
-        self.local.learn(ca_file::open(ca, &self.builder.suffixes, clock::unix_now()));
+        let now = clock::unix_now();
+        self.local.learn(ca_file::open(ca, &self.builder.suffixes, now), now);
     }
 
     fn lacks_ca(&self) -> bool {

@@ -79,9 +79,10 @@ pub(crate) struct Translated {
     pub(crate) first_expiry: Option<i64>,
     /// When the same objects mean something else, Unix seconds.
     pub(crate) due: Option<i64>,
-    /// The edge CA, and what is wrong with it where somebody wants it.
+    /// The edge CA, what is wrong with it where somebody wants it, and whether anybody does.
     pub(crate) edge_ca: Option<EdgeCaAnswer>,
     pub(crate) edge_ca_fault: Option<String>,
+    pub(crate) wants_edge_ca: bool,
 }
 
 /// What is told about one Ingress, in its status, its Events and on its page.
@@ -156,10 +157,10 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     translated.addresses =
         addresses(state.index, state.objects, state.options.expose, &state.options.publish);
     translated.due =
-        [settled.due, state.secrets.due(state.now), state.local.due()].into_iter().flatten().min();
-    let wants_local = state.objects.ingresses.values().any(|i| issuer::is_chosen(i, state.options));
+        [settled.due, state.secrets.due(state.now), state.local.due(state.now)].into_iter().flatten().min();
+    translated.wants_edge_ca = state.objects.ingresses.values().any(|i| issuer::is_chosen(i, state.options));
     translated.edge_ca = state.local.answer();
-    translated.edge_ca_fault = state.local.fault().filter(|_| wants_local);
+    translated.edge_ca_fault = state.local.fault(state.now).filter(|_| translated.wants_edge_ca);
     for told in told.values_mut() {
         told.findings.sort();
         told.findings.dedup();
