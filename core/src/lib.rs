@@ -10,6 +10,7 @@ pub mod descriptors;
 pub mod drain;
 pub mod edge_tls;
 pub mod files;
+pub mod http_settings;
 pub mod identity;
 pub mod parent;
 pub mod pod;

@@ -9,6 +9,8 @@ use std::fmt;
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
+use crate::http_settings::HttpSettings;
+
 /// Container names, in the order in which they stand at the front of `spec.initContainers`.
 pub const CAPTURE_CONTAINER: &str = "signet-capture";
 pub const PROXY_CONTAINER: &str = "signet-proxy";
@@ -148,6 +150,9 @@ pub struct Serving {
     pub handshakes: usize,
     pub handshakes_per_client: usize,
     pub handshake_seconds: u64,
+    /// How requests are treated, where it is not as by default.
+    #[serde(skip_serializing_if = "HttpSettings::is_default")]
+    pub http: HttpSettings,
 }
 
 impl Default for Serving {
@@ -163,6 +168,7 @@ impl Default for Serving {
             handshakes: 1024,
             handshakes_per_client: 64,
             handshake_seconds: 10,
+            http: HttpSettings::default(),
         }
     }
 }
@@ -195,7 +201,7 @@ impl Serving {
                 return wrong(field, &seconds, "a number of seconds, at most a day");
             }
         }
-        Ok(())
+        self.http.check()
     }
 
     /// `proxy_protocol`, understood.
@@ -217,12 +223,13 @@ impl Serving {
 pub struct WrongServing {
     field: String,
     got: String,
-    expected: &'static str,
+    expected: String,
 }
 
 impl WrongServing {
-    fn new(field: &str, got: &dyn fmt::Display, expected: &'static str) -> Self {
-        Self { field: field.into(), got: got.to_string().chars().take(SHOWN).collect(), expected }
+    pub(crate) fn new(field: &str, got: &dyn fmt::Display, expected: impl Into<String>) -> Self {
+        let got = got.to_string().chars().take(SHOWN).collect();
+        Self { field: field.into(), got, expected: expected.into() }
     }
 }
 

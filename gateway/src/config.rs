@@ -67,10 +67,14 @@ pub struct Config {
     pub admin: Admin,
     /// Load balancers, whose connections must begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
-    pub trusted_hops: usize,
     pub workers: usize,
     #[serde(skip)]
     pub limits: Limits,
+    /// Of requests.
+    #[serde(skip)]
+    pub http: signet_http::limits::Limits,
+    /// All of what was told and what was not, as it holds: for people.
+    pub serving: Serving,
 }
 
 /// Where the pages are.
@@ -136,7 +140,7 @@ impl Config {
             Ok::<_, WrongField>(Target { address, id })
         };
         told.serving.check()?;
-        let Serving { trusted_hops, workers, .. } = &told.serving;
+        let http = signet_http::limits::Limits::of(&told.serving.http, told.serving.trusted_hops);
         Ok(Self {
             name: name.into(),
             id: identity::gateway(&trust_domain),
@@ -148,9 +152,10 @@ impl Config {
             source: None,
             admin: Admin::Pod,
             proxy_protocol: told.serving.load_balancers()?,
-            trusted_hops: *trusted_hops,
-            workers: *workers,
+            workers: told.serving.workers,
             limits: limits(&told.serving),
+            serving: Serving { http: http.settings(), ..told.serving },
+            http,
             trust_domain,
         })
     }
@@ -278,8 +283,12 @@ mod tests {
             ("/serving/drainSeconds", json!(100_000), "serving.drainSeconds: "),
             ("/serving/handshakeSeconds", json!(0), "serving.handshakeSeconds: "),
             ("/serving/drainSeconds", json!("3"), "at serving.drainSeconds"),
+            ("/serving/http", json!({"client": {"headSeconds": 0}}), "serving.http.client.headSeconds: "),
+            ("/serving/http", json!({"head": {"bytes": "64k"}}), "at serving.http.head.bytes"),
+            ("/serving/http", json!({"haed": {}}), "at serving.http"),
         ] {
             let mut told = told();
+            told["serving"]["http"] = json!({});
             *told.pointer_mut(pointer).unwrap() = value;
             let error = of_pod(&told).expect_err(pointer).to_string();
             assert!(error.contains(said) && error.contains(GATEWAY), "{pointer}: {error}");
@@ -288,6 +297,19 @@ mod tests {
         unknown["serving"]["drainSecond"] = json!(1);
         assert!(of_pod(&unknown).is_err());
         assert!(Config::of_pod(|_| None).unwrap_err().to_string().starts_with(GATEWAY));
+    }
+
+    #[test]
+    fn a_limit_of_requests_that_is_told_holds_and_all_that_hold_are_shown() {
+        let mut told = told();
+        told["serving"]["trustedHops"] = json!(1);
+        told["serving"]["http"] = json!({"upstream": {"idleSeconds": 300}, "head": {"underscores": "pass"}});
+        let config = of_pod(&told).unwrap();
+        assert_eq!((config.http.upstream.idle, config.http.trust.hops), (Duration::from_secs(300), 1));
+        let shown = serde_json::to_value(&config).unwrap();
+        assert_eq!(shown["serving"]["http"]["upstream"]["idleSeconds"], 300);
+        assert_eq!(shown["serving"]["http"]["head"]["underscores"], "pass");
+        assert_eq!(shown["serving"]["http"]["client"]["headSeconds"], 10, "by default");
     }
 
     #[test]
