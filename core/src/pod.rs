@@ -4,7 +4,7 @@
 //! The proxy's container gets who it is from the downward API ([`POD_NAME`] and its kin), where the mesh is from [`MESH`], and
 //! what the kubelet may ask the app from [`PROBES`]. Its token and the trust bundle are projected into [`IDENTITY_DIR`].
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
@@ -125,6 +125,30 @@ pub struct Gateway {
     /// "<host>:<port>", like "ca.signet-system.svc:15012".
     pub ca: String,
     pub edge: String,
+    #[serde(default)]
+    pub serving: Serving,
+}
+
+/// The same for a gateway outside of a cluster, a file that its supervisor writes. Every field but `serving` is needed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayBootstrap {
+    /// "cluster.local"
+    pub trust_domain: String,
+    /// Its name towards edge.
+    pub name: String,
+    /// "<ip>:<port>" or "<host>:<port>"
+    pub ca: String,
+    pub edge: String,
+    /// Holds one one-time join token; refreshed by the supervisor.
+    pub token_file: PathBuf,
+    pub trust_bundle_file: PathBuf,
+    /// The address on which every listener listens; the ports come from edge.
+    pub bind: String,
+    /// The local address that it dials from.
+    pub source: String,
+    /// "<ip>:<port>" of the admin pages.
+    pub admin: String,
     #[serde(default)]
     pub serving: Serving,
 }

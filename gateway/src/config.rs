@@ -1,6 +1,6 @@
 //! What this gateway was told before it could ask anyone: the bootstrap file in directory mode, or the environment of its pod.
 //!
-//! [`Bootstrap`] is the file as written, [`Config`] what either means; a field that means nothing stops the process with its
+//! [`GatewayBootstrap`] is the file as written, [`Config`] what either means; a field that means nothing stops the process with its
 //! name and what it should have been.
 
 use std::{
@@ -12,39 +12,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 use signet_core::{
     identity::{self, GATEWAY_NAMESPACE, SpiffeId, TrustDomain},
-    pod::{GATEWAY, Gateway, POD_NAME, Serving, TOKEN_FILE, TRUST_BUNDLE_FILE, WrongServing},
+    pod::{
+        GATEWAY, Gateway, GatewayBootstrap, POD_NAME, Serving, TOKEN_FILE, TRUST_BUNDLE_FILE, WrongServing,
+    },
 };
 use signet_link::{Target, place::Place, svid::Token};
 
 use crate::limits::Limits;
-
-/// The bootstrap file. Every field but `serving` is needed, unknown ones are refused: a misspelt setting must not become a
-/// default.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Bootstrap {
-    /// "cluster.local"
-    pub trust_domain: String,
-    /// Our name towards edge.
-    pub name: String,
-    /// "<ip>:<port>" or "<host>:<port>"
-    pub ca: String,
-    pub edge: String,
-    /// Holds one one-time join token; refreshed by the supervisor.
-    pub token_file: PathBuf,
-    pub trust_bundle_file: PathBuf,
-    /// The address on which every listener listens; the ports come from edge.
-    pub bind: String,
-    /// The local address that we dial from.
-    pub source: String,
-    /// "<ip>:<port>" of the admin pages.
-    pub admin: String,
-    #[serde(default)]
-    pub serving: Serving,
-}
 
 /// A bootstrap whose every field means something.
 #[derive(Clone, Debug, Serialize)]
@@ -93,13 +70,13 @@ impl Config {
         let origin = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|source| BadConfig::Unreadable { file: origin.clone(), source })?;
-        let file: Bootstrap = json(&origin, &text)?;
+        let file: GatewayBootstrap = json(&origin, &text)?;
         let token = Token::Once(file.token_file.clone());
         let of_file = |wrong| BadConfig::Field { origin: origin.clone(), wrong };
         Self::of_bootstrap(file, token).map_err(of_file)
     }
 
-    fn of_bootstrap(file: Bootstrap, token: Token) -> Result<Self, WrongField> {
+    fn of_bootstrap(file: GatewayBootstrap, token: Token) -> Result<Self, WrongField> {
         let whole = Self::new(
             Gateway { trust_domain: file.trust_domain, ca: file.ca, edge: file.edge, serving: file.serving },
             &file.name,
