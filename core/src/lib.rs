@@ -11,6 +11,7 @@ pub mod descriptors;
 pub mod drain;
 pub mod edge_tls;
 pub mod files;
+pub mod http_settings;
 pub mod identity;
 pub mod parent;
 pub mod pod;

@@ -16,7 +16,7 @@ use signet_core::{
 use signet_gateway::{
     Gateway, admin, args::Args, config::Config, feed, listeners, mesh::Ways, metrics::GatewayMetrics,
 };
-use signet_http::{engine::Engine, limits, metrics::HttpMetrics};
+use signet_http::{engine::Engine, metrics::HttpMetrics};
 use signet_link::{
     discovery::Discovery,
     svid::{Svid, SvidConfig},
@@ -86,8 +86,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let wires = Pool::new(&mut metrics);
     pool::run(Arc::clone(&wires), svid.clone(), &trust, &control);
     let ways = Ways::new(wires, svid.clone(), Arc::clone(&trust), algorithms, &config, &control);
-    let limits =
-        limits::Limits { trust: limits::Trust { hops: config.trusted_hops }, ..limits::Limits::default() };
+    let limits = config.http.clone();
+    let serving = serde_json::to_string(&config.serving)?;
+    info!(%serving, "limits");
     let engine = Engine::new(Arc::new(ways), limits, HttpMetrics::new(&mut metrics), data.clone());
     let discovery = Discovery::new(&mut metrics);
     let gateway = Gateway::new(config, svid, trust, engine, GatewayMetrics::new(&mut metrics));

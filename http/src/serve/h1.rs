@@ -40,7 +40,9 @@ impl Speak for Http1 {
             }
         });
         let mut builder = http1::Builder::new();
-        builder.half_close(false).max_buf_size(limits.client.write_buffer.max(HYPERS_LEAST));
+        // What the guard let pass is read by hyper, too.
+        let head = limits.head.bytes.saturating_add(limits.head.line);
+        builder.half_close(false).max_buf_size(limits.client.write_buffer.max(head).max(HYPERS_LEAST));
         if limits.head.fields != HYPERS_FIELDS {
             builder.max_headers(limits.head.fields); // hyper allocates for any other number
         }
