@@ -326,7 +326,7 @@ fn log(ended: &Ended) {
     access_log::line(level, |line| {
         line.word("direction", facts.direction.word());
         line.address("source", facts.source);
-        line.word("destination", facts.destination);
+        line.word("destination", &facts.destination);
         if let Some(address) = facts.peer_address {
             line.address("peer_address", address);
         }
