@@ -10,13 +10,13 @@ use std::{
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
     sync::OnceLock,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
 use time::OffsetDateTime;
 use tracing::Level;
 
-use crate::telemetry::LogFormat;
+use crate::{clock, telemetry::LogFormat};
 
 static FORMAT: OnceLock<LogFormat> = OnceLock::new();
 
@@ -59,7 +59,7 @@ pub fn line(level: Level, fields: impl FnOnce(&mut Line<'_>)) {
     }
     let format = FORMAT.get().copied().unwrap_or_default();
     PAGE.with_borrow_mut(|page| {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let now = clock::since_epoch();
         page.line(format, level, now, fields);
         if !page.collects || page.text.len() > MOST {
             page.flush();

@@ -145,7 +145,8 @@ mod tests {
         let mut read = [0; 64];
         let early = tokio::time::timeout(Duration::from_millis(1), peer.read(&mut read)).await;
         assert!(early.is_err(), "written before the flush");
-        poll_fn(|cx| Poll::Ready(assert!(out.flush(cx).is_pending()))).await;
+        let is_pending = poll_fn(|cx| Poll::Ready(out.flush(cx).is_pending())).await;
+        assert!(is_pending, "it waits for more");
         let n = peer.read(&mut read).await.unwrap();
         assert_eq!(&read[..n], b"answer answer answer ");
         assert_eq!(lock(&out.0).written.capacity(), 0, "an idle connection holds no buffer");

@@ -350,7 +350,7 @@ fn log(ended: &Ended) {
         if let Some(audited) = &facts.audited {
             line.text("audited", audited);
         }
-        line.word("reason", &ended.reason);
+        line.word("reason", ended.reason);
         if let Some(why) = &ended.why {
             line.text("why", why);
         }

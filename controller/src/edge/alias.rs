@@ -68,7 +68,7 @@ mod tests {
         let host = HostPattern::ingress(Some(host)).unwrap();
         let pin = |(pattern, namespace): &(&str, &str)| Pin {
             namespace: (*namespace).into(),
-            pattern: HostPattern::ingress(Some(pattern)).unwrap(),
+            pattern: HostPattern::gateway(Some(pattern)).unwrap(),
         };
         let pins: Vec<Pin> = pinned.iter().map(pin).collect();
         of(&host, &owner("shop"), &owners, &pins, &options).map(|alias| alias.to_string())
