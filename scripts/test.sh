@@ -17,7 +17,8 @@ SIGNET_TESTS_LATER=lifecycle,kubernetes,mesh,disruption \
 scripts/stage.sh lifecycle scripts/cargo-test.sh --workspace --test lifecycle || status=$?
 
 # Two clusters: a story of the mesh waits more than it works. Each story there, and each of `disruption`, has its cluster to itself, so
-# one at a time, and the wait for that would not count as its own.
+# one at a time, and the wait for that would not count as its own. Who stops whole machines (cold, disruption) comes last on
+# either: twice in CI, requests that a story of the other cluster may not lose were lost in those minutes.
 second=$SIGNET_CLUSTER-2
 busy=(edge:: hosts:: outage:: restarts:: rotation:: webhook::)
 alone() { # STAGE ARGUMENTS...: of cargo-test.sh
@@ -28,15 +29,17 @@ on_first() {
   scripts/stage.sh cluster-up "$cluster" up || return
   scripts/stage.sh kubernetes scripts/cargo-test.sh --workspace --test kubernetes || status=$?
   alone mesh --test mesh -- "${busy[@]}" || status=$?
-  alone disruption --test disruption || status=$?
+  alone cold --test mesh -- cold:: || status=$?
   return "$status"
 }
 on_second() {
   export SIGNET_CLUSTER=$second
+  local status=0 others=()
   scripts/stage.sh cluster-up-2 "$cluster" up || return
-  local others=()
-  for story in "${busy[@]}"; do others+=(--skip "$story"); done
-  alone mesh-2 --test mesh -- "${others[@]}"
+  for story in "${busy[@]}" cold::; do others+=(--skip "$story"); done
+  alone mesh-2 --test mesh -- "${others[@]}" || status=$?
+  alone disruption --test disruption || status=$?
+  return "$status"
 }
 trap '"$cluster" down; SIGNET_CLUSTER=$second "$cluster" down' EXIT
 on_second >"$SIGNET_TEST_RESULTS.second" 2>&1 &

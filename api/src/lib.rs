@@ -37,6 +37,7 @@ pub const EDGE_HTTPS_HOST: &str = "type.googleapis.com/signet.edge.v1.HttpsHost"
 pub const EDGE_CERTIFICATE: &str = "type.googleapis.com/signet.edge.v1.Certificate";
 
 /// `DeltaDiscoveryResponse.system_version_info` of a response that is not all there is of its type: the next one comes after its ACK.
+/// `proto/envoy/discovery.proto` has the rules.
 pub const MORE: &str = "more";
 
 /// The key in `IstioCertificateRequest.metadata` whose text asks for a serving certificate instead of an SVID: the DNS name.

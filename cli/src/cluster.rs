@@ -171,12 +171,32 @@ impl Cluster {
         part: Part,
         ask: impl AsyncFn(Place) -> Result<T, NoAnswer>,
     ) -> Result<Answers<T>> {
+        self.each_of(part, ask).await?.with_context(|| {
+            format!(
+                "no pod of the {part} runs in namespace {} of {}; install it with: signet install | kubectl apply --server-side -f -",
+                part.namespace(),
+                self.name
+            )
+        })
+    }
+
+    /// The same of a part that need not be there: `None` where no pod of it runs.
+    pub(crate) async fn ask_any_of<T: DeserializeOwned>(
+        &self,
+        part: Part,
+        path: &str,
+    ) -> Result<Option<Answers<T>>> {
+        self.each_of(part, async |place| place.get::<T>(path).await).await
+    }
+
+    async fn each_of<T>(
+        &self,
+        part: Part,
+        ask: impl AsyncFn(Place) -> Result<T, NoAnswer>,
+    ) -> Result<Option<Answers<T>>> {
         let (namespace, pods) = (part.namespace(), self.pods_of(part).await?);
         if pods.is_empty() {
-            bail!(
-                "no pod of the {part} runs in namespace {namespace} of {}; install it with: signet install | kubectl apply --server-side -f -",
-                self.name
-            );
+            return Ok(None);
         }
         let ask = &ask;
         let asked = pods.iter().map(async |pod| {
@@ -193,7 +213,7 @@ impl Cluster {
                     .push(format!("{:#}; see: kubectl -n {namespace} describe pod {pod}", anyhow!(e))),
             }
         }
-        Ok(answers)
+        Ok(Some(answers))
     }
 
     /// At least one answer, or an error with the words of all.

@@ -8,6 +8,7 @@ use crate::{
     Exit,
     cluster::Part,
     human,
+    local::{EdgeAt, edge::url},
     named::Scope,
     output::{self, Mark, Output},
     shapes::{CertificateAnswer, HostAnswer, HostList, IngressAnswer, RuleAnswer},
@@ -63,10 +64,23 @@ pub(crate) async fn ingress(
     name: &str,
 ) -> Result<Option<(IngressAnswer, String)>> {
     let answer = ask::<IngressAnswer>(whom, &format!("/v1/ingress/{namespace}/{name}")).await?;
+    let at = match whom {
+        Whom::Local(state) => Place::Here(state.read_running()?.edge_at.unwrap_or_default()),
+        Whom::Cluster(_) => Place::Cluster,
+    };
     Ok(answer.map(|answer| {
-        let text = ingress_text(out, &answer);
+        let text = ingress_text(out, &answer, at);
         (answer, text)
     }))
+}
+
+/// Where an Ingress is served.
+#[derive(Clone, Copy)]
+enum Place {
+    /// At the addresses in its status.
+    Cluster,
+    /// On this machine, where a status has no meaning.
+    Here(EdgeAt),
 }
 
 pub(crate) fn is_ingress_wrong(ingress: &IngressAnswer) -> bool {
@@ -146,12 +160,17 @@ fn mesh(out: Output, host: &HostAnswer) -> String {
     }
 }
 
-fn ingress_text(out: Output, ingress: &IngressAnswer) -> String {
-    let addresses = match ingress.addresses.is_empty() {
-        true => "none yet".to_owned(),
-        false => ingress.addresses.join(", "),
-    };
-    let mut text = format!("Ingress      {}/{}\nAddresses    {addresses}\n", ingress.namespace, ingress.name);
+fn ingress_text(out: Output, ingress: &IngressAnswer, at: Place) -> String {
+    let mut text = format!("Ingress      {}/{}\n", ingress.namespace, ingress.name);
+    match at {
+        Place::Cluster if ingress.addresses.is_empty() => text += "Addresses    none yet\n",
+        Place::Cluster => text += &format!("Addresses    {}\n", ingress.addresses.join(", ")),
+        Place::Here(at) => {
+            // Those that it gets, and of these only what is served.
+            let served = ingress.hosts.iter().filter(|host| !host.ingresses.is_empty());
+            text += &served.map(|host| format!("Opens at     {}\n", url(host, at))).collect::<String>();
+        }
+    }
     if ingress.refused {
         text += "Served       no, nothing of it\n";
     }
@@ -300,12 +319,26 @@ mod tests {
             findings: vec![],
             ..IngressAnswer::default()
         };
-        let text = ingress_text(Output::to_stdout(Format::Table), &answer);
+        let text = ingress_text(Output::to_stdout(Format::Table), &answer, Place::Cluster);
         assert!(
             text.contains("plaintext: not_injected") && text.contains("10.0.0.1:80 (shop/web-0)"),
             "{text}"
         );
         let other = IngressAnswer { name: "other".into(), ..answer };
-        assert!(!ingress_text(Output::to_stdout(Format::Table), &other).contains("10.0.0.1"));
+        assert!(!ingress_text(Output::to_stdout(Format::Table), &other, Place::Cluster).contains("10.0.0.1"));
+    }
+
+    #[test]
+    fn on_this_machine_an_ingress_says_where_it_opens_and_in_a_cluster_its_addresses() {
+        let refused = host(json!({"host": "taken.example", "ingresses": [], "plaintext": "refused"}));
+        let alias = host(json!({"alias": "app.example.localhost"}));
+        let mut answer = IngressAnswer { hosts: vec![alias, refused], ..IngressAnswer::default() };
+        let text = |answer: &IngressAnswer, at| ingress_text(Output::to_stdout(Format::Table), answer, at);
+        let here = text(&answer, Place::Here(EdgeAt::default()));
+        assert!(here.contains("Opens at     http://app.example.localhost:8080\n"), "{here}");
+        assert!(!here.contains("Addresses") && here.matches("Opens at").count() == 1, "{here}");
+        assert!(text(&answer, Place::Cluster).contains("Addresses    none yet\n"));
+        answer.addresses = vec!["192.0.2.1".into(), "192.0.2.2".into()];
+        assert!(text(&answer, Place::Cluster).contains("Addresses    192.0.2.1, 192.0.2.2\n"));
     }
 }

@@ -164,6 +164,7 @@ mod tests {
             directory: "/d".into(),
             trust_domain: "cluster.local".into(),
             control_address: [127, 0, 0, 1].into(),
+            edge_at: None,
             children: names.iter().map(child).collect(),
         }
     }

@@ -165,6 +165,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn settings_of_gateways_are_read_from_yaml_and_what_means_nothing_is_named() {
+        let file = std::env::temp_dir().join(format!("signet-gateway-settings-{}.yaml", std::process::id()));
+        let read = |text: &str| {
+            std::fs::write(&file, text).unwrap();
+            serving(&file)
+        };
+        let told =
+            "drainSeconds: 30\nhttp:\n  upstream: { idleSeconds: 300 }\n  head: { encodedSlash: pass }\n";
+        let serving = read(told).unwrap();
+        assert_eq!((serving.drain_seconds, serving.http.upstream.idle_seconds), (30, Some(300)));
+        for (text, said) in [
+            (
+                "http: { client: { headSeconds: 0 } }",
+                "http.client.headSeconds: \"0\" is not a number of seconds, 1 to 86400",
+            ),
+            ("http: { client: { headSecond: 1 } }", "headSecond"),
+            ("http: { head: { underscores: keep } }", "keep"),
+            ("http: { h2: { streams: many } }", "line 1"),
+            ("workers: 0", "workers: "),
+        ] {
+            let why = format!("{:#}", read(text).expect_err(text));
+            assert!(why.contains(said) && why.contains("--gateway-settings"), "{text}: {why}");
+        }
+        std::fs::remove_file(&file).unwrap();
+    }
+
+    #[test]
     fn settings_that_a_part_would_refuse_at_its_start_are_refused_here() {
         for (life, short, fine) in [
             ("24h", false, true),

@@ -14,7 +14,7 @@ use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use signet_core::files::{self, PRIVATE};
 
-use crate::{ask::NoAnswer, proc};
+use crate::{ask::NoAnswer, local::EdgeAt, proc};
 
 /// A mesh on this machine keeps everything in one directory. Making this value touches no file.
 #[derive(Clone, Debug)]
@@ -210,6 +210,9 @@ pub struct Running {
     pub directory: PathBuf,
     pub trust_domain: String,
     pub control_address: IpAddr,
+    /// Where its hosts are served while there are any; `None`: an older signet wrote this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub edge_at: Option<EdgeAt>,
     pub children: Vec<RunningChild>,
 }
 

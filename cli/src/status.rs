@@ -107,12 +107,8 @@ async fn in_cluster(cluster: &Cluster) -> Result<Status> {
         let answers = cluster.ask_all::<ControllerStatus>(Part::Controller, "/v1/status").await?;
         cluster.some(Part::Controller, answers)
     };
-    let edge = async {
-        match cluster.pods_of(Part::Edge).await {
-            Ok(pods) if pods.is_empty() => None, // a mesh alone
-            _ => Some(cluster.ask_all::<EdgeStatus>(Part::Edge, "/v1/status").await),
-        }
-    };
+    // `None`: a mesh alone.
+    let edge = async { cluster.ask_any_of::<EdgeStatus>(Part::Edge, "/v1/status").await.transpose() };
     let (ca, controller, edge) =
         tokio::join!(Box::pin(ca::ask_cluster(cluster)), Box::pin(controller), Box::pin(edge));
     let (ca, controller) = match (ca, controller) {

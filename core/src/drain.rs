@@ -3,14 +3,21 @@
 use std::{
     future::Future,
     pin::Pin,
-    task::{Context, Poll},
+    sync::{
+        Arc,
+        atomic::{
+            AtomicBool,
+            Ordering::{Acquire, Release},
+        },
+    },
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
 use pin_project_lite::pin_project;
 use tokio::time::timeout;
 use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    sync::{CancellationToken, WaitForCancellationFuture, WaitForCancellationFutureOwned},
     task::TaskTracker,
 };
 
@@ -19,7 +26,15 @@ use tokio_util::{
 pub struct Drain {
     stop: CancellationToken,
     cut: CancellationToken,
+    /// That `stop`, `cut` are about to be cancelled: what every task asks at every turn, without a lock.
+    begun: Arc<Begun>,
     work: TaskTracker,
+}
+
+#[derive(Debug, Default)]
+struct Begun {
+    stop: AtomicBool,
+    cut: AtomicBool,
 }
 
 impl Drain {
@@ -31,7 +46,8 @@ impl Drain {
     #[expect(clippy::disallowed_methods, reason = "the one place that spawns")]
     pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
         let cut = self.cut.clone().cancelled_owned();
-        tokio::spawn(self.work.track_future(UntilCut { cut, work }));
+        let begun = Arc::clone(&self.begun);
+        tokio::spawn(self.work.track_future(UntilCut { cut, begun, waits: false, work }));
     }
 
     /// Runs `work` until the shutdown begins: what never ends by itself, and may be dropped wherever it waits.
@@ -47,16 +63,17 @@ impl Drain {
     }
 
     /// Accept loops `select!` on this, biased, before `accept()`; idle connections close on it.
-    pub async fn stopping(&self) {
-        self.stop.cancelled().await;
+    pub fn stopping(&self) -> Stopping<'_> {
+        Stopping { stop: self.stop.cancelled(), begun: &self.begun, waits: None }
     }
 
     pub fn is_stopping(&self) -> bool {
-        self.stop.is_cancelled()
+        self.begun.stop.load(Acquire)
     }
 
     /// Begins the shutdown without waiting for it.
     pub fn stop(&self) {
+        self.begun.stop.store(true, Release);
         self.stop.cancel();
     }
 
@@ -68,6 +85,7 @@ impl Drain {
             return 0;
         }
         let left = self.work.len();
+        self.begun.cut.store(true, Release);
         self.cut.cancel();
         self.work.wait().await;
         left
@@ -79,6 +97,9 @@ pin_project! {
     struct UntilCut<W> {
         #[pin]
         cut: WaitForCancellationFutureOwned,
+        begun: Arc<Begun>,
+        // Since the first poll: this is a task's own future, so that the waker stays the same.
+        waits: bool,
         #[pin]
         work: W,
     }
@@ -89,10 +110,39 @@ impl<W: Future<Output = ()>> Future for UntilCut<W> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = self.project();
-        if this.cut.poll(cx).is_ready() {
-            return Poll::Ready(());
+        if !*this.waits || this.begun.cut.load(Acquire) {
+            if this.cut.poll(cx).is_ready() {
+                return Poll::Ready(());
+            }
+            *this.waits = true;
         }
         this.work.poll(cx)
+    }
+}
+
+pin_project! {
+    /// Ends when the shutdown begins.
+    pub struct Stopping<'a> {
+        #[pin]
+        stop: WaitForCancellationFuture<'a>,
+        begun: &'a Begun,
+        // Who will be woken.
+        waits: Option<Waker>,
+    }
+}
+
+impl Future for Stopping<'_> {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.project();
+        let waits = this.waits.as_ref().is_some_and(|waker| waker.will_wake(cx.waker()));
+        if waits && !this.begun.stop.load(Acquire) {
+            return Poll::Pending;
+        }
+        let polled = this.stop.poll(cx);
+        *this.waits = polled.is_pending().then(|| cx.waker().clone());
+        polled
     }
 }
 

@@ -3,6 +3,7 @@
 //!
 //! Not here: HTTP, Kubernetes, protobuf.
 
+pub mod access_log;
 pub mod annotations;
 pub mod bundle;
 pub mod clock;
@@ -10,6 +11,7 @@ pub mod descriptors;
 pub mod drain;
 pub mod edge_tls;
 pub mod files;
+pub mod http_settings;
 pub mod identity;
 pub mod parent;
 pub mod pod;

@@ -4,10 +4,12 @@
 //! The proxy's container gets who it is from the downward API ([`POD_NAME`] and its kin), where the mesh is from [`MESH`], and
 //! what the kubelet may ask the app from [`PROBES`]. Its token and the trust bundle are projected into [`IDENTITY_DIR`].
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
+
+use crate::http_settings::HttpSettings;
 
 /// Container names, in the order in which they stand at the front of `spec.initContainers`.
 pub const CAPTURE_CONTAINER: &str = "signet-capture";
@@ -127,6 +129,30 @@ pub struct Gateway {
     pub serving: Serving,
 }
 
+/// The same for a gateway outside of a cluster, a file that its supervisor writes. Every field but `serving` is needed.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct GatewayBootstrap {
+    /// "cluster.local"
+    pub trust_domain: String,
+    /// Its name towards edge.
+    pub name: String,
+    /// "<ip>:<port>" or "<host>:<port>"
+    pub ca: String,
+    pub edge: String,
+    /// Holds one one-time join token; refreshed by the supervisor.
+    pub token_file: PathBuf,
+    pub trust_bundle_file: PathBuf,
+    /// The address on which every listener listens; the ports come from edge.
+    pub bind: String,
+    /// The local address that it dials from.
+    pub source: String,
+    /// "<ip>:<port>" of the admin pages.
+    pub admin: String,
+    #[serde(default)]
+    pub serving: Serving,
+}
+
 /// How a gateway serves.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
@@ -148,6 +174,9 @@ pub struct Serving {
     pub handshakes: usize,
     pub handshakes_per_client: usize,
     pub handshake_seconds: u64,
+    /// How requests are treated, where it is not as by default.
+    #[serde(skip_serializing_if = "HttpSettings::is_default")]
+    pub http: HttpSettings,
 }
 
 impl Default for Serving {
@@ -163,6 +192,7 @@ impl Default for Serving {
             handshakes: 1024,
             handshakes_per_client: 64,
             handshake_seconds: 10,
+            http: HttpSettings::default(),
         }
     }
 }
@@ -195,7 +225,7 @@ impl Serving {
                 return wrong(field, &seconds, "a number of seconds, at most a day");
             }
         }
-        Ok(())
+        self.http.check()
     }
 
     /// `proxy_protocol`, understood.
@@ -217,12 +247,13 @@ impl Serving {
 pub struct WrongServing {
     field: String,
     got: String,
-    expected: &'static str,
+    expected: String,
 }
 
 impl WrongServing {
-    fn new(field: &str, got: &dyn fmt::Display, expected: &'static str) -> Self {
-        Self { field: field.into(), got: got.to_string().chars().take(SHOWN).collect(), expected }
+    pub(crate) fn new(field: &str, got: &dyn fmt::Display, expected: impl Into<String>) -> Self {
+        let got = got.to_string().chars().take(SHOWN).collect();
+        Self { field: field.into(), got, expected: expected.into() }
     }
 }
 

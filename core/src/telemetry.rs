@@ -10,6 +10,8 @@ use tracing_subscriber::{
     EnvFilter, fmt::format::FmtSpan, layer::SubscriberExt as _, util::SubscriberInitExt as _,
 };
 
+use crate::access_log;
+
 /// `--log-format`.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub enum LogFormat {
@@ -40,6 +42,7 @@ impl fmt::Display for LogFormat {
 
 /// Logs to stderr. `filter` is in tracing's syntax ("info,signet_proxy=debug"); a bad one is an error, not a silent default.
 pub fn init(format: LogFormat, filter: &str) -> Result<(), String> {
+    access_log::set_format(format);
     let filter = EnvFilter::try_new(filter).map_err(|e| format!("log filter {filter:?}: {e}"))?;
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
     let registry = tracing_subscriber::registry().with(filter);

@@ -4,22 +4,24 @@
 //! and the root itself says that it vouches for nothing but names below its suffixes (RFC 5280 4.2.1.10), no addresses, and servers
 //! only. Whoever steals the key can impersonate no host of the Internet. Pure: time comes in as an argument.
 
+mod key;
 mod root;
 mod suffix;
 
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256,
-    PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
+    GeneralSubtree, IsCa, Issuer, KeyUsagePurpose, NameConstraints, PublicKeyData as _, SanType,
 };
 use rustls_pki_types::CertificateDer;
 use signet_core::bundle::root_id;
 use time::OffsetDateTime;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
+
+use self::key::Key;
 
 pub use self::{
-    root::{NoRoot, Root},
+    root::{NoRoot, Root, Untimely},
     suffix::{BadSuffix, Suffix},
 };
 
@@ -28,9 +30,6 @@ pub struct EdgeCa {
     root: Root,
     signer: Issuer<'static, Key>,
 }
-
-/// rcgen's, wiped when it is dropped.
-struct Key(KeyPair);
 
 /// A host's certificate with its key.
 pub struct Issued {
@@ -48,8 +47,8 @@ impl EdgeCa {
         let mut suffixes: Vec<Suffix> = Suffix::always().into_iter().chain(more.iter().cloned()).collect();
         suffixes.sort();
         suffixes.dedup();
-        let key = Key(KeyPair::generate()?);
-        let pem = Zeroizing::new(key.0.serialize_pem());
+        let key = Key::generate()?;
+        let pem = key.pem();
         let mut params = CertificateParams::default();
         params.not_before = at(now - BACKDATED)?;
         params.not_after = at(now + ROOT_LIFE)?;
@@ -69,8 +68,7 @@ impl EdgeCa {
     /// does not bind itself.
     pub fn load(certificate: &str, key: &str) -> Result<Self, EdgeCaError> {
         let root = Root::from_pem(certificate.as_bytes())?;
-        let key = KeyPair::from_pkcs8_pem_and_sign_algo(key, &PKCS_ECDSA_P256_SHA256);
-        Self::new(root, Key(key.map_err(|_| EdgeCaError::Key)?))
+        Self::new(root, Key::from_pem(key).ok_or(EdgeCaError::Key)?)
     }
 
     fn new(root: Root, key: Key) -> Result<Self, EdgeCaError> {
@@ -106,10 +104,9 @@ impl EdgeCa {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         params.use_authority_key_identifier_extension = true;
-        let key = Key(KeyPair::generate()?);
+        let key = Key::generate()?;
         let certificate = params.signed_by(&key, &self.signer)?;
-        let pkcs8 = Zeroizing::new(key.0.serialize_der());
-        Ok(Issued { certificate: certificate.der().clone(), key: pkcs8, not_before, not_after })
+        Ok(Issued { certificate: certificate.der().clone(), key: key.der(), not_before, not_after })
     }
 
     /// Whether it may certify `name`.
@@ -141,28 +138,6 @@ impl EdgeCa {
     /// Unix seconds.
     pub fn not_after(&self) -> i64 {
         self.root.not_after()
-    }
-}
-
-impl PublicKeyData for Key {
-    fn der_bytes(&self) -> &[u8] {
-        self.0.der_bytes()
-    }
-
-    fn algorithm(&self) -> &'static SignatureAlgorithm {
-        self.0.algorithm()
-    }
-}
-
-impl SigningKey for Key {
-    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, rcgen::Error> {
-        self.0.sign(message)
-    }
-}
-
-impl Drop for Key {
-    fn drop(&mut self) {
-        self.0.zeroize();
     }
 }
 
@@ -215,6 +190,7 @@ const LEAF_LIFE: i64 = 90 * 86_400;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rcgen::{KeyPair, PKCS_ECDSA_P256_SHA256};
     use rustls_pki_types::{ServerName, UnixTime};
     use std::time::Duration;
 

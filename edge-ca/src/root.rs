@@ -2,7 +2,10 @@
 
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use sha2::{Digest as _, Sha256};
-use signet_core::bundle::{certificate_pem, root_id};
+use signet_core::{
+    bundle::{certificate_pem, root_id},
+    clock,
+};
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
 use crate::suffix::{BadSuffix, Suffix};
@@ -15,7 +18,8 @@ use crate::suffix::{BadSuffix, Suffix};
 pub struct Root {
     certificate: CertificateDer<'static>,
     suffixes: Vec<Suffix>,
-    /// Unix seconds.
+    /// Unix seconds, both inclusive.
+    not_before: i64,
     not_after: i64,
 }
 
@@ -69,8 +73,9 @@ impl Root {
         if !excludes(IPV4) || !excludes(IPV6) {
             return Err(NoRoot("the root vouches for IP addresses"));
         }
-        let not_after = parsed.validity().not_after.timestamp();
-        Ok(Self { suffixes, not_after, certificate })
+        let validity = parsed.validity();
+        let (not_before, not_after) = (validity.not_before.timestamp(), validity.not_after.timestamp());
+        Ok(Self { suffixes, not_before, not_after, certificate })
     }
 
     pub fn certificate(&self) -> &CertificateDer<'static> {
@@ -107,9 +112,37 @@ impl Root {
     }
 
     /// Unix seconds.
+    pub fn not_before(&self) -> i64 {
+        self.not_before
+    }
+
+    /// Unix seconds.
     pub fn not_after(&self) -> i64 {
         self.not_after
     }
+
+    /// Errors: whoever believes it believes nothing that it vouches for. `now`: Unix seconds.
+    pub fn is_timely(&self, now: i64) -> Result<(), Untimely> {
+        let at = |seconds| clock::rfc3339(seconds).unwrap_or_default();
+        match now {
+            _ if now > self.not_after => Err(Untimely::Expired(at(self.not_after))),
+            _ if now < self.not_before => Err(Untimely::NotYet(at(self.not_before))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A root of another time; RFC 3339.
+#[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
+pub enum Untimely {
+    #[error(
+        "it expired at {0}, and no program believes it any more; make a new edge CA (docs/edge-ca.md, Where its key is)"
+    )]
+    Expired(String),
+    #[error(
+        "it is valid from {0} on, which is not now; look at the clocks of this machine and of the one that made it"
+    )]
+    NotYet(String),
 }
 
 /// Why a certificate is not an edge CA's root.
@@ -176,5 +209,21 @@ mod tests {
         let further = Root::new(certificate(|params| permit(params, "home.example.com"))).unwrap();
         assert_eq!(further.further_suffixes().map(Suffix::as_str).collect::<Vec<_>>(), ["home.example.com"]);
         assert_eq!(good.further_suffixes().count(), 0);
+    }
+
+    #[test]
+    fn a_root_is_of_its_time_from_its_first_second_to_its_last_and_says_what_else_it_is() {
+        let (from, to) = (1_800_000_000, 1_900_000_000);
+        let root = Root::new(certificate(|params| {
+            params.not_before = crate::at(from).unwrap();
+            params.not_after = crate::at(to).unwrap();
+        }));
+        let root = root.unwrap();
+        assert_eq!((root.not_before(), root.not_after()), (from, to));
+        for now in [from, to] {
+            assert_eq!(root.is_timely(now), Ok(()));
+        }
+        assert_eq!(root.is_timely(to + 1), Err(Untimely::Expired("2030-03-17T17:46:40Z".into())));
+        assert_eq!(root.is_timely(from - 1), Err(Untimely::NotYet("2027-01-15T08:00:00Z".into())));
     }
 }

@@ -2,7 +2,7 @@
 //! hosts and connections are on its loopback, where port-forward reaches them and Kubernetes' own rights guard them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     io,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::Arc,
@@ -22,7 +22,9 @@ use signet_core::{
     pod::{ADMIN_PORT, PAGES_PORT},
     telemetry::{METRICS_CONTENT_TYPE, Metrics},
 };
-use signet_http::model::{Action, Backend, HostPattern, HttpsHost, Route, Security, Target};
+use signet_http::model::{
+    Action, Backend, HostPattern, Hostname, HttpsHost, Labels, Route, Security, Target,
+};
 use signet_link::{discovery::Discovery, listen, pages::Pages};
 use tracing::error;
 
@@ -132,12 +134,17 @@ fn page(adopted: &Adopted) -> Value {
             hosts.entry(host.to_string()).or_insert_with(|| (host, Vec::new())).1.push(route);
         }
     }
+    let mut https: HashMap<&HostPattern, &HttpsHost> = HashMap::new();
+    for host in &snapshot.https_hosts {
+        https.entry(&host.host).or_insert(host);
+    }
+    let presented = Presented::new(&model.certificates);
     let host = |(name, (pattern, routes)): (&String, &(&HostPattern, Vec<&Route>))| {
         json!({
             "host": name,
             "routes": routes.iter().map(|route| shown_route(route, &backends)).collect::<Vec<_>>(),
-            "https": snapshot.https_hosts.iter().find(|https| https.host == **pattern).map(shown_https),
-            "certificate": certificate_of(pattern, &model.certificates).map(shown_certificate),
+            "https": https.get(pattern).map(|host| shown_https(host)),
+            "certificate": presented.of(pattern).map(shown_certificate),
         })
     };
     json!({
@@ -189,14 +196,43 @@ fn shown_https(https: &HttpsHost) -> Value {
     json!({"port": https.port, "waitsForCertificate": https.unready.is_some()})
 }
 
-/// The first, by name, that is presented for a host; of a wildcard host, the one that has just that wildcard.
-fn certificate_of<'a>(host: &HostPattern, certificates: &'a [Arc<Certified>]) -> Option<&'a Certified> {
-    let exact = |certified: &&Arc<Certified>| certified.names.contains(host);
-    let covering = |certified: &&Arc<Certified>| match host {
-        HostPattern::Exact(name) => certified.names.iter().any(|pattern| pattern.matches(name.as_str())),
-        _ => false,
-    };
-    certificates.iter().find(exact).or_else(|| certificates.iter().find(covering)).map(|c| &**c)
+/// Which certificate is presented for a host, of thousands of both.
+struct Presented<'a> {
+    certificates: &'a [Arc<Certified>],
+    /// The first that names a pattern.
+    first: HashMap<&'a HostPattern, usize>,
+}
+
+impl<'a> Presented<'a> {
+    fn new(certificates: &'a [Arc<Certified>]) -> Self {
+        let mut first = HashMap::new();
+        for (n, certified) in certificates.iter().enumerate() {
+            for name in certified.names.iter() {
+                first.entry(name).or_insert(n);
+            }
+        }
+        Self { certificates, first }
+    }
+
+    /// The first, by name, that names just this host; else of an exact one the first whose wildcard covers it.
+    fn of(&self, host: &HostPattern) -> Option<&'a Certified> {
+        let covering = || match host {
+            HostPattern::Exact(name) => self.covering(name),
+            HostPattern::Any | HostPattern::Wildcard(..) => None,
+        };
+        let n = self.first.get(host).copied().or_else(covering)?;
+        self.certificates.get(n).map(|certified| &**certified)
+    }
+
+    fn covering(&self, name: &Hostname) -> Option<usize> {
+        let above = name.as_str().match_indices('.').filter_map(|(at, _)| name.as_str().get(at + 1..));
+        let suffixes = above.filter_map(|suffix| suffix.parse::<Hostname>().ok());
+        let wild = suffixes.flat_map(|suffix| {
+            [Labels::One, Labels::Any].map(|labels| HostPattern::Wildcard(suffix.clone(), labels))
+        });
+        let covers = wild.chain([HostPattern::Any]).filter(|pattern| pattern.matches(name.as_str()));
+        covers.filter_map(|pattern| self.first.get(&pattern).copied()).min()
+    }
 }
 
 /// Never the key.
@@ -269,5 +305,34 @@ mod tests {
         assert_eq!(page["faults"], json!(["p"]));
         let keys: Vec<_> = host["certificate"].as_object().unwrap().keys().collect();
         assert!(!keys.iter().any(|key| key.contains("private")) && host["certificate"]["key"] == "ECDSA");
+    }
+
+    #[test]
+    fn each_host_is_shown_with_the_first_certificate_that_names_it_else_the_first_that_covers_it() {
+        let named = [
+            ("a/wide", &["*.example.com"][..]),
+            ("b/exact", &["a.example.com", "*.b.example.com"]),
+            ("c/again", &["a.example.com", "*.example.com"]),
+            ("d/other", &["other.test"]),
+        ];
+        let certificates: Vec<Arc<Certified>> = named
+            .iter()
+            .map(|(name, of)| Arc::new(Certified::new(certificate(name, &["ingress/https"], of)).unwrap()))
+            .collect();
+        let presented = Presented::new(&certificates);
+        for (host, want) in [
+            ("a.example.com", Some("b/exact")),
+            ("z.example.com", Some("a/wide")),
+            ("x.b.example.com", Some("b/exact")),
+            ("x.z.example.com", None),
+            ("example.com", None),
+            ("*.example.com", Some("a/wide")),
+            ("*.z.example.com", None),
+            ("other.test", Some("d/other")),
+            ("", None),
+        ] {
+            let host = HostPattern::ingress(Some(host)).unwrap();
+            assert_eq!(presented.of(&host).map(|found| &*found.name), want, "{host}");
+        }
     }
 }

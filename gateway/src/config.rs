@@ -1,6 +1,6 @@
 //! What this gateway was told before it could ask anyone: the bootstrap file in directory mode, or the environment of its pod.
 //!
-//! [`Bootstrap`] is the file as written, [`Config`] what either means; a field that means nothing stops the process with its
+//! [`GatewayBootstrap`] is the file as written, [`Config`] what either means; a field that means nothing stops the process with its
 //! name and what it should have been.
 
 use std::{
@@ -12,39 +12,16 @@ use std::{
 };
 
 use ipnet::IpNet;
-use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use serde::{Serialize, Serializer, de::DeserializeOwned};
 use signet_core::{
     identity::{self, GATEWAY_NAMESPACE, SpiffeId, TrustDomain},
-    pod::{GATEWAY, Gateway, POD_NAME, Serving, TOKEN_FILE, TRUST_BUNDLE_FILE, WrongServing},
+    pod::{
+        GATEWAY, Gateway, GatewayBootstrap, POD_NAME, Serving, TOKEN_FILE, TRUST_BUNDLE_FILE, WrongServing,
+    },
 };
 use signet_link::{Target, place::Place, svid::Token};
 
 use crate::limits::Limits;
-
-/// The bootstrap file. Every field but `serving` is needed, unknown ones are refused: a misspelt setting must not become a
-/// default.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Bootstrap {
-    /// "cluster.local"
-    pub trust_domain: String,
-    /// Our name towards edge.
-    pub name: String,
-    /// "<ip>:<port>" or "<host>:<port>"
-    pub ca: String,
-    pub edge: String,
-    /// Holds one one-time join token; refreshed by the supervisor.
-    pub token_file: PathBuf,
-    pub trust_bundle_file: PathBuf,
-    /// The address on which every listener listens; the ports come from edge.
-    pub bind: String,
-    /// The local address that we dial from.
-    pub source: String,
-    /// "<ip>:<port>" of the admin pages.
-    pub admin: String,
-    #[serde(default)]
-    pub serving: Serving,
-}
 
 /// A bootstrap whose every field means something.
 #[derive(Clone, Debug, Serialize)]
@@ -67,10 +44,14 @@ pub struct Config {
     pub admin: Admin,
     /// Load balancers, whose connections must begin with a PROXY header.
     pub proxy_protocol: Vec<IpNet>,
-    pub trusted_hops: usize,
     pub workers: usize,
     #[serde(skip)]
     pub limits: Limits,
+    /// Of requests.
+    #[serde(skip)]
+    pub http: signet_http::limits::Limits,
+    /// All of what was told and what was not, as it holds: for people.
+    pub serving: Serving,
 }
 
 /// Where the pages are.
@@ -89,13 +70,13 @@ impl Config {
         let origin = path.display().to_string();
         let text = std::fs::read_to_string(path)
             .map_err(|source| BadConfig::Unreadable { file: origin.clone(), source })?;
-        let file: Bootstrap = json(&origin, &text)?;
+        let file: GatewayBootstrap = json(&origin, &text)?;
         let token = Token::Once(file.token_file.clone());
         let of_file = |wrong| BadConfig::Field { origin: origin.clone(), wrong };
         Self::of_bootstrap(file, token).map_err(of_file)
     }
 
-    fn of_bootstrap(file: Bootstrap, token: Token) -> Result<Self, WrongField> {
+    fn of_bootstrap(file: GatewayBootstrap, token: Token) -> Result<Self, WrongField> {
         let whole = Self::new(
             Gateway { trust_domain: file.trust_domain, ca: file.ca, edge: file.edge, serving: file.serving },
             &file.name,
@@ -136,7 +117,7 @@ impl Config {
             Ok::<_, WrongField>(Target { address, id })
         };
         told.serving.check()?;
-        let Serving { trusted_hops, workers, .. } = &told.serving;
+        let http = signet_http::limits::Limits::of(&told.serving.http, told.serving.trusted_hops);
         Ok(Self {
             name: name.into(),
             id: identity::gateway(&trust_domain),
@@ -148,9 +129,10 @@ impl Config {
             source: None,
             admin: Admin::Pod,
             proxy_protocol: told.serving.load_balancers()?,
-            trusted_hops: *trusted_hops,
-            workers: *workers,
+            workers: told.serving.workers,
             limits: limits(&told.serving),
+            serving: Serving { http: http.settings(), ..told.serving },
+            http,
             trust_domain,
         })
     }
@@ -278,8 +260,12 @@ mod tests {
             ("/serving/drainSeconds", json!(100_000), "serving.drainSeconds: "),
             ("/serving/handshakeSeconds", json!(0), "serving.handshakeSeconds: "),
             ("/serving/drainSeconds", json!("3"), "at serving.drainSeconds"),
+            ("/serving/http", json!({"client": {"headSeconds": 0}}), "serving.http.client.headSeconds: "),
+            ("/serving/http", json!({"head": {"bytes": "64k"}}), "at serving.http.head.bytes"),
+            ("/serving/http", json!({"haed": {}}), "at serving.http"),
         ] {
             let mut told = told();
+            told["serving"]["http"] = json!({});
             *told.pointer_mut(pointer).unwrap() = value;
             let error = of_pod(&told).expect_err(pointer).to_string();
             assert!(error.contains(said) && error.contains(GATEWAY), "{pointer}: {error}");
@@ -288,6 +274,19 @@ mod tests {
         unknown["serving"]["drainSecond"] = json!(1);
         assert!(of_pod(&unknown).is_err());
         assert!(Config::of_pod(|_| None).unwrap_err().to_string().starts_with(GATEWAY));
+    }
+
+    #[test]
+    fn a_limit_of_requests_that_is_told_holds_and_all_that_hold_are_shown() {
+        let mut told = told();
+        told["serving"]["trustedHops"] = json!(1);
+        told["serving"]["http"] = json!({"upstream": {"idleSeconds": 300}, "head": {"underscores": "pass"}});
+        let config = of_pod(&told).unwrap();
+        assert_eq!((config.http.upstream.idle, config.http.trust.hops), (Duration::from_secs(300), 1));
+        let shown = serde_json::to_value(&config).unwrap();
+        assert_eq!(shown["serving"]["http"]["upstream"]["idleSeconds"], 300);
+        assert_eq!(shown["serving"]["http"]["head"]["underscores"], "pass");
+        assert_eq!(shown["serving"]["http"]["client"]["headSeconds"], 10, "by default");
     }
 
     #[test]

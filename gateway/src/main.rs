@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::anyhow;
 use clap::Parser as _;
 use signet_core::{
-    descriptors,
+    access_log, descriptors,
     drain::Drain,
     parent,
     signals::Signals,
@@ -16,7 +16,7 @@ use signet_core::{
 use signet_gateway::{
     Gateway, admin, args::Args, config::Config, feed, listeners, mesh::Ways, metrics::GatewayMetrics,
 };
-use signet_http::{engine::Engine, limits, metrics::HttpMetrics};
+use signet_http::{engine::Engine, metrics::HttpMetrics};
 use signet_link::{
     discovery::Discovery,
     svid::{Svid, SvidConfig},
@@ -42,15 +42,29 @@ fn main() -> anyhow::Result<ExitCode> {
         None => Config::of_pod(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?,
     };
     descriptors::raise(); // two for each of its connections, at the least
-    runtime(config.workers)?.block_on(Box::pin(run(config)))
+    let ended = runtime(config.workers)?.block_on(Box::pin(run(config)));
+    access_log::flush();
+    ended
 }
 
-/// One worker unless told otherwise, and then no other thread to wake (design 12).
+/// One worker unless told otherwise, and then no other thread to wake (design 12). A worker writes its access log when it has nothing
+/// else to do.
 fn runtime(workers: usize) -> std::io::Result<Runtime> {
-    match workers {
-        1 => Builder::new_current_thread().enable_all().build(),
-        workers => Builder::new_multi_thread().worker_threads(workers).enable_all().build(),
-    }
+    let mut builder = match workers {
+        1 => {
+            access_log::collect(); // this thread is the worker
+            Builder::new_current_thread()
+        }
+        workers => {
+            let mut builder = Builder::new_multi_thread();
+            builder
+                .worker_threads(workers)
+                .on_thread_start(access_log::collect)
+                .on_thread_stop(access_log::flush);
+            builder
+        }
+    };
+    builder.enable_all().on_thread_park(access_log::flush).build()
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -72,8 +86,9 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let wires = Pool::new(&mut metrics);
     pool::run(Arc::clone(&wires), svid.clone(), &trust, &control);
     let ways = Ways::new(wires, svid.clone(), Arc::clone(&trust), algorithms, &config, &control);
-    let limits =
-        limits::Limits { trust: limits::Trust { hops: config.trusted_hops }, ..limits::Limits::default() };
+    let limits = config.http.clone();
+    let serving = serde_json::to_string(&config.serving)?;
+    info!(%serving, "limits");
     let engine = Engine::new(Arc::new(ways), limits, HttpMetrics::new(&mut metrics), data.clone());
     let discovery = Discovery::new(&mut metrics);
     let gateway = Gateway::new(config, svid, trust, engine, GatewayMetrics::new(&mut metrics));

@@ -13,11 +13,12 @@ use crate::{
     engine::Engine,
     filters,
     forward::{self, Reply},
+    forwarded::{Sender, Words},
     guard::Wire,
     model::{Action, Plaintext, Redirect, Respond, Scheme},
     record::Record,
     refusal::Refusal,
-    request::{self, Sender, Target},
+    request::{self, Target},
     table::{Answer, Asked, Found},
 };
 
@@ -27,6 +28,7 @@ pub(crate) struct Connection {
     pub(crate) arrival: Arc<Arrival>,
     /// Of HTTP/1.
     pub(crate) wire: Option<Arc<Wire>>,
+    pub(crate) words: Words,
 }
 
 /// Answers a request. Whatever happens, it is one answer and one line in the log.
@@ -70,8 +72,8 @@ async fn serve(
     let (parts, body) = request.into_parts();
     record.line.method = Some(parts.method.clone());
     let target = request::check(&parts, &engine.limits.head)?;
-    record.line.authority = Some(target.authority.clone());
-    record.line.path = Some(parts.uri.path().into());
+    record.line.authority = Some(Arc::clone(&target.authority));
+    record.line.target = parts.uri.path_and_query().cloned();
     let hops = engine.limits.trust.hops;
     let sender = Sender::of(&parts.headers, connection.arrival.client, connection.arrival.scheme, hops);
     (record.line.client, record.line.scheme) = (sender.client, sender.scheme);

@@ -15,10 +15,11 @@ use crate::{
     engine::State,
     exchange::{Connection, Promised, own},
     filters,
+    forwarded::Sender,
     model::{Forward, Protocol, Scheme, Target as Goal, Timeout, Timeouts, Weighted},
     record::Record,
     refusal::Refusal,
-    request::{self, Sender, Target},
+    request::{self, Target},
     table::Found,
     tunnel::Tunnel,
     upstream::{self, After, Answer, Failed, Fate, Way},
@@ -156,7 +157,8 @@ fn prepare(
     let path = filters::rewritten(written, rule.path.as_ref(), found, &target.path)?;
     let public_port = found.listener.public_port;
     let limits = &connection.engine.limits;
-    let id = request::head_for_backend(&mut parts.headers, target, sender, public_port, limits);
+    let words = &connection.words;
+    let id = request::head_for_backend(&mut parts.headers, target, sender, words, public_port, limits);
     record.line.request_id = Some(id);
     filters::edit(&mut parts.headers, &rule.request_headers);
     filters::edit(&mut parts.headers, &weighted.request_headers);
@@ -165,8 +167,10 @@ fn prepare(
         parts.headers.insert(header::UPGRADE, protocol.clone());
     }
     let host = rule.host.as_ref().map_or(&*target.authority, |host| host.as_str());
-    let host = HeaderValue::from_str(host).map_err(|_| Refusal::BadHost("Host is not a name"))?;
-    parts.headers.insert(header::HOST, host);
+    if parts.headers.get(header::HOST).is_none_or(|said| said != host) {
+        let host = HeaderValue::from_str(host).map_err(|_| Refusal::BadHost("Host is not a name"))?;
+        parts.headers.insert(header::HOST, host);
+    }
     parts.uri = Uri::from(path);
     parts.version = Version::HTTP_11;
     parts.extensions.clear();

@@ -14,6 +14,7 @@ pub mod engine;
 mod exchange;
 mod filters;
 mod forward;
+mod forwarded;
 mod guard;
 pub mod head;
 pub mod limits;
@@ -29,5 +30,6 @@ pub mod stream;
 pub mod table;
 #[cfg(test)]
 mod tests;
+mod together;
 mod tunnel;
 pub mod upstream;

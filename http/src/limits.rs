@@ -1,9 +1,16 @@
-//! What a client and a backend may take of us, with units and reasons. docs/http.md has the same numbers as a table.
+//! What a client and a backend may take of us, with units and reasons. docs/http.md has the same numbers as a table, and the names by
+//! which each is set ([`HttpSettings`]).
+
+mod settings;
 
 use std::time::Duration;
 
+#[cfg(doc)]
+use signet_core::http_settings::HttpSettings;
+pub use signet_core::http_settings::{EncodedSlash, Underscores};
+
 /// Limits of one engine; the defaults are what is shipped.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Limits {
     pub head: HeadLimits,
     pub h2: H2Limits,
@@ -13,7 +20,7 @@ pub struct Limits {
 }
 
 /// Of a request's head, in either version.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct HeadLimits {
     /// Bytes of HTTP/1's first line, and of a target in HTTP/2: what nginx and Apache take.
     pub line: usize,
@@ -29,22 +36,8 @@ pub struct HeadLimits {
     pub encoded_slash: EncodedSlash,
 }
 
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum Underscores {
-    /// As nginx does.
-    Drop,
-    Pass,
-}
-
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub enum EncodedSlash {
-    Refuse,
-    /// It stays as it is, and is no separator for the routes. `..` beside it is refused all the same.
-    Pass,
-}
-
 /// Of an HTTP/2 connection with a client.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct H2Limits {
     pub streams: u32,
     /// Bytes that a client may send before we read: of a stream, and of all together. Envoy's edge defaults.
@@ -65,7 +58,7 @@ pub struct H2Limits {
 }
 
 /// Of a client's patience and of ours.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct ClientLimits {
     /// First byte of a request to the end of its head.
     pub head: Duration,
@@ -79,12 +72,12 @@ pub struct ClientLimits {
     pub drain_idle: Duration,
     /// In a tunnel, without a byte in either direction: an hour, which every heartbeat beats.
     pub tunnel: Duration,
-    /// Memory that a slow client's response may take, in bytes.
+    /// Memory that a slow client's response may take, in bytes; never less than a request's head may (one buffer's size is both).
     pub write_buffer: usize,
 }
 
 /// Towards backends.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct UpstreamLimits {
     /// Two lost SYNs and a handshake fit.
     pub connect: Duration,
@@ -107,9 +100,9 @@ pub struct UpstreamLimits {
     /// Fields and bytes of a response's head.
     pub head_fields: usize,
     pub head_bytes: usize,
-    /// Retries may be this share of requests, and this many each second beside it (Linkerd's numbers).
-    pub retry_ratio: f64,
-    pub retries_per_second: f64,
+    /// Retries may be this share of requests, in percent, and this many each second beside it (Linkerd's numbers).
+    pub retry_percent: u32,
+    pub retries_per_second: u32,
     /// Connect failures in a row that take an endpoint out, for this long at first and at most (doubled each time).
     pub eject_after: u32,
     pub eject: Duration,
@@ -117,7 +110,7 @@ pub struct UpstreamLimits {
 }
 
 /// What of a client's words about its own client is believed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Trust {
     /// Proxies of ours in front of us that append to X-Forwarded-For. 0: all forwarded headers of a request are dropped.
     pub hops: usize,
@@ -168,8 +161,8 @@ impl Default for Limits {
                 small_frames: 64 * 1024 * 1024,
                 head_fields: 100,
                 head_bytes: 128 * 1024,
-                retry_ratio: 0.2,
-                retries_per_second: 10.0,
+                retry_percent: 20,
+                retries_per_second: 10,
                 eject_after: 5,
                 eject: seconds(1),
                 eject_max: seconds(30),

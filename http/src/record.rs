@@ -3,8 +3,10 @@
 
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
-use http::{HeaderValue, Method, StatusCode, Version};
+use http::{HeaderValue, Method, StatusCode, Version, uri::PathAndQuery};
+use signet_core::access_log;
 use tokio::time::Instant;
+use tracing::Level;
 
 use crate::{
     arrival::Arrival,
@@ -34,8 +36,9 @@ pub(crate) struct Line {
     pub(crate) scheme: Scheme,
     pub(crate) client: IpAddr,
     /// As the client wrote them; checked, so that neither can write a line of its own.
-    pub(crate) authority: Option<Box<str>>,
-    pub(crate) path: Option<Box<str>>,
+    pub(crate) authority: Option<Arc<str>>,
+    /// Its path is told; the query may hold secrets.
+    pub(crate) target: Option<PathAndQuery>,
     /// A host pattern of the table.
     pub(crate) host: Arc<str>,
     pub(crate) route: Option<Arc<str>>,
@@ -60,7 +63,7 @@ impl Record {
             scheme: arrival.scheme,
             client: arrival.client.ip().to_canonical(),
             authority: None,
-            path: None,
+            target: None,
             host: Arc::clone(&engine.other),
             route: None,
             backend: None,
@@ -118,31 +121,49 @@ impl Record {
     }
 
     fn log(&self, sent: u64, reason: &'static str, why: Option<&'static str>) {
-        let line = &self.line;
-        tracing::info!(
-            target: "access",
-            client = %line.client,
-            peer = %self.arrival.client,
-            port = self.arrival.port,
-            version = %line.version,
-            method = line.method.as_ref().map(Method::as_str),
-            scheme = %line.scheme.word(),
-            authority = line.authority.as_deref(),
-            path = line.path.as_deref(),
-            host = (&*line.host != OTHER).then_some(&*line.host),
-            route = line.route.as_deref(),
-            backend = line.backend.as_deref(),
-            endpoint = line.endpoint.map(tracing::field::display),
-            tries = line.tries,
-            status = line.status.as_u16(),
-            received = self.progress.as_ref().map_or(0, |progress| progress.bytes()),
-            sent,
-            answered_ms = line.answered_after.map(milliseconds),
-            lasted_ms = milliseconds(self.began.elapsed()),
-            request_id = line.request_id.as_ref().and_then(|id| id.to_str().ok()),
-            reason = %reason,
-            why,
-        );
+        let of = &self.line;
+        access_log::line(Level::INFO, |line| {
+            line.ip("client", of.client);
+            line.address("peer", self.arrival.client);
+            line.number("port", self.arrival.port.into());
+            line.word("version", of.version);
+            if let Some(method) = &of.method {
+                line.text("method", method.as_str());
+            }
+            line.word("scheme", of.scheme.word());
+            let path = of.target.as_ref().map(PathAndQuery::path);
+            for (name, value) in [("authority", of.authority.as_deref()), ("path", path)] {
+                if let Some(value) = value {
+                    line.text(name, value);
+                }
+            }
+            let host = (*of.host != *OTHER).then_some(&of.host);
+            for (name, value) in
+                [("host", host), ("route", of.route.as_ref()), ("backend", of.backend.as_ref())]
+            {
+                if let Some(value) = value {
+                    line.text(name, value);
+                }
+            }
+            if let Some(endpoint) = of.endpoint {
+                line.address("endpoint", endpoint);
+            }
+            line.number("tries", of.tries.into());
+            line.number("status", of.status.as_u16().into());
+            line.number("received", self.progress.as_ref().map_or(0, |progress| progress.bytes()));
+            line.number("sent", sent);
+            if let Some(after) = of.answered_after {
+                line.number("answered_ms", milliseconds(after));
+            }
+            line.number("lasted_ms", milliseconds(self.began.elapsed()));
+            if let Some(id) = of.request_id.as_ref().and_then(|id| id.to_str().ok()) {
+                line.text("request_id", id);
+            }
+            line.word("reason", reason);
+            if let Some(why) = why {
+                line.text("why", why);
+            }
+        });
     }
 }
 

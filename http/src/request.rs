@@ -1,6 +1,6 @@
 //! What a request asks for, checked alike for both versions, and its head as a backend gets it.
 
-use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method,
@@ -9,8 +9,8 @@ use http::{
 };
 
 use crate::{
+    forwarded::{Sender, Words},
     limits::{HeadLimits, Limits, Underscores},
-    model::Scheme,
     normal::normal,
     refusal::Refusal,
 };
@@ -19,7 +19,7 @@ use crate::{
 #[derive(Debug)]
 pub(crate) struct Target {
     /// As the client wrote it, with its port.
-    pub(crate) authority: Box<str>,
+    pub(crate) authority: Arc<str>,
     /// In lower case, without port and without a dot at its end.
     pub(crate) host: Box<str>,
     /// In normal form; the request's own is still as the client wrote it.
@@ -113,58 +113,12 @@ fn host(authority: &str) -> Result<Box<str>, Refusal> {
     Ok(name.to_ascii_lowercase().into())
 }
 
-/// Who sent a request, and how: what the forwarded headers say.
-pub(crate) struct Sender {
-    /// The client itself, behind as many trusted proxies as there are.
-    pub(crate) client: IpAddr,
-    pub(crate) scheme: Scheme,
-    /// X-Forwarded-For as the backend gets it.
-    chain: String,
-    port: Option<HeaderValue>,
-    host: Option<HeaderValue>,
-}
-
-impl Sender {
-    /// Of a request that came from `peer`. With no trusted hop nothing that it says about others is believed.
-    pub(crate) fn of(headers: &HeaderMap, peer: SocketAddr, scheme: Scheme, hops: usize) -> Self {
-        let peer = peer.ip().to_canonical();
-        if hops == 0 {
-            return Self { client: peer, scheme, chain: peer.to_string(), port: None, host: None };
-        }
-        let said =
-            headers.get_all(FOR).iter().filter_map(|value| value.to_str().ok()).flat_map(|v| v.split(','));
-        let mut chain = last_addresses(said, hops);
-        chain.push(peer);
-        let scheme = match headers.get(PROTO).map(HeaderValue::as_bytes) {
-            Some(b"https") => Scheme::Https,
-            Some(b"http") => Scheme::Http,
-            _ => scheme,
-        };
-        let text: Vec<String> = chain.iter().map(IpAddr::to_string).collect();
-        Self {
-            client: chain[0],
-            scheme,
-            chain: text.join(", "),
-            port: headers.get(PORT).cloned(),
-            host: headers.get(HOST).cloned(),
-        }
-    }
-}
-
-/// The last `most` addresses, up to the first that is none, seen from the end.
-fn last_addresses<'a>(said: impl Iterator<Item = &'a str>, most: usize) -> Vec<IpAddr> {
-    let said: Vec<&str> = said.collect();
-    let last = said.iter().rev().map_while(|text| text.trim().parse().ok());
-    let mut last: Vec<IpAddr> = last.take(most).collect();
-    last.reverse();
-    last
-}
-
 /// The head for a backend: without what belongs to one hop, and with our word about where it came from.
 pub(crate) fn head_for_backend(
     headers: &mut HeaderMap,
     target: &Target,
     sender: &Sender,
+    words: &Words,
     public_port: u16,
     limits: &Limits,
 ) -> HeaderValue {
@@ -178,7 +132,7 @@ pub(crate) fn head_for_backend(
     let id = headers.get(REQUEST_ID).filter(|_| limits.trust.hops > 0).cloned();
     strip_ours(headers, drops);
     join_cookies(headers);
-    say_where_from(headers, target, sender, public_port);
+    words.say(headers, target, sender, public_port);
     let id = id.unwrap_or_else(new_id);
     headers.insert(REQUEST_ID, id.clone());
     id
@@ -186,6 +140,9 @@ pub(crate) fn head_for_backend(
 
 /// What only we may say about a request. `Forwarded` is written anew, and so are those of the names with a `_` for a `-`.
 fn is_ours(name: &HeaderName) -> bool {
+    if !matches!(name.as_str().as_bytes().first(), Some(b'x' | b'f')) {
+        return false; // most are not
+    }
     let is = |known: &str| {
         let plain = name.as_str().bytes().map(|b| if b == b'_' { b'-' } else { b });
         name.as_str().len() >= known.len() && plain.take(known.len()).eq(known.bytes())
@@ -215,38 +172,12 @@ pub(crate) fn trailers_for_backend(mut trailers: HeaderMap) -> HeaderMap {
     trailers
 }
 
-fn say_where_from(headers: &mut HeaderMap, target: &Target, sender: &Sender, public_port: u16) {
-    let text = |value: &str| HeaderValue::from_str(value).ok();
-    let authority = text(&target.authority);
-    let port = target
-        .authority
-        .rsplit_once(':')
-        .map(|(_, port)| port)
-        .filter(|port| port.bytes().all(|b| b.is_ascii_digit()));
-    let port = port.and_then(text).or_else(|| Some(HeaderValue::from(public_port)));
-    let forwarded_for = match sender.client {
-        IpAddr::V4(client) => client.to_string(),
-        IpAddr::V6(client) => format!("\"[{client}]\""),
-    };
-    let forwarded =
-        format!("for={forwarded_for};host=\"{}\";proto={}", target.authority, sender.scheme.word());
-    for (name, value) in [
-        (FOR, text(&sender.chain)),
-        (PROTO, Some(HeaderValue::from_static(sender.scheme.word()))),
-        (HOST, sender.host.clone().or(authority)),
-        (PORT, sender.port.clone().or(port)),
-        (REAL_IP, text(&sender.client.to_string())),
-        (header::FORWARDED, text(&forwarded)),
-    ] {
-        if let Some(value) = value {
-            headers.insert(name, value);
-        }
-    }
-}
-
 /// Takes away what belongs to one connection: the known ones, and those that Connection names. Not Host and Content-Length,
 /// whatever it names: they are the message's.
 pub(crate) fn strip_hop(headers: &mut HeaderMap) {
+    if !headers.keys().any(is_hop) {
+        return;
+    }
     if headers.contains_key(header::CONNECTION) {
         let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let named: Vec<HeaderName> = connection
@@ -259,19 +190,24 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    for name in [
+    let hop: Vec<HeaderName> = headers.keys().filter(|name| is_hop(name)).cloned().collect();
+    for name in hop {
+        headers.remove(name);
+    }
+}
+
+/// Whether a field belongs to one connection, whatever Connection says. RFC 9110 7.6.1.
+fn is_hop(name: &HeaderName) -> bool {
+    [
         header::CONNECTION,
         header::TE,
         header::TRANSFER_ENCODING,
         header::UPGRADE,
         header::PROXY_AUTHORIZATION,
         header::PROXY_AUTHENTICATE,
-    ] {
-        headers.remove(name);
-    }
-    for name in ["keep-alive", "proxy-connection", "http2-settings"] {
-        headers.remove(name);
-    }
+    ]
+    .contains(name)
+        || ["keep-alive", "proxy-connection", "http2-settings"].contains(&name.as_str())
 }
 
 pub(crate) fn wants_trailers(headers: &HeaderMap) -> bool {
@@ -307,14 +243,15 @@ fn join_cookies(headers: &mut HeaderMap) {
 
 /// 128 random bits: to find a request in several logs, no secret.
 fn new_id() -> HeaderValue {
-    HeaderValue::from_str(&format!("{:032x}", fastrand::u128(..))).unwrap_or(HeaderValue::from_static("-"))
+    let mut id = [0; 32];
+    let mut bits = fastrand::u128(..);
+    for digit in &mut id {
+        *digit = b"0123456789abcdef"[(bits & 0xf) as usize];
+        bits >>= 4;
+    }
+    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static("-"))
 }
 
-const FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// As in a [`Hostname`](crate::model::Hostname).
 const MAX_HOST: usize = 253;
@@ -322,6 +259,7 @@ const MAX_HOST: usize = 253;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::Scheme;
 
     fn parts(uri: &str, headers: &[(&str, &str)]) -> Parts {
         let mut request = http::Request::builder().uri(uri);
@@ -390,7 +328,7 @@ mod tests {
         let limits = Limits::default();
         let target = check(&parts, &limits.head).unwrap();
         let sender = Sender::of(&parts.headers, "[::ffff:198.18.0.1]:99".parse().unwrap(), Scheme::Https, 0);
-        let id = head_for_backend(&mut parts.headers, &target, &sender, 443, &limits);
+        let id = head_for_backend(&mut parts.headers, &target, &sender, &Words::default(), 443, &limits);
         assert_ne!(id, "evil");
         let mut rest: Vec<String> =
             parts.headers.iter().map(|(n, v)| format!("{n}: {}", v.to_str().unwrap())).collect();
@@ -410,23 +348,6 @@ mod tests {
                 "x-real-ip: 198.18.0.1",
             ]
         );
-    }
-
-    #[test]
-    fn a_trusted_hop_is_believed_and_what_it_was_told_is_not() {
-        let mut headers = HeaderMap::new();
-        headers.insert(FOR, HeaderValue::from_static("6.6.6.6, 198.18.7.7, 10.0.0.1"));
-        headers.insert(PROTO, HeaderValue::from_static("https"));
-        for (hops, client, chain) in [
-            (0, "10.0.0.2", "10.0.0.2"),
-            (1, "10.0.0.1", "10.0.0.1, 10.0.0.2"),
-            (2, "198.18.7.7", "198.18.7.7, 10.0.0.1, 10.0.0.2"),
-            (9, "6.6.6.6", "6.6.6.6, 198.18.7.7, 10.0.0.1, 10.0.0.2"),
-        ] {
-            let sender = Sender::of(&headers, "10.0.0.2:1".parse().unwrap(), Scheme::Http, hops);
-            assert_eq!((sender.client.to_string().as_str(), sender.chain.as_str()), (client, chain));
-            assert_eq!(sender.scheme == Scheme::Https, hops > 0);
-        }
     }
 
     #[test]

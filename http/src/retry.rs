@@ -20,12 +20,9 @@ struct Account {
 
 impl Budget {
     pub(crate) fn new(limits: &UpstreamLimits) -> Self {
-        let account = Account { retries: limits.retries_per_second, at: Instant::now() };
-        Self {
-            ratio: limits.retry_ratio,
-            per_second: limits.retries_per_second,
-            account: Mutex::new(account),
-        }
+        let per_second = f64::from(limits.retries_per_second);
+        let account = Account { retries: per_second, at: Instant::now() };
+        Self { ratio: f64::from(limits.retry_percent) / 100.0, per_second, account: Mutex::new(account) }
     }
 
     /// A request came, for the first time.

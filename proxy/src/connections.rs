@@ -16,7 +16,7 @@ use std::{
 };
 
 use signet_core::{
-    clock,
+    access_log, clock,
     identity::SpiffeId,
     telemetry::Metrics,
     tls::{Peer, TlsFacts},
@@ -26,7 +26,7 @@ use signet_wire::{
     refusal::{OK, Refusal},
 };
 use tokio::sync::Notify;
-use tracing::{info, warn};
+use tracing::Level;
 
 use self::metrics::{BytesLabels, ConnectionMetrics, EndLabels};
 
@@ -322,30 +322,39 @@ fn count_bytes(live: &Live, sums: &mut EdgeSums) {
 /// The access log: one line at the end of each connection.
 fn log(ended: &Ended) {
     let facts = &ended.facts;
-    macro_rules! line {
-        ($level:ident) => {
-            $level!(
-                target: "access",
-                direction = %facts.direction.word(),
-                source = %facts.source,
-                destination = %facts.destination,
-                peer_address = facts.peer_address.map(tracing::field::display),
-                peer = facts.peer.as_deref(),
-                peer_id = facts.peer_id().map(tracing::field::display),
-                tls = facts.tls().map(|tls| tracing::field::display(tls.version)),
-                key_exchange = facts.tls().map(|tls| tracing::field::display(tls.key_exchange)),
-                plain_reason = facts.plain_reason.as_deref().map(tracing::field::display),
-                sent = ended.sent,
-                received = ended.received,
-                lasted_ms = u64::try_from(ended.lasted.as_millis()).unwrap_or(u64::MAX),
-                model = facts.model_generation,
-                audited = facts.audited.as_deref(),
-                reason = %ended.reason,
-                why = ended.why.as_deref(),
-            )
-        };
-    }
-    if ended.refused { line!(warn) } else { line!(info) }
+    let level = if ended.refused { Level::WARN } else { Level::INFO };
+    access_log::line(level, |line| {
+        line.word("direction", facts.direction.word());
+        line.address("source", facts.source);
+        line.word("destination", &facts.destination);
+        if let Some(address) = facts.peer_address {
+            line.address("peer_address", address);
+        }
+        if let Some(peer) = &facts.peer {
+            line.text("peer", peer);
+        }
+        if let Some(id) = facts.peer_id() {
+            line.word("peer_id", id);
+        }
+        if let Some(tls) = facts.tls() {
+            line.word("tls", tls.version);
+            line.word("key_exchange", tls.key_exchange);
+        }
+        if let Some(reason) = &facts.plain_reason {
+            line.word("plain_reason", reason);
+        }
+        line.number("sent", ended.sent);
+        line.number("received", ended.received);
+        line.number("lasted_ms", u64::try_from(ended.lasted.as_millis()).unwrap_or(u64::MAX));
+        line.number("model", facts.model_generation);
+        if let Some(audited) = &facts.audited {
+            line.text("audited", audited);
+        }
+        line.word("reason", ended.reason);
+        if let Some(why) = &ended.why {
+            line.text("why", why);
+        }
+    });
 }
 
 /// A connection's own row while it lives.

@@ -5,7 +5,7 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::anyhow;
 use clap::Parser as _;
 use signet_core::{
-    descriptors,
+    access_log, descriptors,
     drain::Drain,
     parent,
     signals::Signals,
@@ -57,8 +57,12 @@ fn main() -> anyhow::Result<ExitCode> {
     config.limits.connections = limits::connections_for(descriptors::raise());
     // One worker, and no other thread to wake: a sidecar must not take a node's cores by default; enough for 30 000 requests/s
     // (relay/REPORT.md).
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(Box::pin(run(config)))
+    access_log::collect();
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().on_thread_park(access_log::flush).build()?;
+    let ended = runtime.block_on(Box::pin(run(config)));
+    access_log::flush();
+    ended
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {

@@ -25,7 +25,7 @@ use crate::{
     cluster::{Cluster, Part},
     install::manifests,
     replicas,
-    shapes::{ControllerStatus, FindingList, IngressFinding},
+    shapes::{ControllerStatus, EdgeCaAnswer, FindingList, IngressFinding},
 };
 
 /// `None`: not asked, or not answered; then `unchecked` says why.
@@ -48,6 +48,8 @@ pub(crate) struct Facts {
     pub(super) controller: Option<ControllerStatus>,
     /// What edge found of Ingresses.
     pub(super) ingresses: Vec<IngressFinding>,
+    /// The edge CA, where an Ingress wants it.
+    pub(super) edge_ca: Option<EdgeCaAnswer>,
     pub(super) unchecked: Vec<String>,
 }
 
@@ -68,6 +70,7 @@ impl Facts {
             ca: None,
             controller: None,
             ingresses: Vec::new(),
+            edge_ca: None,
             unchecked: Vec::new(),
         }
     }
@@ -122,17 +125,17 @@ impl Facts {
         let has_edge = self.edge_deployment.is_some();
         let ingresses = async {
             if !has_edge {
-                return Ok(Vec::new());
+                return Ok(FindingList::default());
             }
             let answers = cluster.ask_all::<FindingList>(Part::Edge, "/v1/findings").await?;
-            cluster.first(Part::Edge, answers).map(|list| list.findings) // replicas decide alike
+            cluster.first(Part::Edge, answers) // replicas decide alike
         };
         let (bundle, ca, controller, ingresses) =
             tokio::join!(Box::pin(bundle), Box::pin(ca), Box::pin(controller), Box::pin(ingresses));
         self.bundle = bundle.map_err(|e| self.unchecked.push(format!("the CA's roots: {e:#}"))).ok();
         self.ca = ca.map_err(|e| self.unchecked.push(format!("the CA's certificates: {e:#}"))).ok();
         let ingresses = ingresses.map_err(|e| self.unchecked.push(format!("the Ingresses: {e:#}"))).ok();
-        self.ingresses = ingresses.unwrap_or_default();
+        FindingList { findings: self.ingresses, edge_ca: self.edge_ca } = ingresses.unwrap_or_default();
         let answers = controller.map_err(|e| self.unchecked.push(format!("the proxies: {e:#}"))).ok();
         self.controller = answers.and_then(|answers| {
             self.unchecked.extend(answers.missing.iter().map(|missing| format!("the proxies: {missing}")));

@@ -10,7 +10,7 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::ResourceExt as _;
 use signet_core::{
     bundle::TrustBundle,
-    identity::{GATEWAY_NAMESPACE, SYSTEM_NAMESPACE},
+    identity::{EDGE_NAMESPACE, GATEWAY_NAMESPACE, SYSTEM_NAMESPACE},
     pod::{INJECT, POD_SECURITY},
 };
 
@@ -43,6 +43,7 @@ pub(super) fn findings(facts: &Facts, expiry_within: i64) -> Vec<Finding> {
         findings.extend(roots(facts, expiry_within));
         findings.extend(brought(facts));
         findings.extend(facts.ingresses.iter().map(ingress));
+        findings.extend(edge_ca(facts, expiry_within));
     }
     findings
 }
@@ -338,6 +339,18 @@ fn brought(facts: &Facts) -> Vec<Finding> {
         findings.push(Finding::new(Id::BroughtRefused, fault.clone(), next));
     }
     findings
+}
+
+/// Who believes it has to install the next one by hand.
+fn edge_ca(facts: &Facts, within: i64) -> Option<Finding> {
+    let ca = facts.edge_ca.as_ref()?;
+    human::seconds_until(&ca.not_after, facts.now).filter(|left| *left < within)?;
+    let what = format!("edge CA {}: {}", ca.id, human::left_until(&ca.not_after, facts.now));
+    let next = format!(
+        "kubectl -n {EDGE_NAMESPACE} delete secret signet-edge-ca: edge makes the next one, and whoever believed this one runs signet \
+         trust install again (docs/edge-ca.md)"
+    );
+    Some(Finding::new(Id::EdgeCaEnds, what, next))
 }
 
 fn wants(label: Option<&String>) -> bool {

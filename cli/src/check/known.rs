@@ -43,6 +43,7 @@ pub(crate) enum Id {
     WithoutCertificate,
     NotHonoured,
     WithoutBackend,
+    EdgeCaEnds,
 }
 
 /// `--list`.
@@ -226,6 +227,12 @@ impl Id {
                 "It is served without them, and may behave otherwise than under the controller that they were written for.",
             ),
             Self::WithoutBackend => ("SG054", Warn, "An Ingress leads to no endpoint", "Requests get 503."),
+            Self::EdgeCaEnds => (
+                "SG055",
+                Warn,
+                "The edge CA has ended, or ends soon",
+                "It certifies no host beyond its end, and nobody renews it by himself: who believes its root has to install the next one.",
+            ),
         }
     }
 }

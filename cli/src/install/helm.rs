@@ -5,9 +5,10 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context as _, Result};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use signet_core::{
     VERSION,
+    http_settings::HttpSettings,
     identity::SYSTEM_NAMESPACE,
     pod::{Gateway, Serving},
 };
@@ -187,6 +188,7 @@ fn schema() -> Value {
                     "handshakes": { "type": "integer", "minimum": 1 },
                     "handshakesPerClient": { "type": "integer", "minimum": 1 },
                     "handshakeSeconds": { "type": "integer", "minimum": 1, "maximum": 86400 },
+                    "http": http_schema(),
                 },
             },
             "gatewayAutoscaled": { "type": "boolean" },
@@ -194,6 +196,25 @@ fn schema() -> Value {
             "global": { "type": "object" }, // Helm's own, in a chart of charts
         },
     })
+}
+
+/// The same words and ranges as the gateway's own check.
+fn http_schema() -> Value {
+    let mut groups = Map::new();
+    let mut add = |group: &str, name: &str, schema: Value| {
+        let group = groups
+            .entry(group)
+            .or_insert_with(|| json!({ "type": "object", "additionalProperties": false, "properties": {} }));
+        group["properties"][name] = schema;
+    };
+    for number in HttpSettings::default().numbers() {
+        let (least, most) = (number.range.start(), number.range.end());
+        add(number.group, number.name, json!({ "type": "integer", "minimum": least, "maximum": most }));
+    }
+    for (group, name, words) in HttpSettings::WORDS {
+        add(group, name, json!({ "enum": words }));
+    }
+    json!({ "type": "object", "additionalProperties": false, "properties": groups })
 }
 
 const VALUES: &str = "\
@@ -215,7 +236,7 @@ expose: loadbalancer
 # is for names below these suffixes, too, beside .localhost and .test.
 edgeIssuer: none
 edgeSuffixes: []
-# How gateways serve; docs/gateway.md has all fields and their defaults.
+# How gateways serve; docs/gateway.md has all fields and their defaults, docs/http.md those of requests, below \"http\".
 gateway:
 SERVING# Leave the number of gateways to an autoscaler: print none.
 gatewayAutoscaled: false

@@ -4,14 +4,13 @@
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener},
-    path::PathBuf,
 };
 
 use anyhow::{Context as _, Result, bail};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use signet_core::{
     identity,
-    pod::{ADMIN_PORT, EDGE_PORT},
+    pod::{ADMIN_PORT, EDGE_PORT, GatewayBootstrap, Serving},
 };
 
 use super::{
@@ -29,7 +28,7 @@ use crate::{
 };
 
 /// Where clients reach it.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+#[derive(Clone, Copy, Debug, Deserialize, Eq, PartialEq, Serialize)]
 pub struct EdgeAt {
     pub address: IpAddr,
     pub http: u16,
@@ -88,18 +87,19 @@ impl LocalConfig {
         spec
     }
 
-    fn gateway_bootstrap(&self) -> Bootstrap {
-        Bootstrap {
+    /// `bootstrap.json`, all that the gateway is told.
+    fn gateway_bootstrap(&self) -> GatewayBootstrap {
+        GatewayBootstrap {
             trust_domain: self.trust_domain.to_string(),
-            name: GATEWAY,
+            name: GATEWAY.into(),
             ca: self.at(CA_PORT),
             edge: self.at(EDGE_PORT),
             token_file: self.state.gateway().join("token"),
             trust_bundle_file: self.state.trust_bundle(),
-            bind: self.edge_at.address,
-            source: self.control_address,
-            admin: self.gateway_pages(),
-            serving: Serving { drain_seconds: 0, finish_seconds: FINISH },
+            bind: self.edge_at.address.to_string(),
+            source: self.control_address.to_string(),
+            admin: self.gateway_pages().to_string(),
+            serving: Serving { drain_seconds: 0, finish_seconds: FINISH, ..Serving::default() },
         }
     }
 
@@ -209,44 +209,24 @@ pub(super) async fn stop_gateway(children: &mut std::collections::BTreeMap<Strin
 
 /// Where a person opens each host, and what it leads to.
 pub(super) fn urls(hosts: &[HostAnswer], at: EdgeAt) -> Vec<String> {
-    let url = |host: &HostAnswer| {
-        // A name that resolves to this machine.
-        let name = host.alias.as_ref().unwrap_or(&host.host).replace('*', "ANY");
-        let name = if name == "ANY" { "localhost" } else { &name };
-        let url = match &host.certificate {
-            Some(_) => format!("https://{name}:{}", at.https),
-            None => format!("http://{name}:{}", at.http),
-        };
+    let line = |host: &HostAnswer| {
         let mut backends: Vec<&str> = host.rules.iter().filter_map(|rule| rule.backend.as_deref()).collect();
         backends.dedup();
         let missing = host.certificate.as_ref().filter(|certificate| !certificate.served);
         let missing = missing.map(|_| ", and has no certificate: signet hosts says why").unwrap_or_default();
-        format!("{url:<46} leads to {}{missing}", backends.join(", "))
+        format!("{:<46} leads to {}{missing}", url(host, at), backends.join(", "))
     };
-    hosts.iter().filter(|host| !host.ingresses.is_empty()).map(url).collect()
+    hosts.iter().filter(|host| !host.ingresses.is_empty()).map(line).collect()
 }
 
-/// `bootstrap.json`, all that the gateway is told; signet-gateway refuses unknown fields.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Bootstrap {
-    trust_domain: String,
-    name: &'static str,
-    ca: String,
-    edge: String,
-    token_file: PathBuf,
-    trust_bundle_file: PathBuf,
-    bind: IpAddr,
-    source: IpAddr,
-    admin: SocketAddr,
-    serving: Serving,
-}
-
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-struct Serving {
-    drain_seconds: u64,
-    finish_seconds: u64,
+/// Where a person opens a host, by a name that resolves to this machine. ANY stands for any label.
+pub(crate) fn url(host: &HostAnswer, at: EdgeAt) -> String {
+    let name = host.alias.as_ref().unwrap_or(&host.host).replace('*', "ANY");
+    let name = if name == "ANY" { "localhost" } else { &name };
+    match &host.certificate {
+        Some(_) => format!("https://{name}:{}", at.https),
+        None => format!("http://{name}:{}", at.http),
+    }
 }
 
 /// How the two are called, beside workloads' "namespace/pod".
@@ -272,12 +252,15 @@ mod tests {
 
     #[test]
     fn the_gateway_is_told_what_it_reads() {
+        let mut told = serde_json::to_value(config().gateway_bootstrap()).unwrap();
+        let serving = told.as_object_mut().unwrap().remove("serving").unwrap();
+        assert_eq!((&serving["drainSeconds"], &serving["finishSeconds"]), (&json!(0), &json!(3)));
         assert_eq!(
-            serde_json::to_value(config().gateway_bootstrap()).unwrap(),
+            told,
             json!({
                 "trustDomain": "cluster.local", "name": "gateway", "ca": "127.80.0.1:15012", "edge": "127.80.0.1:15014",
                 "tokenFile": "/s/gateway/token", "trustBundleFile": "/s/trust/bundle.pem", "bind": "127.0.0.1",
-                "source": "127.80.0.1", "admin": "127.80.0.1:15021", "serving": {"drainSeconds": 0, "finishSeconds": 3}
+                "source": "127.80.0.1", "admin": "127.80.0.1:15021"
             })
         );
     }

@@ -8,7 +8,7 @@ mod apply;
 mod child;
 pub(crate) mod command;
 mod config;
-mod edge;
+pub(crate) mod edge;
 pub mod plan;
 mod source;
 mod tokens;
@@ -326,6 +326,7 @@ impl Shared {
             directory: self.config.directory.clone(),
             trust_domain: self.config.trust_domain.to_string(),
             control_address: self.config.control_address,
+            edge_at: Some(self.config.edge_at),
             children: children.values().map(child).collect(),
         }
     }

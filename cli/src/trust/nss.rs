@@ -2,16 +2,18 @@
 //! Changed by `certutil` of the NSS tools, the only one that knows all formats.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     fs,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use signet_core::files;
 use signet_edge_ca::Root;
 
-use super::store::{Failure, Held, NICKNAME, State, is_program, nickname, run};
+use super::store::{Failure, Held, NICKNAME, Place, Standing, State, is_program, nickname, run};
 
 /// A directory with `cert9.db`.
 #[derive(Clone, Debug)]
@@ -21,6 +23,14 @@ pub(super) struct Nss {
     pub(super) owner: String,
     /// "certutil"
     pub(super) certutil: PathBuf,
+}
+
+/// A name in it. Certificates of one subject share their names, and `certutil` shows all of them for each.
+struct Entry {
+    name: String,
+    /// "C,,": for servers, e-mail and code.
+    trust: String,
+    certificates: Vec<CertificateDer<'static>>,
 }
 
 /// Those of a user. Chromium's is there even before Chromium made it; Firefox's are those of its profiles.
@@ -54,16 +64,40 @@ pub(super) fn find(home: &Path, data: &Path) -> Vec<Nss> {
 }
 
 impl Nss {
-    pub(super) fn state(&self, root: &Root) -> State {
-        match self.held() {
-            Ok(held) if held.iter().any(|held| held.root == *root) => State::Here,
-            Ok(_) => State::Absent,
-            Err(why) => State::Unusable(why.to_string()),
-        }
+    pub(super) fn standing(&self, root: &Root) -> Standing {
+        let entries = match self.entries() {
+            Ok(entries) => entries,
+            Err(why) => return Standing::unusable(&why),
+        };
+        let of_root: Vec<&Entry> = entries.iter().filter(|entry| entry.has(root)).collect();
+        let is_believed = of_root.iter().any(|entry| entry.is_believed());
+        let places: Vec<Place> = of_root.iter().map(|entry| entry.place()).collect();
+        let state = match of_root.first() {
+            _ if is_believed => State::Here,
+            Some(entry) => {
+                State::Half(format!("it is there and not believed: its trust is {:?}", entry.trust))
+            }
+            None => State::Absent,
+        };
+        Standing { state, places }
     }
 
     /// The edge CAs' roots in it.
     pub(super) fn held(&self) -> Result<Vec<Held>, Failure> {
+        let mut held: Vec<Held> = Vec::new();
+        for entry in self.entries()? {
+            for root in entry.certificates.into_iter().filter_map(|certificate| Root::new(certificate).ok()) {
+                if !held.iter().any(|held| held.root == root) {
+                    held.push(Held { root, name: entry.name.clone() });
+                }
+            }
+        }
+        Ok(held)
+    }
+
+    /// What may be a root of ours: all that is believed, and all that is called like one. A browser's hundreds of intermediates are
+    /// neither, and not asked for.
+    fn entries(&self) -> Result<Vec<Entry>, Failure> {
         if !self.is_there() {
             return match is_program(&self.certutil) {
                 true => Ok(Vec::new()),
@@ -73,17 +107,30 @@ impl Nss {
             };
         }
         let listed = self.run(&["-L"])?;
-        let names = listed.lines().filter(|line| line.starts_with(NICKNAME));
         // "Signet edge CA 0123456789abcdef                              C,,"
-        let names = names.filter_map(|line| {
-            Some(line.trim_end().rsplit_once(char::is_whitespace)?.0.trim_end().to_owned())
-        });
-        let mut held = Vec::new();
-        for name in names {
-            let pem = self.run(&["-L", "-n", &name, "-a"])?;
-            held.extend(Root::from_pem(pem.as_bytes()).ok().map(|root| Held { root, name }));
+        let lines = listed.lines().filter_map(|line| line.trim_end().rsplit_once(char::is_whitespace));
+        let rows = lines.map(|(name, trust)| (name.trim_end(), trust));
+        let mut wanted: BTreeMap<&str, &str> = BTreeMap::new();
+        for (name, trust) in
+            rows.filter(|(name, trust)| is_trust(trust) && (is_ours(name) || believes(trust)))
+        {
+            if !wanted.get(name).is_some_and(|other| believes(other)) {
+                wanted.insert(name, trust);
+            }
         }
-        Ok(held)
+        let mut entries = Vec::new();
+        for (name, trust) in wanted {
+            match self.run(&["-L", "-n", name, "-a"]) {
+                Ok(pem) => entries.push(Entry {
+                    certificates: CertificateDer::pem_slice_iter(pem.as_bytes()).flatten().collect(),
+                    name: name.to_owned(),
+                    trust: trust.to_owned(),
+                }),
+                Err(why) if is_ours(name) => return Err(why),
+                Err(_) => {} // a smart card's, or a name that certutil cannot be told: nothing that signet made
+            }
+        }
+        Ok(entries)
     }
 
     pub(super) fn would_install(&self, root: &Root) -> String {
@@ -97,9 +144,10 @@ impl Nss {
     }
 
     pub(super) fn would_remove(&self, root: &Root) -> String {
+        let names: Vec<String> = self.standing(root).removable().map(|name| format!("{name:?}")).collect();
         format!(
             "take {} out of the database of {} ({})",
-            nickname(root),
+            names.join(", "),
             self.owner,
             self.directory.display()
         )
@@ -121,8 +169,8 @@ impl Nss {
     }
 
     pub(super) fn remove(&self, root: &Root) -> Result<(), Failure> {
-        for held in self.held()?.into_iter().filter(|held| held.root == *root) {
-            self.run(&["-D", "-n", &held.name])?;
+        for name in self.standing(root).removable() {
+            self.run(&["-D", "-n", name])?;
         }
         Ok(())
     }
@@ -138,6 +186,41 @@ impl Nss {
         command.args(args).arg("-d").arg(database);
         Ok(String::from_utf8_lossy(&run(&mut command, INSTALL)?.stdout).into_owned())
     }
+}
+
+impl Entry {
+    fn has(&self, root: &Root) -> bool {
+        self.certificates.contains(root.certificate())
+    }
+
+    fn is_believed(&self) -> bool {
+        believes(&self.trust)
+    }
+
+    fn place(&self) -> Place {
+        let others = self.certificates.len() - 1;
+        let stays = (others > 0).then(|| {
+            format!(
+                "certificates of one subject share it, this one and {others} more, and certutil may take another than is meant: use the \
+                 browser's own list of authorities"
+            )
+        });
+        Place { name: self.name.clone(), stays }
+    }
+}
+
+fn is_ours(name: &str) -> bool {
+    name.starts_with(NICKNAME)
+}
+
+/// Unlike the head of the list, "SSL,S/MIME,JAR/XPI".
+fn is_trust(word: &str) -> bool {
+    word.matches(',').count() == 2 && word.chars().all(|letter| "pPcCTuwg,".contains(letter))
+}
+
+/// "C,,", "CT,C,C": it vouches for servers; "P,,": it is one. The first of the three is what browsers look at.
+fn believes(trust: &str) -> bool {
+    trust.split(',').next().is_some_and(|servers| servers.contains(['C', 'P']))
 }
 
 const DATABASE: &str = "cert9.db";

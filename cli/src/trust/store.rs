@@ -29,7 +29,15 @@ pub(super) enum Kind {
     Nss,
 }
 
-/// Whether a store has a root.
+/// How a root stands in a store.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Standing {
+    pub(super) state: State,
+    /// Where it stands, whoever put it there.
+    pub(super) places: Vec<Place>,
+}
+
+/// Whether programs that read a store believe a root.
 #[derive(Clone, Debug, Eq, PartialEq)]
 pub(super) enum State {
     Here,
@@ -38,6 +46,15 @@ pub(super) enum State {
     Half(String),
     /// It cannot be used as it is: why, and what to do.
     Unusable(String),
+}
+
+/// A place in a store that has a root.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(super) struct Place {
+    /// A file, a nickname.
+    pub(super) name: String,
+    /// Why it is left there, and who takes it out; `None`: it is that root and nothing else, which goes.
+    pub(super) stays: Option<String>,
 }
 
 /// A root of ours that a store has.
@@ -56,10 +73,10 @@ impl Store {
         }
     }
 
-    pub(super) fn state(&self, root: &Root) -> State {
+    pub(super) fn standing(&self, root: &Root) -> Standing {
         match self {
-            Self::System(store) => store.state(root),
-            Self::Nss(store) => store.state(root),
+            Self::System(store) => store.standing(root),
+            Self::Nss(store) => store.standing(root),
         }
     }
 
@@ -94,11 +111,30 @@ impl Store {
         }
     }
 
+    /// From every place that is that root and nothing else.
     pub(super) fn remove(&self, root: &Root) -> Result<(), Failure> {
         match self {
             Self::System(store) => store.remove(root),
             Self::Nss(store) => store.remove(root),
         }
+    }
+}
+
+impl Standing {
+    pub(super) fn unusable(why: &Failure) -> Self {
+        Self { state: State::Unusable(why.to_string()), places: Vec::new() }
+    }
+
+    /// What [`Store::remove`] takes it out of.
+    pub(super) fn removable(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().filter(|place| place.stays.is_none()).map(|place| place.name.as_str())
+    }
+
+    /// What it leaves, and why.
+    pub(super) fn left(&self) -> impl Iterator<Item = String> {
+        self.places
+            .iter()
+            .filter_map(|place| Some(format!("{} stays: {}", place.name, place.stays.as_ref()?)))
     }
 }
 

@@ -2,7 +2,7 @@
 
 use signet_edge_ca::EdgeCa;
 
-use super::*;
+use super::{change::as_root, whose::Found, *};
 
 const NOW: i64 = 1_800_000_000;
 
@@ -35,5 +35,21 @@ fn what_to_type_as_root_finds_the_same_root_and_names_its_suffixes() {
         as_root(&file, Way::In).contains("--root '/a b/root.pem' --suffix"),
         "{}",
         as_root(&file, Way::In)
+    );
+}
+
+#[test]
+fn a_root_of_another_time_is_installed_nowhere_and_shown_as_what_it_is() {
+    let root = root(&[]);
+    is_timely(&root, NOW).unwrap();
+    for (now, said) in [(root.not_after() + 1, "expired"), (root.not_before() - 1, "valid from")] {
+        let why = is_timely(&root, now).unwrap_err().to_string();
+        assert!(why.contains("is installed nowhere") && why.contains(said), "{why}");
+    }
+    let not_yet = Answer::of(&Found { root, file: None, flags: String::new() }, &[], &[], 1_700_000_000);
+    assert!(
+        text(&not_yet).contains("But      it is valid from 2027-01-15T07:58:00Z on"),
+        "{}",
+        text(&not_yet)
     );
 }

@@ -1,14 +1,18 @@
 //! The second name of a host, for who works on a laptop: with `--alias-suffix localhost`, `blog.example.com` is served as
 //! `blog.example.com.localhost`, too. Pure.
 //!
-//! It belongs to whoever has the host itself, and is served like it. A name that an Ingress asks for by itself, or that is below another
-//! namespace's wildcard, is no second name of anything.
+//! It belongs to whoever has the host itself, and is served like it. A name that an Ingress asks for by itself, that is below another
+//! namespace's wildcard, or that an administrator pinned to another namespace, is no second name of anything.
 
 use std::collections::BTreeMap;
 
 use signet_http::model::{HostPattern, Hostname};
 
-use super::{claims::Owner, translate::Options};
+use super::{
+    claims::{self, Owner},
+    objects::Pin,
+    translate::Options,
+};
 
 /// The second name of `host`, whoever may have it.
 pub(crate) fn name(host: &HostPattern, options: &Options) -> Option<HostPattern> {
@@ -30,11 +34,12 @@ pub(crate) fn name(host: &HostPattern, options: &Options) -> Option<HostPattern>
     }
 }
 
-/// The second name that `host` is served under; `owners`: of all hosts that Ingresses ask for.
+/// The second name that `host` is served under; `owners`: of all hosts that Ingresses ask for; `pins`: of Namespaces.
 pub(crate) fn of(
     host: &HostPattern,
     owner: &Owner,
     owners: &BTreeMap<String, Owner>,
+    pins: &[Pin],
     options: &Options,
 ) -> Option<HostPattern> {
     let alias = name(host, options)?;
@@ -46,7 +51,9 @@ pub(crate) fn of(
         }
         _ => false,
     };
-    (!owners.contains_key(&alias.to_string()) && !is_anothers()).then_some(alias)
+    let pinned = claims::pinned(pins, &alias);
+    let is_kept_for_another = !pinned.is_empty() && !pinned.contains(owner.namespace.as_str());
+    (!owners.contains_key(&alias.to_string()) && !is_anothers() && !is_kept_for_another).then_some(alias)
 }
 
 #[cfg(test)]
@@ -54,12 +61,17 @@ mod tests {
     use super::*;
     use crate::edge::{claims::By, translate::tests::options};
 
-    fn alias(host: &str, taken: &[(&str, &str)]) -> Option<String> {
+    fn alias(host: &str, taken: &[(&str, &str)], pinned: &[(&str, &str)]) -> Option<String> {
         let options = Options { alias: Some("localhost".parse().unwrap()), ..options() };
         let owner = |namespace: &str| Owner { namespace: namespace.into(), by: By::Age };
         let owners = taken.iter().map(|(host, of)| ((*host).to_owned(), owner(of))).collect();
         let host = HostPattern::ingress(Some(host)).unwrap();
-        of(&host, &owner("shop"), &owners, &options).map(|alias| alias.to_string())
+        let pin = |(pattern, namespace): &(&str, &str)| Pin {
+            namespace: (*namespace).into(),
+            pattern: HostPattern::gateway(Some(pattern)).unwrap(),
+        };
+        let pins: Vec<Pin> = pinned.iter().map(pin).collect();
+        of(&host, &owner("shop"), &owners, &pins, &options).map(|alias| alias.to_string())
     }
 
     #[test]
@@ -78,7 +90,21 @@ mod tests {
             ("blog.example.com", &[("*.example.com.localhost", "bank")], None),
             ("blog.example.com", &[("*.example.com.localhost", "shop")], Some("blog.example.com.localhost")),
         ] {
-            assert_eq!(alias(host, taken).as_deref(), want, "{host:?} {taken:?}");
+            assert_eq!(alias(host, taken, &[]).as_deref(), want, "{host:?} {taken:?}");
         }
+    }
+
+    #[test]
+    fn a_second_name_that_is_pinned_to_another_namespace_is_none() {
+        let mine = Some("blog.example.com.localhost");
+        for (pins, want) in [
+            (&[("blog.example.com.localhost", "bank")][..], None),
+            (&[("*.localhost", "bank")], None),
+            (&[("*.localhost", "bank"), ("*.example.com.localhost", "shop")], mine),
+            (&[("*.example.com", "bank"), ("other.localhost", "bank")], mine),
+        ] {
+            assert_eq!(alias("blog.example.com", &[], pins).as_deref(), want, "{pins:?}");
+        }
+        assert_eq!(alias("*.example.com", &[], &[("*.localhost", "bank")]), None);
     }
 }

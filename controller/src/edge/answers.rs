@@ -158,6 +158,9 @@ pub struct FindingAnswer {
 #[serde(rename_all = "camelCase")]
 pub struct FindingList {
     pub findings: Vec<IngressFinding>,
+    /// The edge CA that some of them want.
+    #[serde(default)]
+    pub edge_ca: Option<EdgeCaAnswer>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

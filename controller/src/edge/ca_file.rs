@@ -9,7 +9,8 @@ use zeroize::Zeroizing;
 
 use super::issuer::Known;
 
-/// The CA in `directory`, made if there is none. One that is there and unusable is never written over. Blocking.
+/// The CA in `directory`, made if there is none. One that is there and unusable is never written over, and of two edges that share the
+/// directory one makes it. Blocking.
 pub(crate) fn open(directory: Option<&Path>, more: &[Suffix], now: i64) -> Known {
     let Some(directory) = directory else {
         return Known::Not("edge was started without --edge-ca-dir, where its key would lie".into());
@@ -23,26 +24,44 @@ pub(crate) fn open(directory: Option<&Path>, more: &[Suffix], now: i64) -> Known
 fn load_or_make(directory: &Path, more: &[Suffix], now: i64) -> Result<EdgeCa, Unusable> {
     files::create_private_dir(directory)?;
     let whole = directory.join(WHOLE);
-    let ca = match fs::read(&whole) {
-        // Each reader takes the part that is its own.
-        Ok(bytes) => {
-            let bytes = Zeroizing::new(bytes);
-            let text = std::str::from_utf8(&bytes).map_err(|_| Unusable::NoText)?;
-            EdgeCa::load(text, text)?
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let (ca, key) = EdgeCa::generate(more, now)?;
-            let text = Zeroizing::new(format!("{}{}", *key, ca.pem()));
-            files::write_atomic(&whole, text.as_bytes(), PRIVATE)?;
-            ca
-        }
-        Err(error) => return Err(error.into()),
+    let ca = match load(&whole)? {
+        Some(ca) => ca,
+        None => make(&whole, more, now)?,
     };
     let (root, pem) = (directory.join(ROOT), ca.pem());
-    if fs::read_to_string(&root).ok().as_deref() != Some(&pem) {
-        files::write_atomic(&root, pem.as_bytes(), PUBLIC)?;
+    let is_there = || fs::read_to_string(&root).ok().as_deref() == Some(&pem);
+    if !is_there()
+        && let Err(why) = files::write_atomic(&root, pem.as_bytes(), PUBLIC)
+        && !is_there()
+    {
+        return Err(why.into()); // nor did the other edge write it
     }
     Ok(ca)
+}
+
+/// `None`: there is none.
+fn load(whole: &Path) -> Result<Option<EdgeCa>, Unusable> {
+    let bytes = match fs::read(whole) {
+        Ok(bytes) => Zeroizing::new(bytes),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    // Each reader takes the part that is its own.
+    let text = std::str::from_utf8(&bytes).map_err(|_| Unusable::NoText)?;
+    Ok(Some(EdgeCa::load(text, text)?))
+}
+
+/// Or the one that another edge made meanwhile: root and key are one file, which is there whole or not at all.
+fn make(whole: &Path, more: &[Suffix], now: i64) -> Result<EdgeCa, Unusable> {
+    let (ca, key) = EdgeCa::generate(more, now)?;
+    let root = ca.pem();
+    let mut text = Zeroizing::new(String::with_capacity(key.len() + root.len())); // grown, it would leave the key behind
+    text.push_str(&key);
+    text.push_str(&root);
+    match files::create_atomic(whole, text.as_bytes(), PRIVATE)? {
+        true => Ok(ca),
+        false => load(whole)?.ok_or(Unusable::Gone),
+    }
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -53,6 +72,8 @@ enum Unusable {
     Ca(#[from] EdgeCaError),
     #[error("it is no text; remove it, and a new edge CA is made")]
     NoText,
+    #[error("it comes and goes; does something clean the directory?")]
+    Gone,
 }
 
 /// Key and root, PEM.
@@ -97,6 +118,22 @@ mod tests {
             root,
             "the root beside it is the new one's"
         );
+        fs::remove_dir_all(directory).unwrap();
+    }
+
+    #[test]
+    fn edges_that_share_a_directory_have_one_ca_whoever_comes_first() {
+        let directory = std::env::temp_dir().join(format!("signet-edge-ca-shared-{}", std::process::id()));
+        let ids: Vec<String> = std::thread::scope(|scope| {
+            let edges: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| id(&open(Some(&directory), &[], NOW)).unwrap())).collect();
+            edges.into_iter().map(|edge| edge.join().unwrap()).collect()
+        });
+        assert!(ids.iter().all(|id| *id == ids[0]), "{ids:?}");
+        assert_eq!(id(&open(Some(&directory), &[], NOW)), Ok(ids[0].clone()));
+        // Between looking and making another edge was quicker.
+        let late = make(&directory.join(WHOLE), &[], NOW).unwrap();
+        assert_eq!(late.id(), ids[0], "it takes the one that is there");
         fs::remove_dir_all(directory).unwrap();
     }
 

@@ -68,7 +68,8 @@ pub(crate) fn assign(
         };
         for host in ingress.https_hosts().iter().filter(is_own) {
             let owner = owners.get(&host.to_string());
-            let alias = owner.and_then(|owner| alias::of(host, owner, owners, state.options));
+            let alias =
+                owner.and_then(|owner| alias::of(host, owner, owners, &state.objects.pins, state.options));
             for name in [Some(host.clone()), alias].into_iter().flatten() {
                 let found = look(state, ingress, host, &name);
                 match of_hosts.entry(name.to_string()) {

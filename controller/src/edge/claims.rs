@@ -231,7 +231,7 @@ impl Law<'_> {
 }
 
 /// The namespaces that the most specific pin of `host` names; two only if both were given it.
-fn pinned<'a>(pins: &'a [Pin], host: &HostPattern) -> BTreeSet<&'a str> {
+pub(crate) fn pinned<'a>(pins: &'a [Pin], host: &HostPattern) -> BTreeSet<&'a str> {
     let covers = |pattern: &HostPattern| match (pattern, host) {
         (HostPattern::Any, _) | (_, HostPattern::Any) => false,
         (HostPattern::Exact(_), _) => pattern == host,

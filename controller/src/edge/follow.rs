@@ -11,7 +11,10 @@ use std::{
 use rustls::crypto::CryptoProvider;
 use signet_core::{clock, drain::Drain, identity::SpiffeId};
 use signet_edge_ca::Suffix;
-use tokio::{sync::watch, time::sleep};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval, sleep},
+};
 use tracing::{error, warn};
 
 use super::{
@@ -77,12 +80,15 @@ pub(crate) async fn directory(
     let followed = writer.followed();
     let stop = drain.clone();
     drain.spawn(async move {
+        let mut again = interval(AGAIN);
+        again.set_missed_tick_behavior(MissedTickBehavior::Delay); // most of the time nobody asks
         loop {
             let due = writer.until_due();
             tokio::select! {
                 biased;
                 () = stop.stopping() => return,
                 () = due => writer.next(None, &secrets),
+                _ = again.tick(), if writer.lacks_ca() => writer.look_for_ca(&secrets, ca.as_deref()),
                 () = sleep(POLL) => {
                     let Ok((read, contents)) = directory.next().await else {
                         error!("reading the manifests panicked; edge goes on with what it knows, restart it");
@@ -111,7 +117,7 @@ pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -
     ca.first(writer.wants_ca()).await;
     let (mut known, mut stored, mut authority) = (secrets.watch(), claims.watch(), ca.watch());
     if let Some(known) = authority.borrow_and_update().as_deref() {
-        writer.local.learn(known.clone());
+        writer.local.learn(known.clone(), clock::unix_now());
     }
     // An error is that nobody reads them any more: we are stopping.
     let read = stored.wait_for(Option::is_some).await.is_ok();
@@ -134,7 +140,7 @@ pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -
                 }
                 _ = authority.changed() => {
                     if let Some(known) = authority.borrow_and_update().as_deref() {
-                        writer.local.learn(known.clone());
+                        writer.local.learn(known.clone(), clock::unix_now());
                     }
                 }
                 _ = known.changed() => {}
@@ -188,11 +194,30 @@ impl Writer {
                 None => secrets.trouble(name, Trouble::Absent),
             };
         }
-        if self.wants_ca() && !self.local.is_here() {
-            // Once in its life it is written, which takes milliseconds.
-            self.local.learn(ca_file::open(ca, &self.builder.suffixes, clock::unix_now()));
+        if self.lacks_ca() {
+            self.open_ca(ca);
         }
         self.next(None, secrets);
+    }
+
+    /// Whoever mends its file, or its directory's rights, changes no manifest.
+    fn look_for_ca(&mut self, secrets: &Secrets, ca: Option<&Path>) {
+        let fault = |writer: &Self| writer.local.fault(clock::unix_now());
+        let before = fault(self);
+        self.open_ca(ca);
+        if fault(self) != before {
+            self.next(None, secrets);
+        }
+    }
+
+    /// Once in its life it is written, which takes milliseconds.
+    fn open_ca(&mut self, ca: Option<&Path>) {
+        let now = clock::unix_now();
+        self.local.learn(ca_file::open(ca, &self.builder.suffixes, now), now);
+    }
+
+    fn lacks_ca(&self) -> bool {
+        !self.local.is_here() && self.wants_ca()
     }
 
     /// Whether any Ingress wants the edge CA.
@@ -253,3 +278,9 @@ impl Writer {
 /// Clocks are set; a timer of days would not notice.
 const LONGEST: Duration = Duration::from_secs(600);
 const SOON: Duration = Duration::from_secs(1);
+/// Between two looks for an edge CA's file that cannot be used: somebody is mending it and waits.
+const AGAIN: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+#[path = "follow/tests.rs"]
+mod tests;

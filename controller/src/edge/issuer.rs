@@ -83,10 +83,11 @@ impl LocalIssuer {
         Self { known, leaves: BTreeMap::new(), asked, place }
     }
 
-    /// A CA that was here stays, whatever becomes of the place where it is kept; only another one takes its place.
-    pub(crate) fn learn(&mut self, known: Known) {
+    /// A CA that was here stays, whatever becomes of the place where it is kept; only another one takes its place. `now`: Unix seconds.
+    pub(crate) fn learn(&mut self, known: Known, now: i64) {
         match (&self.known, &known) {
             (Known::Here(held), Known::Here(new)) if held.certificate() == new.certificate() => return,
+            (Known::Not(held), Known::Not(new)) if held == new => return, // asked again, and told already
             (Known::Here(_), Known::Not(why) | Known::Unanswered(why)) => {
                 return warn!("{why}; the edge CA that was known stays in use");
             }
@@ -97,7 +98,7 @@ impl LocalIssuer {
             (_, Known::Not(_) | Known::Unanswered(_)) => {}
         }
         self.known = known;
-        if let Some(why) = self.fault() {
+        if let Some(why) = self.fault(now) {
             warn!("{why}");
         }
     }
@@ -142,9 +143,14 @@ impl LocalIssuer {
         })
     }
 
-    /// When a leaf is to be made anew next, Unix seconds.
-    pub(crate) fn due(&self) -> Option<i64> {
-        self.leaves.values().map(|leaf| leaf.next).min()
+    /// When a leaf is to be made anew next, or the CA begins to be about to end, or ends; Unix seconds.
+    pub(crate) fn due(&self, now: i64) -> Option<i64> {
+        let end = match &self.known {
+            Known::Here(ca) => Some(ca.not_after()),
+            Known::Not(_) | Known::Unanswered(_) => None,
+        };
+        let said = end.into_iter().flat_map(|end| [end - SOON, end + 1]).filter(|at| *at > now);
+        self.leaves.values().map(|leaf| leaf.next).chain(said).min()
     }
 
     pub(crate) fn answer(&self) -> Option<EdgeCaAnswer> {
@@ -157,12 +163,21 @@ impl LocalIssuer {
         })
     }
 
-    /// What is wrong with it, though somebody wants it.
-    pub(crate) fn fault(&self) -> Option<String> {
+    /// What is wrong with it, though somebody wants it. `now`: Unix seconds.
+    pub(crate) fn fault(&self, now: i64) -> Option<String> {
         let ca = match &self.known {
             Known::Here(ca) => ca,
             Known::Not(why) | Known::Unanswered(why) => return Some(why.clone()),
         };
+        if ca.not_after() - now < SOON {
+            let end = words::time(ca.not_after());
+            let ends = if ca.not_after() < now { "expired" } else { "ends" };
+            return Some(format!(
+                "the edge CA {ends} at {end}, and certifies no host beyond that; for the next one remove {}, and install the new root \
+                 with: signet trust install",
+                self.place
+            ));
+        }
         let lacks =
             |suffix: &&Suffix| !ca.suffixes().iter().any(|has| has == *suffix || has.covers(suffix.as_str()));
         let lacking: Vec<&str> = self.asked.iter().filter(lacks).map(Suffix::as_str).collect();
@@ -217,6 +232,8 @@ impl Leaf {
 
 /// Seconds between two tries.
 const PAUSE: i64 = 60;
+/// Seconds before its end from which a CA is about to end: who believes it has to install the next one by hand. As `signet check`.
+const SOON: i64 = 30 * 86_400;
 
 #[cfg(test)]
 #[path = "issuer/tests.rs"]

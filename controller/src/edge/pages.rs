@@ -86,7 +86,8 @@ async fn findings(State(pages): State<Pages>) -> Json<FindingList> {
             .iter()
             .map(move |finding| IngressFinding { ingress: ingress.clone(), finding: finding.clone() })
     });
-    Json(FindingList { findings: told.collect() })
+    let edge_ca = snapshot.translated.edge_ca.clone().filter(|_| snapshot.translated.wants_edge_ca);
+    Json(FindingList { findings: told.collect(), edge_ca })
 }
 
 async fn edge_ca(State(pages): State<Pages>) -> Response {

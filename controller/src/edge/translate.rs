@@ -79,9 +79,10 @@ pub(crate) struct Translated {
     pub(crate) first_expiry: Option<i64>,
     /// When the same objects mean something else, Unix seconds.
     pub(crate) due: Option<i64>,
-    /// The edge CA, and what is wrong with it where somebody wants it.
+    /// The edge CA, what is wrong with it where somebody wants it, and whether anybody does.
     pub(crate) edge_ca: Option<EdgeCaAnswer>,
     pub(crate) edge_ca_fault: Option<String>,
+    pub(crate) wants_edge_ca: bool,
 }
 
 /// What is told about one Ingress, in its status, its Events and on its page.
@@ -119,7 +120,7 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     for (host, ingress) in hosts {
         let Some(owner) = settled.owners.get(&host.to_string()) else { continue };
         let group = groups.entry(host.to_string()).or_insert_with(|| {
-            let alias = alias::of(&host, owner, &settled.owners, state.options);
+            let alias = alias::of(&host, owner, &settled.owners, &state.objects.pins, state.options);
             Group { host, alias, owner, ingresses: Vec::new(), others: Vec::new() }
         });
         match owner.namespace == ingress.namespace {
@@ -130,7 +131,7 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     let mut told: BTreeMap<Name, Told> = ingresses.iter().map(|i| (i.key(), Told::of(i))).collect();
     let (certificates, mut of_hosts) = certificates::assign(state, &ingresses, &settled.owners);
     let first_expiry = of_hosts.values().filter_map(HostCertificate::not_after).min();
-    let https: BTreeSet<String> = of_hosts.keys().cloned().collect();
+    let redirecting = redirecting(&groups, &of_hosts);
     let mut backends = Backends::new(state.index, &state.objects.nodes);
     let mut translated = Translated { certificates, first_expiry, ..Translated::default() };
     for group in groups.values() {
@@ -142,7 +143,7 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
             certificate =
                 Some(of_name).filter(|new| certificate.is_none() || new.is_served()).or(certificate);
         }
-        let plaintext = match is_below_anothers(group, &groups, &https) && certificate.is_none() {
+        let plaintext = match certificate.is_none() && is_below_anothers(group, &redirecting) {
             true => Plaintext::Serve,
             false => Plaintext::AsHost,
         };
@@ -156,10 +157,10 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     translated.addresses =
         addresses(state.index, state.objects, state.options.expose, &state.options.publish);
     translated.due =
-        [settled.due, state.secrets.due(state.now), state.local.due()].into_iter().flatten().min();
-    let wants_local = state.objects.ingresses.values().any(|i| issuer::is_chosen(i, state.options));
+        [settled.due, state.secrets.due(state.now), state.local.due(state.now)].into_iter().flatten().min();
+    translated.wants_edge_ca = state.objects.ingresses.values().any(|i| issuer::is_chosen(i, state.options));
     translated.edge_ca = state.local.answer();
-    translated.edge_ca_fault = state.local.fault().filter(|_| wants_local);
+    translated.edge_ca_fault = state.local.fault(state.now).filter(|_| translated.wants_edge_ca);
     for told in told.values_mut() {
         told.findings.sort();
         told.findings.dedup();
@@ -201,17 +202,24 @@ struct Group<'a> {
     others: Vec<&'a Ingress>,
 }
 
-/// Whether a wildcard of another namespace would send this host's plaintext requests to HTTPS.
-fn is_below_anothers(
-    group: &Group<'_>,
-    groups: &BTreeMap<String, Group<'_>>,
-    https: &BTreeSet<String>,
-) -> bool {
-    let HostPattern::Exact(name) = &group.host else { return false };
-    let Some((_, suffix)) = name.as_str().split_once('.') else { return false };
-    let wildcard = format!("*.{suffix}");
-    https.contains(&wildcard)
-        && groups.get(&wildcard).is_some_and(|above| above.owner.namespace != group.owner.namespace)
+/// Wildcards that send plaintext requests to HTTPS, second names among them, and whose each is.
+fn redirecting<'a>(
+    groups: &BTreeMap<String, Group<'a>>,
+    of_hosts: &BTreeMap<String, HostCertificate>,
+) -> BTreeMap<String, &'a str> {
+    let names = groups.values().flat_map(|group| group.names().map(move |name| (name, group)));
+    let wide = names.filter(|(name, _)| matches!(name, HostPattern::Wildcard(..)));
+    let whose = wide.map(|(name, group)| (name.to_string(), group.owner.namespace.as_str()));
+    whose.filter(|(name, _)| of_hosts.contains_key(name)).collect()
+}
+
+/// Whether a wildcard of another namespace would send this host's plaintext requests to HTTPS, by either of its names.
+fn is_below_anothers(group: &Group<'_>, redirecting: &BTreeMap<String, &str>) -> bool {
+    group.names().any(|name| {
+        let HostPattern::Exact(name) = name else { return false };
+        let Some((_, suffix)) = name.as_str().split_once('.') else { return false };
+        redirecting.get(&format!("*.{suffix}")).is_some_and(|owner| *owner != group.owner.namespace)
+    })
 }
 
 impl<'a> Group<'a> {

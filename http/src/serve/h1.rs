@@ -12,6 +12,7 @@ use crate::{
     body::Body,
     engine::Engine,
     exchange::{self, Connection},
+    forwarded::Words,
     guard::{Guard, Wire},
     stream::Paced,
 };
@@ -23,8 +24,12 @@ impl Speak for Http1 {
         let _open = engine.metrics.connection("HTTP/1");
         let (limits, wire) = (&engine.limits, Wire::new());
         let guard = Guard::new(stream, Arc::clone(&wire), Arc::clone(limits));
-        let connection =
-            Arc::new(Connection { engine: Arc::clone(engine), arrival, wire: Some(Arc::clone(&wire)) });
+        let connection = Arc::new(Connection {
+            engine: Arc::clone(engine),
+            arrival,
+            wire: Some(Arc::clone(&wire)),
+            words: Words::default(),
+        });
         let service = service_fn(|request| {
             let connection = Arc::clone(&connection);
             async move {
@@ -35,7 +40,9 @@ impl Speak for Http1 {
             }
         });
         let mut builder = http1::Builder::new();
-        builder.half_close(false).max_buf_size(limits.client.write_buffer.max(HYPERS_LEAST));
+        // What the guard let pass is read by hyper, too.
+        let head = limits.head.bytes.saturating_add(limits.head.line);
+        builder.half_close(false).max_buf_size(limits.client.write_buffer.max(head).max(HYPERS_LEAST));
         if limits.head.fields != HYPERS_FIELDS {
             builder.max_headers(limits.head.fields); // hyper allocates for any other number
         }

@@ -28,8 +28,10 @@ use crate::{
     body::{Body, Received},
     engine::Engine,
     exchange::{self, Connection},
+    forwarded::Words,
     limits::H2Limits,
     stream::Paced,
+    together::{Out, Together, together},
     upstream::send_body,
 };
 
@@ -38,15 +40,28 @@ pub(super) struct Http2;
 impl Speak for Http2 {
     async fn speak(engine: &Arc<Engine>, stream: Paced, arrival: Arc<Arrival>, drain: &Drain) {
         let _open = engine.metrics.connection("HTTP/2");
+        let (stream, out) = together(stream);
         let shake = builder(&engine.limits.h2, engine.limits.head.bytes).handshake(stream);
-        let Ok(Ok(connection)) = timeout(engine.limits.client.head, shake).await else { return };
+        let shake = async {
+            tokio::select! {
+                biased;
+                shaken = shake => shaken.ok(),
+                _ = poll_fn(|cx| out.flush(cx)) => None,
+            }
+        };
+        let Ok(Some(connection)) = timeout(engine.limits.client.head, shake).await else { return };
         let shared = Arc::new(Shared {
-            connection: Connection { engine: Arc::clone(engine), arrival, wire: None },
+            connection: Connection {
+                engine: Arc::clone(engine),
+                arrival,
+                wire: None,
+                words: Words::default(),
+            },
             streams: AtomicUsize::new(0),
             resets: AtomicUsize::new(0),
             changed: Notify::new(),
         });
-        Box::pin(accept(connection, &shared, drain)).await;
+        Box::pin(accept(connection, &out, &shared, drain)).await;
     }
 }
 
@@ -74,7 +89,12 @@ fn builder(limits: &H2Limits, head_bytes: usize) -> server::Builder {
     builder
 }
 
-async fn accept(mut connection: server::Connection<Paced, Bytes>, shared: &Arc<Shared>, drain: &Drain) {
+async fn accept(
+    mut connection: server::Connection<Together, Bytes>,
+    out: &Out,
+    shared: &Arc<Shared>,
+    drain: &Drain,
+) {
     let engine = &shared.connection.engine;
     let (limits, began) = (&engine.limits, Instant::now());
     let (mut stopping, mut idle_since) = (false, began);
@@ -107,6 +127,8 @@ async fn accept(mut connection: server::Connection<Paced, Bytes>, shared: &Arc<S
                 (stopping, idle_since) = (true, Instant::now());
                 connection.graceful_shutdown();
             }
+            // Last: when all of this turn is in it.
+            _ = poll_fn(|cx| out.flush(cx)) => return,
         }
         if over_budget(shared, &limits.h2, began) {
             connection.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);

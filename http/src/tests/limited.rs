@@ -217,3 +217,17 @@ async fn more_connections_than_an_endpoint_may_have_are_refused_before_it_is_ask
     all.sort_unstable();
     assert_eq!(all, [503, 504, 504]);
 }
+
+/// hyper reads what the guard judged, with a limit of its own.
+#[tokio::test(start_paused = true)]
+async fn a_head_that_may_be_larger_than_what_is_written_at_once_is_served() {
+    let mut limits = Limits::default();
+    limits.head.bytes = 512 * 1024;
+    let world = World::with(limits);
+    world.answering(1, |_| reply("200 OK", ""));
+    let mut client = world.connect(Version::Http1);
+    let head =
+        format!("GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\nx: {}\r\n\r\n", "y".repeat(300_000));
+    client.write_all(head.as_bytes()).await.unwrap();
+    assert_eq!(statuses(&read_all(&mut client).await), [200]);
+}

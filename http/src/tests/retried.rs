@@ -116,8 +116,8 @@ async fn when_everything_fails_the_budget_keeps_the_load_of_a_backend_near_what_
     for mut client in clients {
         assert_eq!(statuses(&read_all(&mut client).await), [502]);
     }
-    let most = 500.0 * (1.0 + budget.retry_ratio) + budget.retries_per_second + 1.0;
-    assert!(world.seen().len() as f64 <= most, "{} <= {most}", world.seen().len());
+    let most = 500 + 500 * budget.retry_percent / 100 + budget.retries_per_second + 1;
+    assert!(world.seen().len() <= most as usize, "{} <= {most}", world.seen().len());
     assert!(
         world.metrics().contains(r#"signet_http_retries_total{reason="no_budget"}"#),
         "{}",

@@ -6,11 +6,15 @@ use k8s_openapi::api::{
     core::v1::{Namespace, Node},
 };
 use serde_json::{Value, json};
-use signet_core::bundle::certificate_pem;
+use signet_core::{bundle::certificate_pem, clock};
 use time::OffsetDateTime;
 
 use super::*;
-use crate::{ca, check::strict, shapes::ControllerStatus};
+use crate::{
+    ca,
+    check::strict,
+    shapes::{ControllerStatus, EdgeCaAnswer},
+};
 
 fn parse<T: serde::de::DeserializeOwned>(value: Value) -> T {
     serde_json::from_value(value).unwrap()
@@ -138,7 +142,7 @@ fn where_nothing_is_wrong_nothing_is_found() {
 type Break = fn(&mut Facts);
 
 /// What is broken, and how the one finding begins.
-const BROKEN: [(Id, Break, &str); 27] = [
+const BROKEN: [(Id, Break, &str); 29] = [
     (
         Id::OldKubernetes,
         |facts| facts.server.as_mut().unwrap().git_version = "v1.32.9+k3s1".into(),
@@ -251,7 +255,15 @@ const BROKEN: [(Id, Break, &str); 27] = [
     (Id::WithoutCertificate, |facts| facts.ingresses = found("MissingRight"), "Ingress shop/web: it says"),
     (Id::NotHonoured, |facts| facts.ingresses = found("NotHonoured"), "Ingress shop/web: it says"),
     (Id::WithoutBackend, |facts| facts.ingresses = found("NoBackend"), "Ingress shop/web: it says"),
+    (Id::EdgeCaEnds, |facts| facts.edge_ca = Some(edge_ca(29)), "edge CA 0123: 29d"),
+    (Id::EdgeCaEnds, |facts| facts.edge_ca = Some(edge_ca(-1)), "edge CA 0123: expired 1d ago"),
 ];
+
+/// With so many days left, and an hour.
+fn edge_ca(days: i64) -> EdgeCaAnswer {
+    let end = clock::rfc3339(now().unix_timestamp() + days * DAY + if days < 0 { 0 } else { 3600 }).unwrap();
+    EdgeCaAnswer { id: "0123".into(), not_after: end, ..EdgeCaAnswer::default() }
+}
 
 fn found(word: &str) -> Vec<IngressFinding> {
     parse(json!([{ "ingress": "shop/web", "word": word, "message": "it says" }]))

@@ -180,3 +180,22 @@ fn a_secret_in_a_namespace_called_edge_ca_takes_no_certificate_s_name() {
     assert_eq!(gateway.shown("b.test"), Some("edge-ca/a.test"));
     assert_eq!(gateway.shown("a.test"), Some("edge-ca/a.test#1"));
 }
+
+#[test]
+fn a_second_name_that_is_pinned_to_another_namespace_is_not_served() {
+    let pin = |hosts: &str| namespace("bank").annotation("signet.dev/hosts", hosts);
+    let gateway = aliased(World::new().with(pin("*.localhost")).with(secured("blog.example.com"))).serve();
+    assert_eq!(gateway.host("blog.example.com").alias, None);
+    assert_eq!(gateway.http("blog.example.com.localhost/"), "404");
+    assert_eq!(gateway.shown("blog.example.com.localhost"), None);
+}
+
+#[test]
+fn a_wildcard_s_second_name_redirects_no_plain_host_of_another_namespace() {
+    let plain = ingress("plain")
+        .in_namespace("bank")
+        .with("/spec/rules", rules(&[("a.example.com.localhost", &["Prefix / b"])]));
+    let gateway = aliased(World::new().with(secured("*.example.com")).with(plain)).serve();
+    assert_eq!(gateway.http("a.example.com.localhost/"), "bank/b", "it asks for no HTTPS");
+    assert_eq!(gateway.http("z.example.com.localhost/"), "308", "the wildcard does");
+}

@@ -110,7 +110,7 @@ impl World {
         };
         let mut local = LocalIssuer::new(&self.suffixes, "Secret signet-edge/signet-edge-ca");
         if let Some(ca) = &self.ca {
-            local.learn(Known::Here(Arc::clone(ca)));
+            local.learn(Known::Here(Arc::clone(ca)), self.now);
         }
         local.prepare(&issuer::wanted(&objects, &options), self.now);
         Gateway(translate(&State {

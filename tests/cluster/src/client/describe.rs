@@ -1,7 +1,7 @@
 //! Objects as a person reads them, in the error of a failed test.
 
-use k8s_openapi::api::core::v1::{ContainerState, Event, Pod};
-use kube::{Api, Resource, ResourceExt as _, api::LogParams};
+use k8s_openapi::api::core::v1::{ContainerState, Event, Node, Pod};
+use kube::{Api, Client, Resource, ResourceExt as _, api::LogParams};
 use serde::Serialize;
 
 use super::Namespace;
@@ -22,24 +22,53 @@ pub(super) async fn namespace(namespace: &Namespace) -> String {
     for pod in &pods {
         text += &pod_line(pod);
     }
-    text += "==== events\n";
-    match namespace.api::<Event>().list(&Default::default()).await {
-        Ok(mut events) => {
-            events.items.sort_by_key(|event| event.metadata.creation_timestamp.clone());
-            for event in events {
-                let (reason, message) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
-                let about = event.involved_object.name.unwrap_or_default();
-                text += &format!("{about}: {reason}: {message}\n");
-            }
-        }
-        Err(error) => text += &format!("{error}\n"),
-    }
+    text += &events(&namespace.api()).await;
     let api = namespace.api::<Pod>();
     for pod in &pods {
         for container in containers(pod) {
             text += &format!("==== log of {} {container}\n", pod.name_any());
             text += &log(&api, &pod.name_any(), container).await;
         }
+    }
+    text + &cluster(&namespace.cluster.client).await
+}
+
+/// Nodes, and what happened in kube-system: whether it was the story's own fault.
+async fn cluster(client: &Client) -> String {
+    let mut text = "==== nodes\n".to_owned();
+    match Api::<Node>::all(client.clone()).list(&Default::default()).await {
+        Ok(nodes) => {
+            for node in nodes {
+                let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+                for condition in conditions.into_iter().flatten() {
+                    let since = condition.last_transition_time.as_ref().map(|time| time.0.to_string());
+                    let (kind, status) = (&condition.type_, &condition.status);
+                    text += &format!(
+                        "{}: {kind}={status} since {}\n",
+                        node.name_any(),
+                        since.unwrap_or_default()
+                    );
+                }
+            }
+        }
+        Err(error) => text += &format!("{error}\n"),
+    }
+    text + "==== kube-system\n" + &events(&Api::namespaced(client.clone(), "kube-system")).await
+}
+
+async fn events(api: &Api<Event>) -> String {
+    let mut text = "==== events\n".to_owned();
+    match api.list(&Default::default()).await {
+        Ok(mut events) => {
+            events.items.sort_by_key(|event| event.metadata.creation_timestamp.clone());
+            for event in events {
+                let (reason, message) = (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+                let about = event.involved_object.name.unwrap_or_default();
+                let last = event.last_timestamp.map(|time| time.0.to_string()).unwrap_or_default();
+                text += &format!("{last} {about}: {reason}: {message}\n");
+            }
+        }
+        Err(error) => text += &format!("{error}\n"),
     }
     text
 }

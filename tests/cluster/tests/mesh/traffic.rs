@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
 use k8s_openapi::api::core::v1::Pod;
 use kube::{ResourceExt as _, api::ListParams};
 use nix::sys::signal::Signal;
@@ -94,10 +94,27 @@ pub(crate) async fn under_load(mesh: &Mesh, story: impl AsyncFnOnce() -> Result<
     eprintln!("under load for {lasted:.0?}: {outcome:?}");
     ended?;
     let outcome = outcome?;
-    ensure!(outcome.bad.is_empty(), "requests failed: {outcome:?}");
+    if !outcome.bad.is_empty() {
+        bail!("requests failed: {outcome:?}; the client's proxy says {}", refused(&namespace).await);
+    }
     let least = lasted.as_secs() * RATE * 95 / 100;
     ensure!(outcome.sent >= least, "only {} requests in {lasted:?}: not an open loop", outcome.sent);
     Ok(outcome)
+}
+
+/// Why the client's proxy let connections go, by its access log: each reason, how often, and one line.
+async fn refused(namespace: &Namespace) -> String {
+    let log = match namespace.logs("load", "signet-proxy").await {
+        Ok(log) => log,
+        Err(error) => return format!("nothing: {error:#}"),
+    };
+    let mut reasons: BTreeMap<&str, (u32, &str)> = BTreeMap::new();
+    for line in log.lines().filter(|line| line.contains(" access: ")) {
+        let reason = line.rsplit_once(" reason=").map_or("?", |(_, reason)| reason);
+        reasons.entry(reason).or_insert((0, line)).0 += 1;
+    }
+    reasons.remove("ok");
+    format!("{reasons:?}")
 }
 
 async fn end(namespace: &Namespace) -> Result<Outcome> {

@@ -56,13 +56,13 @@ impl Stage {
             let at = self.edge.network.address(2, number(origin.name)).to_string();
             let passed =
                 |access: &Access| access.endpoint.as_ref().is_some_and(|e| *e == format!("{at}:8000"));
-            // An origin writes its line when it has answered, or a moment later.
+            // Each writes its line when it has answered, or a moment later.
             let words = format!("{} to have seen what was logged", origin.name);
             let (seen, logged) = eventually(&words, SOON, async || {
                 let seen = origin.seen();
                 let logged: Vec<Access> = self.edge.gateway.accesses().into_iter().filter(passed).collect();
                 let served = logged.iter().filter(|access| access.reason == "ok").count();
-                (seen.iter().filter(|seen| seen.whole).count() >= served).then_some((seen, logged))
+                (seen.iter().filter(|seen| seen.whole).count() == served).then_some((seen, logged))
             })
             .await;
             balance(origin.name, &seen, &logged);
