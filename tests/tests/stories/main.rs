@@ -7,6 +7,7 @@
 
 mod admission;
 mod demo;
+mod dns01;
 mod edge;
 mod gateway;
 mod hostile;
