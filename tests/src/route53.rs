@@ -11,9 +11,11 @@ use std::{
 use http_body_util::{BodyExt as _, Full};
 use hyper::{Request, Response, body::Bytes, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use rustls::ServerConfig;
 use signet_core::{clock, drain::Drain};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
 
 mod signature;
 mod zones;
@@ -55,6 +57,16 @@ pub struct State {
 
 impl Route53 {
     pub async fn start(at: SocketAddr, zones: Zones) -> io::Result<Self> {
+        Self::start_with(at, zones, None).await
+    }
+
+    /// Over TLS, as AWS's own; it would rather speak HTTP/2 and cannot.
+    pub async fn start_tls(at: SocketAddr, zones: Zones, mut tls: ServerConfig) -> io::Result<Self> {
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Self::start_with(at, zones, Some(Arc::new(tls).into())).await
+    }
+
+    async fn start_with(at: SocketAddr, zones: Zones, tls: Option<TlsAcceptor>) -> io::Result<Self> {
         let listener = TcpListener::bind(at).await?;
         let state = State {
             access_key_id: ACCESS_KEY_ID.into(),
@@ -71,15 +83,27 @@ impl Route53 {
             asked: Vec::new(),
             changes: BTreeMap::new(),
         };
-        let stand_in = Self { at, state: Arc::new(Mutex::new(state)), drain: Drain::new() };
+        let stand_in =
+            Self { at: listener.local_addr()?, state: Arc::new(Mutex::new(state)), drain: Drain::new() };
         let (state, drain) = (Arc::clone(&stand_in.state), stand_in.drain.clone());
         stand_in.drain.keep(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let state = Arc::clone(&state);
                 let answer = service_fn(move |request| answer(Arc::clone(&state), request));
-                // How a connection ends, who asked says.
+                let tls = tls.clone();
                 drain.keep(async move {
-                    drop(http1::Builder::new().serve_connection(TokioIo::new(stream), answer).await)
+                    let http = http1::Builder::new();
+                    // How a connection ends, who asked says.
+                    match tls {
+                        None => drop(http.serve_connection(TokioIo::new(stream), answer).await),
+                        Some(tls) => {
+                            let Ok(stream) = tls.accept(stream).await else { return };
+                            if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+                                return; // who agrees on HTTP/2 speaks it, as nobody here does
+                            }
+                            drop(http.serve_connection(TokioIo::new(stream), answer).await);
+                        }
+                    }
                 });
             }
         });

@@ -5,7 +5,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
     net::{IpAddr, SocketAddr},
-    sync::Arc,
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
@@ -216,9 +215,9 @@ impl Credentials {
     }
 
     /// Who does it. `tls` says whom HTTPS believes.
-    pub fn provider(&self, tls: &Arc<ClientConfig>) -> Box<dyn Provider> {
+    pub fn provider(&self, tls: &ClientConfig) -> Box<dyn Provider> {
         match &self.api {
-            Api::Route53(settings) => Box::new(route53::Route53::new(settings.clone(), Arc::clone(tls))),
+            Api::Route53(settings) => Box::new(route53::Route53::new(settings.clone(), tls)),
             Api::Rfc2136(settings) => Box::new(rfc2136::Rfc2136::new(settings.clone())),
         }
     }

@@ -231,5 +231,5 @@ fn no_resolver(e: NetError) -> NoResolver {
 const TRY: Duration = Duration::from_secs(3);
 /// One question with all its tries and aliases.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// How many records of an answer are looked at: more than any honest name has.
-pub(crate) const RECORDS: usize = 100;
+/// How many records of an answer are looked at: more than any honest name has, also where clients of years left their values.
+pub(crate) const RECORDS: usize = 1000;

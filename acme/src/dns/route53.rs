@@ -125,8 +125,10 @@ impl Settings {
 }
 
 impl Route53 {
-    pub(crate) fn new(settings: Settings, tls: Arc<ClientConfig>) -> Self {
-        Self { api: Api { settings, tls } }
+    pub(crate) fn new(settings: Settings, tls: &ClientConfig) -> Self {
+        let mut tls = tls.clone();
+        tls.alpn_protocols = vec![b"http/1.1".to_vec()]; // whatever else its owner speaks
+        Self { api: Api { settings, tls: Arc::new(tls) } }
     }
 
     /// Adds one value and returns once Route 53's servers have it, or removes it.

@@ -22,8 +22,13 @@ fn credentials(provider: &str, zones: &str, data: &[(&str, &str)]) -> Credential
 
 /// Believes no HTTPS at all: what is asked here speaks plaintext on loopback.
 fn dns01(lookups: Lookups) -> Dns01 {
+    dns01_believing(lookups, RootCertStore::empty())
+}
+
+fn dns01_believing(lookups: Lookups, roots: RootCertStore) -> Dns01 {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let config = config.with_root_certificates(RootCertStore::empty()).with_no_client_auth();
+    let mut config = config.with_root_certificates(roots).with_no_client_auth();
+    config.alpn_protocols = vec![b"h2".to_vec()]; // as a client of other services may have it
     Dns01::new(lookups, Arc::new(config))
 }

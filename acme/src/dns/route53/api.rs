@@ -127,6 +127,10 @@ impl Api {
                     }
                     (error, after)
                 }
+                // What rustls does not believe is the same the next time.
+                Ok(Err(source)) if source.kind() == io::ErrorKind::InvalidData => {
+                    return Err(self.unreached(source));
+                }
                 Ok(Err(source)) => (self.unreached(source), None),
                 Err(_) => (self.unreached(io::ErrorKind::TimedOut.into()), None),
             };

@@ -2,7 +2,7 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use signet_acme::dns::{DnsError, Lookups, Rfc2136Error, Saw, credentials::Credentials};
+use signet_acme::dns::{DnsError, Lookups, Rfc2136Error, Saw, Txt, credentials::Credentials};
 use signet_tests::{
     nameservers::{self, Key, Zone},
     network::Network,
@@ -63,6 +63,14 @@ async fn values_are_published_beside_others_seen_and_removed_alone_by_knot_and_b
         assert_eq!(dns01.look(&by, &one).await.unwrap()[0].saw, Saw::Absent, "{kind}");
         dns01.remove(&by, name, "two").await.unwrap();
         assert_eq!(values().await, ["others"], "{kind}");
+
+        // More than a datagram holds.
+        let many = "_acme-challenge.many.shop.test";
+        for number in 0..40 {
+            dns01.publish(&by, many, &format!("{number:043}")).await.unwrap();
+        }
+        let last = Txt::new(many, &format!("{:043}", 39)).unwrap();
+        assert_eq!(dns01.look(&by, &last).await.unwrap()[0].saw, Saw::Shown, "{kind}");
 
         // The zone is the longest that the server has, whatever the Secret's zones say, and a name need not exist.
         let below = "_acme-challenge.a.b.sub.shop.test";

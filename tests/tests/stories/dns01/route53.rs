@@ -1,7 +1,8 @@
 //! Route 53, by a stand-in that checks every signature and keeps record sets as Route 53 does.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, sync::Arc};
 
+use rustls::{RootCertStore, ServerConfig};
 use signet_acme::dns::{Dns01, DnsError, Lookups, Route53Error, credentials::Credentials};
 use signet_tests::{
     nameservers::{self, Zone},
@@ -10,7 +11,7 @@ use signet_tests::{
     unprivileged::{Server, Unprivileged},
 };
 
-use super::{dns01, rfc2136::SHA256};
+use super::{dns01, dns01_believing, rfc2136::SHA256};
 
 const NAME: &str = "_acme-challenge.app.shop.test";
 
@@ -99,6 +100,42 @@ async fn another_clients_value_that_comes_between_reading_and_writing_is_kept() 
     stand_in.state().meanwhile = Some(Box::new(|zones| zones.add("ZSHOP", NAME, 60, "second")));
     dns01.remove(&by, NAME, "ours").await.unwrap();
     assert_eq!(values(&stand_in), is(60, &["first", "second"]));
+}
+
+#[tokio::test]
+async fn two_challenges_of_one_name_published_at_once_are_both_there() {
+    let (network, user) = (Network::claim(), Unprivileged::of_others().unwrap());
+    let (stand_in, dns01, _resolver) = start(&network, &user).await;
+    let by = secret(&stand_in, &[("hosted-zone-id", "ZSHOP")]);
+    let (one, two) = tokio::join!(dns01.publish(&by, NAME, "apex"), dns01.publish(&by, NAME, "wildcard"));
+    (one.unwrap(), two.unwrap());
+    assert_eq!(values(&stand_in), is(60, &["apex", "wildcard"]));
+}
+
+#[tokio::test]
+async fn over_tls_only_an_endpoint_that_is_believed_is_asked() {
+    let (network, user) = (Network::claim(), Unprivileged::of_others().unwrap());
+    let (_plain, nobody, _resolver) = start(&network, &user).await;
+    let certified = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let chain = vec![certified.cert.der().clone()];
+    let key = rustls::pki_types::PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let tls = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = ServerConfig::builder_with_provider(tls).with_safe_default_protocol_versions().unwrap();
+    let tls = tls.with_no_client_auth().with_single_cert(chain.clone(), key).unwrap();
+    let at = SocketAddr::from(([127, 0, 0, 1], 0));
+    let stand_in = Route53::start_tls(at, Zones::default().with("ZSHOP", "shop.test"), tls).await.unwrap();
+    let endpoint = format!("https://localhost:{}", stand_in.at.port());
+    let by = secret(&stand_in, &[("endpoint", &endpoint)]);
+
+    let error = fails(&nobody, &by).await;
+    assert!(matches!(error, Route53Error::Unreached { .. }), "{error}");
+    assert!(stand_in.state().asked.is_empty());
+    let mut roots = RootCertStore::empty();
+    roots.add(chain[0].clone()).unwrap();
+    let resolver = SocketAddr::new(network.address(0, 3), 5353);
+    let believing = dns01_believing(Lookups::at(&[resolver]).unwrap(), roots);
+    believing.publish(&by, NAME, "x").await.unwrap();
+    assert_eq!(values(&stand_in), is(60, &["x"]));
 }
 
 #[tokio::test]
