@@ -20,6 +20,10 @@ declare -A package_of=(
   [node]=nodejs
   [/usr/bin/python3]=python3
   [/usr/lib/python3/dist-packages/pip]=python3-pip
+  # DNS servers that take updates signed by TSIG
+  [knotd]=knot
+  [named]=bind9
+  [dig]=bind9-dnsutils
   # the cluster's nodes and what builds them
   [ip]=iproute2
   [nft]=nftables

@@ -32,7 +32,7 @@ must_not signet-api "${kubernetes[@]}" signet-core rustls tokio-rustls
 must_not signet-link "${kubernetes[@]}" signet-ca signet-controller signet-injector signet-proxy signet-cli
 must_not signet-lease "${protobuf[@]}" signet-link signet-http signet-ca signet-controller signet-injector signet-proxy signet-cli
 must_not signet-edge-ca "${http[@]}" "${protobuf[@]}" "${kubernetes[@]}" signet-link signet-http signet-ca signet-controller signet-injector signet-proxy signet-cli
-must_not signet-acme axum tower tonic prost signet-api "${kubernetes[@]}" signet-link signet-http signet-ca signet-controller signet-injector signet-proxy signet-gateway signet-cli
+must_not signet-acme axum tower tonic "${protobuf[@]}" "${kubernetes[@]}" signet-link signet-http signet-ca signet-edge-ca signet-controller signet-injector signet-proxy signet-gateway signet-cli # its store is handed in
 must_not signet-ca signet-controller signet-proxy signet-cli
 must_not signet-controller signet-ca signet-proxy signet-cli
 must_not signet-injector kube kube-client signet-ca signet-controller signet-proxy signet-cli # it asks the API server nothing

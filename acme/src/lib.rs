@@ -8,6 +8,7 @@
 
 pub mod account;
 pub mod challenge;
+pub mod dns;
 pub mod drive;
 mod fault;
 pub mod issuer;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod order;
 pub mod outcome;
 pub mod plan;
+pub mod preflight;
 pub mod problem;
 pub mod record;
 pub mod returned;

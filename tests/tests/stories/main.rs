@@ -8,6 +8,7 @@
 mod acme;
 mod admission;
 mod demo;
+mod dns01;
 mod edge;
 mod gateway;
 mod hostile;
