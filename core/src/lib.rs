@@ -3,6 +3,7 @@
 //!
 //! Not here: HTTP, Kubernetes, protobuf.
 
+pub mod acme_tls;
 pub mod annotations;
 pub mod bundle;
 pub mod clock;
