@@ -12,7 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // A private key is nothing to print: src/edge.rs does it by hand.
     tonic_prost_build::configure()
         .btree_map(".")
-        .skip_debug(["signet.edge.v1.Certificate"])
+        .skip_debug(["signet.edge.v1.Certificate", "signet.edge.v1.TlsAlpn01"])
         .codec_path("crate::codec::Small")
         .compile_fds(descriptors)?;
     println!("cargo:rerun-if-changed=proto");

@@ -15,3 +15,10 @@ impl fmt::Debug for Certificate {
             .finish_non_exhaustive()
     }
 }
+
+/// Without the key.
+impl fmt::Debug for TlsAlpn01 {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsAlpn01").finish_non_exhaustive()
+    }
+}

@@ -28,13 +28,14 @@ pub const ADDRESS: &str = "type.googleapis.com/signet.v1.Address";
 pub const WORKLOAD_SETTINGS: &str = "type.googleapis.com/signet.v1.WorkloadSettings";
 pub const TRUST_BUNDLE: &str = "type.googleapis.com/signet.v1.TrustBundle";
 /// Type URLs of edge's resources, in the order in which a gateway wants them: a route after its backends.
-pub const EDGE_TYPES: [&str; 5] =
-    [EDGE_LISTENER, EDGE_CERTIFICATE, EDGE_BACKEND, EDGE_ROUTE, EDGE_HTTPS_HOST];
+pub const EDGE_TYPES: [&str; 6] =
+    [EDGE_LISTENER, EDGE_CERTIFICATE, EDGE_BACKEND, EDGE_ROUTE, EDGE_HTTPS_HOST, EDGE_CHALLENGE];
 pub const EDGE_LISTENER: &str = "type.googleapis.com/signet.edge.v1.Listener";
 pub const EDGE_ROUTE: &str = "type.googleapis.com/signet.edge.v1.Route";
 pub const EDGE_BACKEND: &str = "type.googleapis.com/signet.edge.v1.Backend";
 pub const EDGE_HTTPS_HOST: &str = "type.googleapis.com/signet.edge.v1.HttpsHost";
 pub const EDGE_CERTIFICATE: &str = "type.googleapis.com/signet.edge.v1.Certificate";
+pub const EDGE_CHALLENGE: &str = "type.googleapis.com/signet.edge.v1.Challenge";
 
 /// `DeltaDiscoveryResponse.system_version_info` of a response that is not all there is of its type: the next one comes after its ACK.
 /// `proto/envoy/discovery.proto` has the rules.

@@ -4,8 +4,9 @@
 //! An Ingress's way: `class` (is it ours) -> `objects` and `annotations` (parsed once, what is wrong kept beside it) -> `claims`
 //! (whose hosts they are) -> `certificates` and `rules` with `backends` (what each host is served with) -> `translate` (all of it,
 //! pure) -> `snapshot` (who gets what) -> the stream. `secrets`, `claim_store` and, of the edge CA, `ca_file` and `ca_secret` bring
-//! what is not in objects; `known`, `certificate` and `issuer` judge it; `follow` puts all together; `writer` writes back what people see; `pages` and `words` say why.
+//! what is not in objects; `known`, `certificate` and `issuer` judge it; `acme` says what gateways answer to certificate authorities; `follow` puts all together; `writer` writes back what people see; `pages` and `words` say why.
 
+pub mod acme;
 mod addresses;
 mod alias;
 mod annotations;
@@ -50,6 +51,7 @@ use signet_core::{drain::Drain, identity, telemetry, tls};
 use signet_edge_ca::Suffix;
 use signet_http::model::Hostname;
 use signet_lease::{Lease, clock, replica_name};
+use tokio::sync::watch;
 
 pub use addresses::Expose;
 pub use issuer::EdgeIssuer;
@@ -142,11 +144,13 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     let Begun { domain, provider, trust, svid, listener } = begun;
 
     let registry = registry.share();
+    let challenges = watch::Sender::default(); // none: nobody orders certificates yet
     let builder = |membership| Builder {
         mesh: Mesh { ranges: args.mesh_range.clone(), membership, ..Mesh::new(domain.clone()) },
         options: args.options(),
         suffixes: args.edge_suffix.clone(),
         gateway: identity::gateway(&domain),
+        challenges: challenges.clone(),
         // Not the mesh's: users bring RSA keys, too.
         provider: Arc::new(tls::default_provider()),
         metrics: Arc::clone(&metrics),

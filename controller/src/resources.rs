@@ -10,8 +10,8 @@ use std::{
 
 use sha2::{Digest as _, Sha256};
 use signet_api::{
-    ADDRESS, EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, TRUST_BUNDLE,
-    WORKLOAD_SETTINGS, v1,
+    ADDRESS, EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_CHALLENGE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE,
+    TRUST_BUNDLE, WORKLOAD_SETTINGS, v1,
 };
 use signet_core::{bundle::TrustBundle, identity::SpiffeId, svid::hex};
 
@@ -30,6 +30,7 @@ pub(crate) enum Type {
     Backend,
     Route,
     HttpsHost,
+    Challenge,
 }
 
 impl Type {
@@ -37,7 +38,7 @@ impl Type {
     pub(crate) const MESH: &[Self] = &[Self::Address, Self::WorkloadSettings, Self::TrustBundle];
     /// Edge's, for gateways alone: a route after its backends, a redirect to HTTPS after its certificate.
     pub(crate) const EDGE: &[Self] =
-        &[Self::Listener, Self::Certificate, Self::Backend, Self::Route, Self::HttpsHost];
+        &[Self::Listener, Self::Certificate, Self::Backend, Self::Route, Self::HttpsHost, Self::Challenge];
 
     pub(crate) fn url(self) -> &'static str {
         match self {
@@ -49,6 +50,7 @@ impl Type {
             Self::Backend => EDGE_BACKEND,
             Self::Route => EDGE_ROUTE,
             Self::HttpsHost => EDGE_HTTPS_HOST,
+            Self::Challenge => EDGE_CHALLENGE,
         }
     }
 
@@ -63,6 +65,7 @@ impl Type {
             Self::Backend => "backend",
             Self::Route => "route",
             Self::HttpsHost => "https_host",
+            Self::Challenge => "challenge",
         }
     }
 }
@@ -111,9 +114,12 @@ pub(crate) fn may_have(index: &Index, who: &Subscriber, kind: Type, name: &str) 
         Type::TrustBundle if name == index.mesh.trust_domain.as_str() => Ok(()),
         Type::TrustBundle => Err(Denial::Absent),
         // Not of the mesh, and not served by its stream.
-        Type::Listener | Type::Certificate | Type::Backend | Type::Route | Type::HttpsHost => {
-            Err(Denial::Absent)
-        }
+        Type::Listener
+        | Type::Certificate
+        | Type::Backend
+        | Type::Route
+        | Type::HttpsHost
+        | Type::Challenge => Err(Denial::Absent),
         Type::WorkloadSettings => {
             let pod = name
                 .split_once('/')
@@ -211,7 +217,12 @@ impl Serves for Snapshot {
                 translate::settings(&self.index, name).map(|settings| Encoded::of(&settings))
             }
             Type::TrustBundle => self.bundle.as_deref().map(|bundle| Encoded::of(&bundle_message(bundle))),
-            Type::Listener | Type::Certificate | Type::Backend | Type::Route | Type::HttpsHost => None,
+            Type::Listener
+            | Type::Certificate
+            | Type::Backend
+            | Type::Route
+            | Type::HttpsHost
+            | Type::Challenge => None,
         }
         .ok_or(Denial::Absent)
     }

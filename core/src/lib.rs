@@ -4,6 +4,7 @@
 //! Not here: HTTP, Kubernetes, protobuf.
 
 pub mod access_log;
+pub mod acme_tls;
 pub mod annotations;
 pub mod bundle;
 pub mod clock;

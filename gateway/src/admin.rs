@@ -28,7 +28,7 @@ use signet_http::model::{
 use signet_link::{discovery::Discovery, listen, pages::Pages};
 use tracing::error;
 
-use crate::{Adopted, Gateway, certificates::Certified, config::Admin};
+use crate::{Adopted, Gateway, certificates::Certified, config::Admin, held::Model};
 
 /// Bound, not yet served.
 pub struct Listeners {
@@ -152,8 +152,17 @@ fn page(adopted: &Adopted) -> Value {
         "adoptedAt": clock::rfc3339(*at),
         "hosts": hosts.iter().map(host).collect::<Vec<_>>(),
         "certificates": model.certificates.iter().map(|c| shown_certificate(c)).collect::<Vec<_>>(),
+        "challenges": challenges(model),
         "faults": model.faults.iter().chain(problems).collect::<Vec<_>>(),
     })
+}
+
+/// Hosts by how they are asked for.
+fn challenges(model: &Model) -> Value {
+    let tokens =
+        model.snapshot.challenges.iter().map(|c| json!({"host": c.host().as_str(), "kind": "http-01"}));
+    let proofs = model.proofs.iter().map(|proof| json!({"host": proof.host.as_str(), "kind": "tls-alpn-01"}));
+    tokens.chain(proofs).collect()
 }
 
 fn shown_route(route: &Route, backends: &BTreeMap<&str, &Backend>) -> Value {
@@ -259,7 +268,10 @@ mod tests {
     use signet_http::model::{Choice, Endpoint, Forward, Protocol, Rule, Snapshot, Weighted};
 
     use super::*;
-    use crate::{held::Model, pki_for_tests::certificate};
+    use crate::{
+        challenges::Proof,
+        pki_for_tests::{certificate, proof},
+    };
 
     #[test]
     fn a_host_is_shown_with_its_routes_their_weakest_hop_and_its_certificate_and_no_key() {
@@ -293,8 +305,12 @@ mod tests {
         };
         let certified =
             Certified::new(certificate("shop/tls", &["ingress/https"], &["*.example.com"])).unwrap();
-        let model =
-            Model { snapshot: Arc::new(snapshot), certificates: vec![Arc::new(certified)], faults: vec![] };
+        let model = Model {
+            snapshot: Arc::new(snapshot),
+            certificates: vec![Arc::new(certified)],
+            proofs: vec![Arc::new(Proof::new(proof("new.example.com")).unwrap())],
+            faults: vec![],
+        };
         let page =
             page(&Adopted { generation: 3, at: 0, model: Arc::new(model), problems: vec!["p".into()] });
         let host = &page["hosts"][0];
@@ -303,6 +319,7 @@ mod tests {
         assert_eq!((&backend["security"], &backend["endpoints"]), (&json!("plain"), &json!(2)));
         assert_eq!(host["certificate"]["name"], "shop/tls");
         assert_eq!(page["faults"], json!(["p"]));
+        assert_eq!(page["challenges"], json!([{"host": "new.example.com", "kind": "tls-alpn-01"}]));
         let keys: Vec<_> = host["certificate"].as_object().unwrap().keys().collect();
         assert!(!keys.iter().any(|key| key.contains("private")) && host["certificate"]["key"] == "ECDSA");
     }

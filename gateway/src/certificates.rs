@@ -236,7 +236,7 @@ impl Offer<'_> {
     }
 }
 
-/// acme-tls/1 will stand apart: its handshakes are no connections (next issue).
+/// acme-tls/1 stands apart: its handshakes are no connections ([`crate::challenges`]).
 const ALPN: &[&[u8]] = &[b"h2", b"http/1.1"];
 
 #[cfg(test)]

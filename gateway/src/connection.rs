@@ -1,10 +1,11 @@
 //! One client connection, from accept to the engine: PROXY header, if it comes from a load balancer -> places -> ClientHello ->
-//! certificate -> handshake -> requests. All of it before the first request has one deadline and a budget for each client.
+//! certificate -> handshake -> requests; or -> challenge -> handshake -> end. All of it before the first request has one deadline and a
+//! budget for each client.
 
 use std::{io, net::SocketAddr, sync::Arc};
 
 use rustls::{HandshakeKind, server::Acceptor};
-use signet_core::drain::Drain;
+use signet_core::{access_log, drain::Drain};
 use signet_http::{
     arrival::Arrival,
     model::Scheme,
@@ -16,12 +17,13 @@ use tokio::{
     net::TcpStream,
     time::{Instant, timeout_at},
 };
-use tokio_rustls::{LazyConfigAcceptor, server::TlsStream};
-use tracing::debug;
+use tokio_rustls::{LazyConfigAcceptor, StartHandshake, server::TlsStream};
+use tracing::{Level, debug};
 
 use crate::{
     Gateway,
     certificates::{Certified, Offer, Presented},
+    challenges,
     limits::Limits,
     metrics::Came,
     proxy_header,
@@ -58,6 +60,8 @@ enum Refused {
     ProxyHeader(#[source] io::Error),
     #[error("no certificate for {sni:?}")]
     UnrecognizedName { sni: Option<String> },
+    #[error("no ACME challenge for {sni:?}")]
+    NoAcmeChallenge { sni: Option<String> },
     #[error("its handshake failed")]
     Handshake(#[source] io::Error),
 }
@@ -70,6 +74,7 @@ impl Refused {
             Self::TimedOut => Came::TimedOut,
             Self::ProxyHeader(_) => Came::BadProxyHeader,
             Self::UnrecognizedName { .. } => Came::UnrecognizedName,
+            Self::NoAcmeChallenge { .. } => Came::NoAcmeChallenge,
             Self::Handshake(_) => Came::Failed,
         }
     }
@@ -94,10 +99,11 @@ pub async fn serve(gateway: Arc<Gateway>, port: Port, tcp: TcpStream, source: So
     }
 }
 
-/// A connection that may send requests.
+/// A connection that may send requests, or that was a challenge and is closed.
 enum Arrived {
     Plain(TcpStream, Arrival, Place),
     Secured(Box<TlsStream<TcpStream>>, Arrival, Place),
+    Challenge,
 }
 
 impl Arrived {
@@ -114,6 +120,7 @@ impl Arrived {
                 };
                 Box::pin(serve::serve(engine, *tls, arrival, version, drain)).await;
             }
+            Self::Challenge => {}
         }
     }
 }
@@ -144,7 +151,23 @@ async fn arrive(
     let _shaking =
         Places::take(&budget.handshakes, counted_as(client.ip())).ok_or(Refused::TooManyHandshakes)?;
     let shaken = timeout_at(deadline, handshake(gateway, port.number, tcp)).await;
-    let (tls, sni, presented) = shaken.map_err(|_| Refused::TimedOut)??;
+    let (tls, sni, presented) = match shaken.map_err(|_| Refused::TimedOut)?? {
+        Shaken::Host(tls, sni, presented) => (tls, sni, presented),
+        Shaken::Challenge(host) => {
+            gateway.metrics.came(Came::AcmeChallenge);
+            // As the engine writes of requests, which HTTP-01 is.
+            let (ip, port, version) = (client.ip().to_canonical(), port.number, "acme-tls/1");
+            access_log::line(Level::INFO, |line| {
+                line.ip("client", ip);
+                line.address("peer", client);
+                line.number("port", port.into());
+                line.word("version", version);
+                line.text("host", &host);
+                line.word("reason", "acme_challenge");
+            });
+            return Ok(Arrived::Challenge);
+        }
+    };
     gateway.metrics.came(match tls.get_ref().1.handshake_kind() {
         Some(HandshakeKind::Resumed) => Came::Resumed,
         _ => Came::Handshake,
@@ -152,30 +175,62 @@ async fn arrive(
     let (of, certified) = (Arc::clone(gateway), Arc::clone(&presented.certified));
     let covers = move |host: &str| covers(&of, port.number, &certified, host);
     let arrival = Arrival { sni: sni.map(Into::into), covers: Some(Arc::new(covers)), ..arrival };
-    Ok(Arrived::Secured(Box::new(tls), arrival, place))
+    Ok(Arrived::Secured(tls, arrival, place))
 }
 
 fn covers(gateway: &Gateway, port: u16, presented: &Certified, host: &str) -> bool {
     !gateway.certificates.load().is_misdirected(port, presented, host)
 }
 
-type Shaken = (TlsStream<TcpStream>, Option<String>, Arc<Presented>);
+/// A handshake that came to its end.
+enum Shaken {
+    /// With SNI, and a certificate of the web.
+    Host(Box<TlsStream<TcpStream>>, Option<String>, Arc<Presented>),
+    /// For this host.
+    Challenge(String),
+}
 
 async fn handshake(gateway: &Gateway, port: u16, tcp: TcpStream) -> Result<Shaken, Refused> {
-    let mut start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(Refused::Handshake)?;
+    let start = LazyConfigAcceptor::new(Acceptor::default(), tcp).await.map_err(Refused::Handshake)?;
     let hello = start.client_hello();
     let sni = hello.server_name().map(str::to_ascii_lowercase);
+    if hello.alpn().is_some_and(challenges::is_asked) {
+        return challenge(gateway, start, sni).await;
+    }
     let offer = Offer { schemes: hello.signature_schemes(), suites: hello.cipher_suites() };
     let certificates = gateway.certificates.load_full();
     let Some(presented) = certificates.choose(port, sni.as_deref(), &offer) else {
-        let _ = start.io.write_all(&UNRECOGNIZED_NAME).await; // a courtesy to who may be gone
-        let _ = start.io.shutdown().await;
+        alert(start, UNRECOGNIZED_NAME).await;
         return Err(Refused::UnrecognizedName { sni });
     };
     let presented = Arc::clone(presented);
     let tls = start.into_stream(Arc::clone(&presented.config)).await.map_err(Refused::Handshake)?;
-    Ok((tls, sni, presented))
+    Ok(Shaken::Host(Box::new(tls), sni, presented))
 }
 
-/// A record with the fatal alert unrecognized_name (112), which rustls has no way to send (RFC 6066 3, RFC 9846 6.2).
-const UNRECOGNIZED_NAME: [u8; 7] = [0x15, 0x03, 0x03, 0x00, 0x02, 0x02, 112];
+/// The handshake is all of it, and then the connection is closed (RFC 8737 3).
+async fn challenge(
+    gateway: &Gateway,
+    start: StartHandshake<TcpStream>,
+    sni: Option<String>,
+) -> Result<Shaken, Refused> {
+    let config = gateway.challenges.load().find(sni.as_deref());
+    let (Some(host), Some(config)) = (sni.clone(), config) else {
+        alert(start, NO_APPLICATION_PROTOCOL).await;
+        return Err(Refused::NoAcmeChallenge { sni });
+    };
+    let mut tls = start.into_stream(config).await.map_err(Refused::Handshake)?;
+    let _ = tls.shutdown().await; // it has what it came for, and may be gone
+    Ok(Shaken::Challenge(host))
+}
+
+/// A record with a fatal alert, for which rustls has no way here; a courtesy to who may be gone.
+async fn alert(mut start: StartHandshake<TcpStream>, description: u8) {
+    let _ = start.io.write_all(&[0x15, 0x03, 0x03, 0x00, 0x02, 0x02, description]).await;
+    let _ = start.io.shutdown().await;
+}
+
+/// RFC 6066 3, RFC 9846 6.2.
+const UNRECOGNIZED_NAME: u8 = 112;
+/// RFC 7301 3.2: what this name is asked for, it does not speak.
+const NO_APPLICATION_PROTOCOL: u8 = 120;

@@ -10,17 +10,18 @@ use std::{
 
 use prost::Message;
 use signet_api::{
-    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, EDGE_TYPES, MORE,
+    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_CHALLENGE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, EDGE_TYPES,
+    MORE,
     xds::{DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource},
 };
 use signet_http::{
-    contract,
-    model::{Action, Backend, HttpsHost, Listener, Route, Snapshot, Target},
+    contract::{self, challenge::Challenge},
+    model::{Action, Backend, Http01, HttpsHost, Listener, Route, Snapshot, Target},
 };
 use signet_link::discovery::Versions;
 use zeroize::Zeroizing;
 
-use crate::certificates::Certified;
+use crate::{certificates::Certified, challenges::Proof};
 
 /// Everything that edge told us and did not take back.
 #[derive(Default)]
@@ -33,6 +34,9 @@ pub struct Held {
     backends: BTreeMap<String, Arc<Backend>>,
     https_hosts: BTreeMap<String, HttpsHost>,
     certificates: BTreeMap<String, Arc<Certified>>,
+    /// By the name of the resource; each is in one of the two.
+    tokens: BTreeMap<String, Arc<Http01>>,
+    proofs: BTreeMap<String, Arc<Proof>>,
     /// (type, name) -> why it is not served as edge wants it.
     faults: BTreeMap<(&'static str, String), String>,
     /// Ports that are ours.
@@ -44,6 +48,7 @@ pub struct Held {
 pub struct Model {
     pub snapshot: Arc<Snapshot>,
     pub certificates: Vec<Arc<Certified>>,
+    pub proofs: Vec<Arc<Proof>>,
     /// In words, for pages.
     pub faults: Vec<String>,
 }
@@ -71,6 +76,7 @@ impl Held {
                 EDGE_ROUTE => self.route(resource),
                 EDGE_BACKEND => self.backend(resource).map(|()| Vec::new()),
                 EDGE_HTTPS_HOST => self.https_host(resource).map(|()| Vec::new()),
+                EDGE_CHALLENGE => self.challenge(resource).map(|()| Vec::new()),
                 _ => self.certificate(resource).map(|()| Vec::new()),
             };
             // A rejected one keeps its old version: the next stream is sent the new one again.
@@ -92,6 +98,10 @@ impl Held {
                 EDGE_ROUTE => drop(self.routes.remove(&name)),
                 EDGE_BACKEND => drop(self.backends.remove(&name)),
                 EDGE_HTTPS_HOST => drop(self.https_hosts.remove(&name)),
+                EDGE_CHALLENGE => {
+                    self.tokens.remove(&name);
+                    self.proofs.remove(&name);
+                }
                 _ => drop(self.certificates.remove(&name)),
             }
         }
@@ -135,10 +145,12 @@ impl Held {
             routes: self.routes.values().cloned().collect(),
             backends: self.backends.values().cloned().collect(),
             https_hosts: self.https_hosts.values().cloned().collect(),
+            challenges: self.tokens.values().cloned().collect(),
         };
         Model {
             snapshot: Arc::new(snapshot),
             certificates: self.certificates.values().cloned().collect(),
+            proofs: self.proofs.values().cloned().collect(),
             faults,
         }
     }
@@ -203,6 +215,20 @@ impl Held {
         named(&name, &certificate.name)?;
         let certified = Certified::new(certificate).map_err(|why| format!("certificate {name:?}: {why}"))?;
         self.certificates.insert(name, Arc::new(certified));
+        Ok(())
+    }
+
+    fn challenge(&mut self, resource: Resource) -> Result<(), String> {
+        let (name, message) = decoded(resource, EDGE_CHALLENGE)?;
+        let challenge = contract::challenge::decode(message).map_err(|fault| fault.to_string())?;
+        named(&name, &challenge.name())?;
+        match challenge {
+            Challenge::Http01(challenge) => drop(self.tokens.insert(name, Arc::new(challenge))),
+            Challenge::TlsAlpn01(challenge) => {
+                let proof = Proof::new(challenge).map_err(|why| format!("challenge {name:?}: {why}"))?;
+                self.proofs.insert(name, Arc::new(proof));
+            }
+        }
         Ok(())
     }
 }

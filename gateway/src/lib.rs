@@ -1,12 +1,13 @@
 //! signet-gateway, the edge.
 //!
-//! A byte that arrives passes [`listeners`] -> [`connection`] ([`proxy_header`], then [`certificates`] and the handshake) -> the
-//! engine of `signet-http` -> [`mesh`] -> a pod. What is served comes by [`feed`] from edge, is kept resource by resource in
+//! A byte that arrives passes [`listeners`] -> [`connection`] ([`proxy_header`], then [`certificates`] and the handshake, or
+//! [`challenges`] and no more) -> the engine of `signet-http` -> [`mesh`] -> a pod. What is served comes by [`feed`] from edge, is kept resource by resource in
 //! [`held`], and is served as one [`held::Model`]; [`admin`] shows it.
 
 pub mod admin;
 pub mod args;
 pub mod certificates;
+pub mod challenges;
 pub mod config;
 pub mod connection;
 pub mod feed;
@@ -34,8 +35,8 @@ use tokio::sync::watch;
 use tracing::{info, warn};
 
 use crate::{
-    certificates::Certificates, config::Config, connection::Budget, held::Model, listeners::Ports,
-    metrics::GatewayMetrics,
+    certificates::Certificates, challenges::Challenges, config::Config, connection::Budget, held::Model,
+    listeners::Ports, metrics::GatewayMetrics,
 };
 
 /// What every connection of this gateway shares.
@@ -45,6 +46,7 @@ pub struct Gateway {
     pub trust: Arc<Trust>,
     pub engine: Arc<Engine>,
     pub certificates: ArcSwap<Certificates>,
+    pub challenges: ArcSwap<Challenges>,
     pub budget: Budget,
     pub metrics: GatewayMetrics,
     pub ports: Ports,
@@ -81,6 +83,7 @@ impl Gateway {
             trust,
             engine,
             certificates: ArcSwap::default(),
+            challenges: ArcSwap::default(),
             metrics,
             ports: Ports::default(),
             model: watch::Sender::default(),
@@ -99,6 +102,10 @@ impl Gateway {
         match certificates {
             Ok(certificates) => self.certificates.store(Arc::new(certificates)),
             Err(error) => problems.push(format!("the certificates stay as they were: {error}")),
+        }
+        match Challenges::new(&model.proofs, &self.provider) {
+            Ok(challenges) => self.challenges.store(Arc::new(challenges)),
+            Err(error) => problems.push(format!("the TLS-ALPN-01 challenges stay as they were: {error}")),
         }
         problems.extend(self.engine.apply(Arc::clone(&model.snapshot)).iter().map(ToString::to_string));
         for problem in problems.iter().filter(|problem| !self.model.borrow().problems.contains(problem)) {

@@ -22,6 +22,10 @@ pub enum Came {
     Handshake,
     /// With a ticket of ours.
     Resumed,
+    /// A TLS-ALPN-01 challenge, answered: no request follows.
+    AcmeChallenge,
+    /// acme-tls/1 for a name that has no challenge: an alert.
+    NoAcmeChallenge,
     /// No certificate for the name: an alert.
     UnrecognizedName,
     Failed,
@@ -37,6 +41,8 @@ impl Came {
             Self::Plain => "plain",
             Self::Handshake => "handshake",
             Self::Resumed => "resumed",
+            Self::AcmeChallenge => "acme_challenge",
+            Self::NoAcmeChallenge => "no_acme_challenge",
             Self::UnrecognizedName => "unrecognized_name",
             Self::Failed => "failed",
             Self::TimedOut => "timeout",

@@ -6,6 +6,7 @@
 
 pub mod backend;
 pub mod certificate;
+pub mod challenge;
 pub mod https_host;
 pub mod listener;
 mod path;

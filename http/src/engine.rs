@@ -12,6 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
     balance::Upstreams,
+    challenges::Challenges,
     limits::Limits,
     metrics::{HttpMetrics, OTHER},
     model::Snapshot,
@@ -37,6 +38,7 @@ pub struct Engine {
 pub(crate) struct State {
     pub(crate) table: Arc<Table>,
     pub(crate) upstreams: Upstreams,
+    pub(crate) challenges: Arc<Challenges>,
     snapshot: Arc<Snapshot>,
 }
 
@@ -71,6 +73,10 @@ impl Engine {
             old.routes == new.routes && old.listeners == new.listeners && old.https_hosts == new.https_hosts;
         let table =
             if same { Arc::clone(&before.table) } else { Arc::new(Table::new(&snapshot, &before.table)) };
+        let challenges = match old.challenges == new.challenges {
+            true => Arc::clone(&before.challenges),
+            false => Arc::new(Challenges::new(&new.challenges)),
+        };
         let upstreams = Upstreams::new(&snapshot.backends, &before.upstreams, &self.limits.upstream);
         if !same {
             let kept: HashSet<&Arc<str>> = table.host_labels().collect();
@@ -81,7 +87,7 @@ impl Engine {
             }
         }
         let problems = table.problems().to_vec();
-        self.state.store(Arc::new(State { table, upstreams, snapshot }));
+        self.state.store(Arc::new(State { table, upstreams, challenges, snapshot }));
         problems
     }
 

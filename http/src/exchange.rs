@@ -1,4 +1,4 @@
-//! One request, from its head to the head of its answer: check -> host -> rule -> answer of our own, or forward.
+//! One request, from its head to the head of its answer: check -> challenge -> host -> rule -> answer of our own, or forward.
 
 use std::sync::Arc;
 
@@ -10,6 +10,7 @@ use tokio::time::timeout_at;
 use crate::{
     arrival::Arrival,
     body::{Body, Download},
+    challenges,
     engine::Engine,
     filters,
     forward::{self, Reply},
@@ -17,7 +18,7 @@ use crate::{
     guard::Wire,
     model::{Action, Plaintext, Redirect, Respond, Scheme},
     record::Record,
-    refusal::Refusal,
+    refusal::{ACME_CHALLENGE, Refusal},
     request::{self, Target},
     table::{Answer, Asked, Found},
 };
@@ -35,15 +36,19 @@ pub(crate) struct Connection {
 pub(crate) async fn answer(connection: &Connection, request: Request<Body>) -> Response<Download> {
     let version = request.version();
     let asks = request.headers().contains_key(header::UPGRADE) || request.method() == Method::CONNECT;
+    let is_head = request.method() == Method::HEAD;
     let mut record = Record::open(&connection.engine, &connection.arrival, version);
     let outcome = match connection.refused(&request) {
         Some(refusal) => Err(refusal),
         None => Box::pin(serve(connection, &mut record, request)).await,
     };
-    let reply = match outcome {
+    let mut reply = match outcome {
         Ok(reply) => reply,
         Err(refusal) => refused(refusal, version),
     };
+    if is_head {
+        reply.keep_head();
+    }
     if let Some(wire) = &connection.wire
         && asks
         && reply.tunnel.is_none()
@@ -79,6 +84,10 @@ async fn serve(
     (record.line.client, record.line.scheme) = (sender.client, sender.scheme);
 
     let state = engine.state();
+    if let Some(challenge) = state.challenges.find(&target.host, &parts) {
+        record.line.good = ACME_CHALLENGE;
+        return Ok(challenges::answer(challenge));
+    }
     check_covered(connection, &state.table, &target.host)?;
     let asked = Asked {
         port: connection.arrival.port,
@@ -212,6 +221,15 @@ impl Reply {
             response.headers_mut().insert(header::CONTENT_TYPE, plain);
         }
         Self::new(response)
+    }
+
+    /// Takes away what we would have said, and leaves its length: hyper would do so, and HTTP/2 would not.
+    fn keep_head(&mut self) {
+        if let Body::Text(text) = self.response.body() {
+            let length = HeaderValue::from(text.len());
+            self.response.headers_mut().insert(header::CONTENT_LENGTH, length);
+            *self.response.body_mut() = Body::Empty;
+        }
     }
 
     /// Hands the answer over. From here on its body writes the record.

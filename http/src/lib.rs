@@ -3,11 +3,12 @@
 //! [`model`] is what it is told: plain data, without Kubernetes and without protobuf; [`contract`]
 //! is how it travels. [`engine::Engine`] holds what was told
 //! last, compiled; [`serve::serve`] carries one client connection. A request's life is `guard` (HTTP/1) or `serve/h2` ->
-//! `exchange` (check, host, rule) -> `forward` (pick, send, again) -> `upstream` -> `body` -> `record`.
+//! `exchange` (check, challenge, host, rule) -> `forward` (pick, send, again) -> `upstream` -> `body` -> `record`.
 
 pub mod arrival;
 mod balance;
 mod body;
+mod challenges;
 pub mod chunks;
 pub mod contract;
 pub mod engine;

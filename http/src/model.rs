@@ -5,6 +5,7 @@
 //! costs little. Names and paths were checked by their types. Nothing in it depends on the order in which routes stand.
 
 mod backend;
+mod challenge;
 mod edit;
 mod host;
 mod path;
@@ -13,8 +14,10 @@ use std::{sync::Arc, time::Duration};
 
 use http::{HeaderName, Method, StatusCode};
 
+pub(crate) use self::challenge::HTTP_01;
 pub use self::{
     backend::{Backend, BackendTls, Choice, Endpoint, Protocol, Roots, San, Security, Verify},
+    challenge::{BadChallenge, Http01},
     edit::{BadEdit, HeaderEdits},
     host::{HostPattern, Hostname, Labels, NotAHostname},
     path::{Anchor, BadPath, BadTemplate, Case, Path, PathMatch, Pattern, Piece, Template},
@@ -28,6 +31,8 @@ pub struct Snapshot {
     pub backends: Vec<Arc<Backend>>,
     /// Hosts whose plaintext requests are sent to HTTPS. The most specific pattern that matches decides.
     pub https_hosts: Vec<HttpsHost>,
+    /// Answered before anything else is looked at, on every listener.
+    pub challenges: Vec<Arc<Http01>>,
 }
 
 /// Where requests come in: one port of the data plane, or the hosts of one on it.
@@ -273,7 +278,7 @@ pub enum Plaintext {
     /// As [`Snapshot::https_hosts`] says of its host.
     #[default]
     AsHost,
-    /// Serves it: ACME challenges, `ssl-redirect: "false"`.
+    /// Serves it: challenges of an ACME client of the app's, `ssl-redirect: "false"`.
     Serve,
     /// 308 to `https://` and the host's port there, or 443.
     Redirect,

@@ -49,6 +49,8 @@ pub(crate) struct Line {
     /// Until the response's head.
     pub(crate) answered_after: Option<Duration>,
     pub(crate) request_id: Option<HeaderValue>,
+    /// The word for its end, if that is a good one.
+    pub(crate) good: &'static str,
 }
 
 impl Record {
@@ -72,6 +74,7 @@ impl Record {
             status: StatusCode::OK,
             answered_after: None,
             request_id: None,
+            good: OK,
         };
         Self {
             engine: Arc::clone(engine),
@@ -106,7 +109,7 @@ impl Record {
     fn write(&mut self, sent: u64, outcome: Result<(), Refusal>) {
         self.written = true;
         let (reason, why) = match outcome {
-            Ok(()) => (OK, None),
+            Ok(()) => (self.line.good, None),
             Err(refusal) => (refusal.reason(), Some(refusal.why())),
         };
         if self.line.answered_after.is_none() {

@@ -173,6 +173,8 @@ pub(crate) const REASONS: &[&str] = &[
 ];
 /// The word of a request that was served.
 pub const OK: &str = "ok";
+/// The word of one that asked for a challenge and was answered.
+pub const ACME_CHALLENGE: &str = "acme_challenge";
 
 #[cfg(test)]
 mod tests {

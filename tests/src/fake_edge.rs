@@ -11,7 +11,7 @@ use std::{
 
 use prost::Message as _;
 use signet_api::{
-    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, EDGE_TYPES,
+    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_CHALLENGE, EDGE_HTTPS_HOST, EDGE_LISTENER, EDGE_ROUTE, EDGE_TYPES,
     xds::{
         DeltaDiscoveryRequest, DeltaDiscoveryResponse, Resource,
         aggregated_discovery_service_server::{AggregatedDiscoveryService, AggregatedDiscoveryServiceServer},
@@ -24,7 +24,7 @@ use signet_core::{
     trust::Trust,
 };
 use signet_http::{
-    contract::{self, certificate::Certificate},
+    contract::{self, certificate::Certificate, challenge::Challenge},
     model::{Backend, HttpsHost, Listener, Route},
 };
 use signet_link::server::{self, Limits};
@@ -62,6 +62,15 @@ impl World {
     pub fn certificate(&mut self, certificate: &Certificate) {
         let message = contract::certificate::encode(certificate);
         self.raw(EDGE_CERTIFICATE, &certificate.name, message.encode_to_vec());
+    }
+
+    pub fn challenge(&mut self, challenge: &Challenge) {
+        let message = contract::challenge::encode(challenge);
+        self.raw(EDGE_CHALLENGE, &challenge.name(), message.encode_to_vec());
+    }
+
+    pub fn forget(&mut self, challenge: &Challenge) {
+        self.remove(EDGE_CHALLENGE, &challenge.name());
     }
 
     /// Whatever the bytes are.

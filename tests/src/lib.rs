@@ -11,6 +11,7 @@
 
 pub mod answers;
 pub mod apps;
+pub mod authority;
 pub mod binaries;
 pub mod captured;
 pub mod client;

@@ -1,4 +1,4 @@
-//! The one writer of edge's snapshots: objects, Secrets, claims, the edge CA and the time -> what gateways are sent, for as long as the
+//! The one writer of edge's snapshots: objects, Secrets, claims, the edge CA, challenges and the time -> what gateways are sent, for as long as the
 //! process lives. Nobody is answered before all of them are known once; afterwards what is known stays.
 
 use std::{
@@ -18,6 +18,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
+    acme::Challenges,
     ca_file,
     ca_secret::{self, CaSecret},
     claim_store::{ClaimStore, Stored},
@@ -46,6 +47,8 @@ pub(crate) struct Builder {
     /// Of the edge CA, when it is made.
     pub(crate) suffixes: Vec<Suffix>,
     pub(crate) gateway: SpiffeId,
+    /// What gateways are to answer to certificate authorities: whoever orders certificates, or follows who does, replaces it whole.
+    pub(crate) challenges: watch::Sender<Arc<Challenges>>,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) edge_metrics: EdgeMetrics,
@@ -74,6 +77,7 @@ pub(crate) async fn directory(
     drain: &Drain,
 ) -> anyhow::Result<Followed> {
     let (mut directory, first) = Directory::new(root).with_secrets().first().await?;
+    let mut challenges = builder.challenges.subscribe();
     let mut writer = Writer::new(builder, ca_file::PLACE);
     let mut secrets = Secrets::default();
     writer.contents(first, &mut secrets, ca.as_deref());
@@ -89,6 +93,7 @@ pub(crate) async fn directory(
                 () = stop.stopping() => return,
                 () = due => writer.next(None, &secrets),
                 _ = again.tick(), if writer.lacks_ca() => writer.look_for_ca(&secrets, ca.as_deref()),
+                _ = challenges.changed() => writer.next(None, &secrets),
                 () = sleep(POLL) => {
                     let Ok((read, contents)) = directory.next().await else {
                         error!("reading the manifests panicked; edge goes on with what it knows, restart it");
@@ -109,6 +114,7 @@ pub(crate) async fn directory(
 pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -> Followed {
     let Sources { mut cluster, secrets, claims, ca } = sources;
     cluster.changed().await;
+    let mut challenges = builder.challenges.subscribe();
     let mut writer = Writer::new(builder, ca_secret::PLACE);
     let wanted = writer.objects(&cluster.objects(), Vec::new());
     secrets.want(&wanted);
@@ -145,6 +151,7 @@ pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -
                 }
                 _ = known.changed() => {}
                 _ = stored.changed() => {}
+                _ = challenges.changed() => {}
                 () = due => {}
             }
             let secrets = known.borrow_and_update().clone(); // who reads them goes on meanwhile
@@ -244,7 +251,7 @@ impl Writer {
     }
 
     fn next(&mut self, stored: Option<Arc<Stored>>, secrets: &Secrets) {
-        let now = clock::unix_now();
+        let (now, challenges) = (clock::unix_now(), self.builder.challenges.borrow().clone());
         self.local.prepare(&issuer::wanted(&self.objects, &self.builder.options), now);
         let state = State {
             index: &self.index,
@@ -252,6 +259,7 @@ impl Writer {
             claims: stored.as_deref().map(|stored| &stored.claims),
             secrets,
             local: &self.local,
+            challenges: &challenges,
             options: &self.builder.options,
             now,
         };

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use signet_api::edge::challenge::Kind;
 use signet_core::identity::SpiffeId;
 use signet_http::contract;
 use zeroize::Zeroize as _;
@@ -46,6 +47,14 @@ impl EdgeSnapshot {
             let encoded = Encoded::of(&message);
             message.private_key.zeroize();
             add(Type::Certificate, Arc::clone(&certificate.name), encoded);
+        }
+        for (name, challenge) in &*std::mem::take(&mut translated.challenges) {
+            let mut message = contract::challenge::encode(challenge);
+            let encoded = Encoded::of(&message);
+            if let Some(Kind::TlsAlpn01(challenge)) = &mut message.kind {
+                challenge.private_key.zeroize();
+            }
+            add(Type::Challenge, name.as_str().into(), encoded);
         }
         Self { gateway, resources, stored, translated }
     }

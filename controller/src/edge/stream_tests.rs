@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use rcgen::{Issuer, KeyPair};
 use rustls::pki_types::CertificateDer;
 use signet_api::{
-    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_TYPES,
+    EDGE_BACKEND, EDGE_CERTIFICATE, EDGE_CHALLENGE, EDGE_TYPES,
     xds::{DeltaDiscoveryResponse, aggregated_discovery_service_server::AggregatedDiscoveryServiceServer},
 };
 use signet_core::{
@@ -18,6 +18,7 @@ use signet_http::{
     contract::{
         self,
         certificate::{Certificate, PrivateKey},
+        challenge::{Challenge, TlsAlpn01},
     },
     model::{Backend, Choice, HostPattern, Protocol},
 };
@@ -51,6 +52,7 @@ fn snapshot(backends: &[&str]) -> Arc<EdgeSnapshot> {
     let translated = Translated {
         backends: backends.iter().map(backend).collect(),
         certificates: vec![certificate()],
+        challenges: Arc::new([(challenge().name(), Arc::new(challenge()))].into()),
         ..Translated::default()
     };
     Arc::new(EdgeSnapshot::new(identity::gateway(&domain()), None, translated))
@@ -65,6 +67,11 @@ fn certificate() -> Certificate {
         key: PrivateKey::new(b"EDGEKEY".to_vec()),
         default: false,
     }
+}
+
+fn challenge() -> Challenge {
+    let (certificate, key) = (vec![4, 5, 6].into(), PrivateKey::new(b"EDGEKEY".to_vec()));
+    Challenge::TlsAlpn01(TlsAlpn01 { host: "app.example".parse().unwrap(), certificate, key })
 }
 
 /// Edge on loopback, whose snapshot the test replaces.
@@ -126,6 +133,12 @@ async fn a_gateway_gets_all_of_every_type_and_then_what_changes() {
     let message = certificates.resources[0].resource.as_ref().unwrap();
     let message: signet_api::edge::Certificate = prost::Message::decode(&*message.value).unwrap();
     assert_eq!(contract::certificate::decode(message).unwrap(), certificate());
+    gateway.subscribe(EDGE_CHALLENGE, &["*"]).await;
+    let challenges = next(&mut gateway).await;
+    assert_eq!(names(&challenges), (vec!["tls-alpn-01/app.example"], vec![]));
+    let message = challenges.resources[0].resource.as_ref().unwrap();
+    let message: signet_api::edge::Challenge = prost::Message::decode(&*message.value).unwrap();
+    assert_eq!(contract::challenge::decode(message).unwrap(), challenge());
     gateway.subscribe(EDGE_BACKEND, &["*"]).await;
     assert_eq!(names(&next(&mut gateway).await), (vec!["shop/web:80"], vec![]));
     edge.snapshots.send_replace(snapshot(&["shop/api:80"]));
@@ -148,7 +161,7 @@ async fn nobody_but_the_gateways_own_id_gets_anything_and_who_tries_is_counted()
             other.subscribe(kind, &["*"]).await;
             let response = next(&mut other).await;
             assert_eq!(names(&response), (vec![], vec!["*"]), "{id} {kind}");
-            other.subscribe(kind, &["shop/web-tls", "shop/web:80"]).await;
+            other.subscribe(kind, &["shop/web-tls", "shop/web:80", "tls-alpn-01/app.example"]).await;
             let response = next(&mut other).await;
             assert_eq!(response.resources, vec![], "{id} {kind}");
         }
@@ -156,7 +169,7 @@ async fn nobody_but_the_gateways_own_id_gets_anything_and_who_tries_is_counted()
     let text = edge.registry.render();
     let counted = text.lines().find(|line| line.contains("not_a_gateway")).unwrap();
     let count: u64 = counted.rsplit(' ').next().unwrap().parse().unwrap();
-    assert!(count >= 5 * 5 * 3, "{counted}");
+    assert!(count >= 5 * 6 * 4, "{counted}");
     assert!(!text.contains("shop") && !text.contains("EDGEKEY"), "no name and no key in metrics");
 }
 
@@ -164,7 +177,7 @@ async fn nobody_but_the_gateways_own_id_gets_anything_and_who_tries_is_counted()
 fn nothing_shows_a_key() {
     let snapshot = snapshot(&["shop/web:80"]);
     let shown = format!("{snapshot:?}");
-    assert!(shown.contains("shop/web-tls"), "{shown}");
+    assert!(shown.contains("shop/web-tls") && shown.contains("tls-alpn-01/app.example"), "{shown}");
     let key = format!("{:?}", b"EDGEKEY");
     assert!(!shown.contains("EDGEKEY") && !shown.contains(&key), "{shown}");
 }

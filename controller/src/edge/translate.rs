@@ -14,6 +14,7 @@ use signet_http::{
 };
 
 use super::{
+    acme::Challenges,
     addresses::{Expose, addresses},
     alias,
     answers::{EdgeCaAnswer, FindingAnswer, HostAnswer, IngressAnswer, Refusal},
@@ -37,6 +38,8 @@ pub(crate) struct State<'a> {
     pub(crate) secrets: &'a Secrets,
     /// The edge CA and its leaves.
     pub(crate) local: &'a LocalIssuer,
+    /// What the leader wants answered; whose host it is, it has looked at.
+    pub(crate) challenges: &'a Arc<Challenges>,
     pub(crate) options: &'a Options,
     /// Unix seconds.
     pub(crate) now: i64,
@@ -69,6 +72,7 @@ pub(crate) struct Translated {
     pub(crate) backends: Vec<Arc<Backend>>,
     pub(crate) https_hosts: Vec<HttpsHost>,
     pub(crate) certificates: Vec<Certificate>,
+    pub(crate) challenges: Arc<Challenges>,
     pub(crate) hosts: Vec<HostAnswer>,
     pub(crate) ingresses: BTreeMap<Name, Told>,
     /// To be stored.
@@ -152,6 +156,7 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
         translated.hosts.push(answer);
     }
     translated.listeners = listeners(state.options);
+    translated.challenges = Arc::clone(state.challenges);
     translated.backends = backends.into_all();
     translated.claims = settled.claims;
     translated.addresses =

@@ -1,12 +1,12 @@
 use http::StatusCode;
 use signet_api::xds::Resource;
 use signet_http::{
-    contract::certificate::Certificate,
+    contract::{certificate::Certificate, challenge::Challenge},
     model::{Choice, Forward, HostPattern, Protocol, Respond, Rule, Scheme, Weighted},
 };
 
 use super::*;
-use crate::pki_for_tests::certificate;
+use crate::pki_for_tests::{certificate, proof};
 
 fn resource(kind: &str, name: &str, version: &str, value: Vec<u8>) -> Resource {
     let body = prost_types::Any { type_url: kind.into(), value };
@@ -155,4 +155,27 @@ fn a_port_has_one_scheme_and_the_other_listener_is_reported() {
     let model = held.model();
     assert_eq!((model.snapshot.listeners.len(), &*model.snapshot.listeners[0].name), (1, "a"));
     assert_eq!(model.faults, [r#"listener "b": port 8443 is https already"#]);
+}
+
+#[test]
+fn challenges_come_and_go_and_one_that_answers_nothing_is_refused_by_name() {
+    let mut held = Held::default();
+    let resource = |challenge: &Challenge, version: &str| {
+        let message = contract::challenge::encode(challenge);
+        resource(EDGE_CHALLENGE, &challenge.name(), version, message.encode_to_vec())
+    };
+    let token = Challenge::Http01(Http01::new("a.example".parse().unwrap(), "t", "t.x").unwrap());
+    let good = Challenge::TlsAlpn01(proof("a.example"));
+    let all = vec![resource(&token, "1"), resource(&good, "1")];
+    assert!(take(&mut held, EDGE_CHALLENGE, all, &[]).is_empty());
+    let mut bad = proof("a.example");
+    bad.key = proof("a.example").key;
+    let faults = take(&mut held, EDGE_CHALLENGE, vec![resource(&Challenge::TlsAlpn01(bad), "2")], &[]);
+    assert!(faults[0].contains("tls-alpn-01/a.example") && faults[0].contains("do not make a pair"));
+    let model = held.model();
+    assert_eq!((model.snapshot.challenges.len(), model.proofs.len(), model.faults.len()), (1, 1, 1));
+    let gone = ["http-01/a.example/t", "tls-alpn-01/a.example"];
+    assert!(take(&mut held, EDGE_CHALLENGE, vec![], &gone).is_empty());
+    let model = held.model();
+    assert_eq!((model.snapshot.challenges.len(), model.proofs.len(), model.faults.len()), (0, 0, 0));
 }

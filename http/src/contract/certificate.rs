@@ -67,9 +67,7 @@ pub fn decode(mut message: edge::Certificate) -> Result<Certificate, Fault> {
 
 fn certificate(message: edge::Certificate, key: PrivateKey) -> Result<Certificate, Wrong> {
     needs(&message.needs)?;
-    if !(1..=MAX_KEY).contains(&key.0.len()) {
-        return at("private_key", Err(wrong(format!("is missing or has more than {MAX_KEY} bytes"))));
-    }
+    check_key(&key)?;
     if message.chain.is_empty() {
         return at("chain", Err(wrong("is empty")));
     }
@@ -91,6 +89,14 @@ fn certificate(message: edge::Certificate, key: PrivateKey) -> Result<Certificat
         key,
         default: message.default_certificate,
     })
+}
+
+/// Whether there is one, and not too much of it.
+pub(super) fn check_key(key: &PrivateKey) -> Result<(), Wrong> {
+    match key.0.len() {
+        1..=MAX_KEY => Ok(()),
+        _ => at("private_key", Err(wrong(format!("is missing or has more than {MAX_KEY} bytes")))),
+    }
 }
 
 /// RSA with 16384 bits is half of it.

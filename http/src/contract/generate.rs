@@ -7,7 +7,10 @@ use proptest::{collection::vec, option, prelude::*, sample::select};
 use rustls_pki_types::CertificateDer;
 use signet_core::identity;
 
-use super::certificate::{Certificate, PrivateKey};
+use super::{
+    certificate::{Certificate, PrivateKey},
+    challenge::{Challenge, TlsAlpn01},
+};
 use crate::model::*;
 
 fn hostname() -> impl Strategy<Value = Hostname> {
@@ -221,4 +224,18 @@ pub(super) fn certificate() -> impl Strategy<Value = Certificate> {
             default,
         },
     )
+}
+
+pub(super) fn challenge() -> impl Strategy<Value = Challenge> {
+    let http =
+        (hostname(), "[A-Za-z0-9_-]{1,128}", "[A-Za-z0-9_-]{1,127}").prop_map(|(host, token, thumbprint)| {
+            let authorization = format!("{token}.{thumbprint}");
+            Challenge::Http01(Http01::new(host, &token, &authorization).unwrap())
+        });
+    let bytes = || vec(any::<u8>(), 1..8);
+    let tls = (hostname(), bytes(), bytes()).prop_map(|(host, certificate, key)| {
+        let (certificate, key) = (certificate.into(), PrivateKey::new(key));
+        Challenge::TlsAlpn01(TlsAlpn01 { host, certificate, key })
+    });
+    prop_oneof![http, tls]
 }

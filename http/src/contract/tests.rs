@@ -13,12 +13,14 @@ proptest! {
         backend in generate::backend(),
         https_host in generate::https_host(),
         certificate in generate::certificate(),
+        challenge in generate::challenge(),
     ) {
         prop_assert_eq!(listener::decode(listener::encode(&listener)).unwrap(), listener);
         prop_assert_eq!(route::decode(route::encode(&route)).unwrap(), (route, vec![]));
         prop_assert_eq!(backend::decode(backend::encode(&backend)).unwrap(), backend);
         prop_assert_eq!(https_host::decode(https_host::encode(&https_host)).unwrap(), https_host);
         prop_assert_eq!(certificate::decode(certificate::encode(&certificate)).unwrap(), certificate);
+        prop_assert_eq!(challenge::decode(challenge::encode(&challenge)).unwrap(), challenge);
     }
 
     #[test]
@@ -31,6 +33,7 @@ proptest! {
         let _ = backend::decode(decoded(&bytes));
         let _ = https_host::decode(decoded(&bytes));
         let _ = certificate::decode(decoded(&bytes));
+        let _ = challenge::decode(decoded(&bytes));
     }
 }
 
@@ -181,9 +184,45 @@ fn what_is_not_understood_outside_of_a_rule_costs_the_resource_and_is_named() {
 }
 
 #[test]
+fn a_challenge_of_no_kind_of_a_pattern_or_out_of_its_limits_is_refused_and_named() {
+    use edge::challenge::Kind;
+    let http = |token: &str, authorization: &str| {
+        Kind::Http01(edge::Http01 { token: token.into(), key_authorization: authorization.into() })
+    };
+    let tls = |certificate, key| {
+        let (certificate, private_key) = (vec![1; certificate], vec![1; key]);
+        Kind::TlsAlpn01(edge::TlsAlpn01 { certificate, private_key })
+    };
+    let challenge = |host: &str, kind| edge::Challenge { host: host.into(), kind: Some(kind), needs: vec![] };
+    assert!(challenge::decode(challenge("a.example", tls(8192, 1))).is_ok());
+    for (field, message) in [
+        ("kind", edge::Challenge { kind: None, ..challenge("a.example", tls(1, 1)) }),
+        ("needs", edge::Challenge { needs: vec!["x".into()], ..challenge("a.example", tls(1, 1)) }),
+        ("host", challenge("", http("t", "t.x"))),
+        ("host", challenge("*.a.example", http("t", "t.x"))),
+        ("host", challenge("10.0.0.1", http("t", "t.x"))),
+        ("http01.token", challenge("a.example", http("../t", "../t.x"))),
+        ("http01.token", challenge("a.example", http(&"t".repeat(129), "t.x"))),
+        ("http01.key_authorization", challenge("a.example", http("t", &format!("t.{}", "x".repeat(255))))),
+        ("http01.key_authorization", challenge("a.example", http("t", "other.x"))),
+        ("tls_alpn01.certificate", challenge("a.example", tls(0, 1))),
+        ("tls_alpn01.certificate", challenge("a.example", tls(8193, 1))),
+        ("tls_alpn01.private_key", challenge("a.example", tls(1, 0))),
+        ("tls_alpn01.private_key", challenge("a.example", tls(1, 16_385))),
+    ] {
+        let fault = challenge::decode(message).unwrap_err();
+        assert_eq!((fault.kind, &*fault.field), ("challenge", field));
+    }
+}
+
+#[test]
 fn a_private_key_is_in_no_debug_output() {
     let key = b"top secret".to_vec();
     let message = edge::Certificate { private_key: key.clone(), chain: vec![vec![1]], ..Default::default() };
-    let shown = format!("{message:?} {:?}", certificate::PrivateKey::new(key.clone()));
+    let tls = edge::TlsAlpn01 { private_key: key.clone(), certificate: vec![1] };
+    let kind = Some(edge::challenge::Kind::TlsAlpn01(tls));
+    let challenge = edge::Challenge { host: "a.example".into(), kind, needs: vec![] };
+    let shown = format!("{:?}", challenge::decode(challenge.clone()).unwrap());
+    let shown = format!("{shown} {challenge:?} {message:?} {:?}", certificate::PrivateKey::new(key.clone()));
     assert!(!shown.contains(&format!("{:?}", &key[..3])[1..8]) && !shown.contains("secret"), "{shown}");
 }

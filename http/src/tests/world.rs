@@ -235,6 +235,7 @@ pub(super) fn snapshot(rules: Vec<Rule>, backends: Vec<Backend>) -> Snapshot {
         routes: vec![Arc::new(route)],
         backends: backends.into_iter().map(Arc::new).collect(),
         https_hosts: vec![],
+        challenges: vec![],
     }
 }
 

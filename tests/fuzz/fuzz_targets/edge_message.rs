@@ -15,6 +15,11 @@ libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
     {
         assert_eq!(contract::backend::decode(contract::backend::encode(&backend)).expect("what we wrote"), backend);
     }
+    if let Ok(message) = edge::Challenge::decode(bytes)
+        && let Ok(challenge) = contract::challenge::decode(message)
+    {
+        assert_eq!(contract::challenge::decode(contract::challenge::encode(&challenge)).expect("what we wrote"), challenge);
+    }
     let _ = edge::Listener::decode(bytes).map(contract::listener::decode);
     let _ = edge::HttpsHost::decode(bytes).map(contract::https_host::decode);
     let _ = edge::Certificate::decode(bytes).map(contract::certificate::decode);

@@ -1,6 +1,7 @@
 //! The edge: what clients of the web meet, whatever edge says meanwhile.
 
 mod certificates;
+mod challenges;
 mod changes;
 mod drain;
 mod front;

@@ -119,6 +119,7 @@ impl World {
             claims: self.claims.as_ref(),
             secrets: &self.secrets,
             local: &local,
+            challenges: &Arc::default(),
             options: &options,
             now: self.now,
         }))
