@@ -168,6 +168,7 @@ const KEYS: &[(&str, &[Spot])] = &[
     (pod::UPSTREAMS, &[Spot::PodAnnotation]),
     (pod::INBOUND, &[Spot::PodAnnotation]),
     (pod::EDGE_ISSUER, &[Spot::IngressAnnotation]),
+    (pod::ACME_CHALLENGE, &[Spot::IngressAnnotation]),
     (pod::EXCLUDE_INBOUND_PORTS, &[Spot::PodAnnotation]),
     (pod::EXCLUDE_OUTBOUND_PORTS, &[Spot::PodAnnotation]),
     (pod::EXCLUDE_OUTBOUND_SUBNETS, &[Spot::PodAnnotation]),

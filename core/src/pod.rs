@@ -88,6 +88,8 @@ pub const INBOUND: &str = "signet.dev/inbound";
 pub const HOSTS: &str = "signet.dev/hosts";
 /// "local" or "none": whether the edge CA certifies the hosts of an Ingress that have no certificate of their own.
 pub const EDGE_ISSUER: &str = "signet.dev/edge-issuer";
+/// "http-01", "tls-alpn-01" or "dns-01": how an ACME authority is shown that an Ingress's hosts are ours.
+pub const ACME_CHALLENGE: &str = "signet.dev/acme-challenge";
 /// "9100, 9200": ports of the pod that capture leaves alone.
 pub const EXCLUDE_INBOUND_PORTS: &str = "signet.dev/exclude-inbound-ports";
 /// "5432": destination ports that capture leaves alone.

@@ -7,11 +7,12 @@ use std::{collections::BTreeMap, time::Duration};
 
 use signet_core::{
     annotations::{Spot, misplaced},
-    pod::EDGE_ISSUER,
+    pod::{ACME_CHALLENGE, EDGE_ISSUER},
 };
 use signet_http::model::{Path, PathRewrite};
 
 use super::{
+    acme::annotation::Words,
     finding::{Finding, Word},
     issuer::EdgeIssuer,
 };
@@ -36,6 +37,8 @@ pub(crate) struct Settings {
     pub(crate) idle: Option<Duration>,
     /// An annotation that asks for a certificate, "kubernetes.io/tls-acme".
     pub(crate) certificate: Option<String>,
+    /// Of whom, and how.
+    pub(crate) acme: Words,
     /// Who certifies its hosts; `None`: as the process was told.
     pub(crate) issuer: Option<EdgeIssuer>,
     /// Why all of it is refused.
@@ -97,11 +100,16 @@ pub(crate) fn settings(all: &BTreeMap<String, String>) -> Settings {
                 "none" => Ok(EdgeIssuer::None),
                 _ => Err("is neither local nor none"),
             });
+        } else if key == ACME_CHALLENGE {
+            settings.authority(key, value);
         } else if key.starts_with("signet.dev/") {
             let why = misplaced(Spot::IngressAnnotation, key);
             settings.findings.extend(why.map(|why| Finding::new(Word::NotHonoured, why)));
-        } else if CERTIFICATE.contains(&key.as_str()) && !is_off(value) {
-            settings.certificate = settings.certificate.or(Some(key.clone()));
+        } else {
+            if CERTIFICATE.contains(&key.as_str()) && !is_off(value) {
+                settings.certificate = settings.certificate.or(Some(key.clone()));
+            }
+            settings.authority(key, value);
         }
     }
     if !closing.is_empty() {
@@ -126,6 +134,12 @@ impl Settings {
         let shown: String = value.chars().take(SHOWN).collect();
         let message = format!("{key}: {shown:?} {expected}; it counts as not written");
         self.findings.push(Finding::new(Word::BadValue, message));
+    }
+
+    fn authority(&mut self, key: &str, value: &str) {
+        if let Err(expected) = self.acme.take(key, value) {
+            self.bad(key, value, expected);
+        }
     }
 
     fn flag(&mut self, key: &str, value: &str) -> Option<bool> {
@@ -285,7 +299,15 @@ mod tests {
             ),
             (
                 &[("kubernetes.io/tls-acme", "true")],
-                Settings { certificate: Some("kubernetes.io/tls-acme".into()), ..default() },
+                Settings {
+                    certificate: Some("kubernetes.io/tls-acme".into()),
+                    acme: {
+                        let mut words = Words::default();
+                        words.take("kubernetes.io/tls-acme", "true").unwrap();
+                        words
+                    },
+                    ..default()
+                },
             ),
             (&[("kubernetes.io/tls-acme", "false")], default()),
             (&[(EDGE_ISSUER, "local")], Settings { issuer: Some(EdgeIssuer::Local), ..default() }),
