@@ -1,6 +1,6 @@
 //! Where our hosts are reached from outside: what stands in the status of Ingresses, and DNS should point to. Pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use signet_core::identity::GATEWAY_NAMESPACE;
 
@@ -32,6 +32,12 @@ pub(crate) fn addresses(index: &Index, objects: &Objects, expose: Expose, fixed:
             all.into_iter().collect()
         }
     }
+}
+
+/// Gateways that requests may be sent to: the pod, and where it listens.
+pub(crate) fn gateways(index: &Index) -> Vec<(String, IpAddr)> {
+    let pods = index.pods.values().filter(|pod| serves(pod));
+    pods.filter_map(|pod| Some((pod.name.clone(), *pod.addresses.first()?))).collect()
 }
 
 /// A gateway that requests may be sent to.

@@ -1,8 +1,8 @@
 //! Which host is served with which certificate, and which hosts are to have one. Pure.
 //!
 //! Never a stranger's: a certificate is presented only for hosts of its own namespace, and only for those that an Ingress beside
-//! it names. Of several for one host, the oldest Ingress's that can be served is; an Ingress's own Secret comes before the edge CA,
-//! and the edge CA, which is chosen, before the default certificate.
+//! it names. Of several for one host, the oldest Ingress's that can be served is; an Ingress's own Secret comes before what was ordered of
+//! an ACME authority, that before the edge CA, and the edge CA, which is chosen, before the default certificate.
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
@@ -19,12 +19,13 @@ use signet_http::{
 };
 
 use super::{
+    acme::wanted::Wanted,
     alias,
     answers::CertificateAnswer,
     certificate::Checked,
     claims::Owner,
     finding::{Finding, Word},
-    issuer,
+    issuer::{self, EdgeIssuer},
     known::{Trouble, Why},
     objects::{Ingress, Name},
     translate::{HTTPS, State},
@@ -39,6 +40,9 @@ pub(crate) struct HostCertificate {
     why: Option<(Word, String)>,
     /// The Secret that was looked for.
     secret: Option<Name>,
+    /// The certificate of an ACME authority that is served, or waited for.
+    acme: Option<String>,
+    is_staging: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -51,6 +55,8 @@ struct Served {
 #[derive(Clone, Debug, Eq, Ord, PartialEq, PartialOrd)]
 enum Source {
     Secret(Name),
+    /// Of an ACME authority, by the record's id.
+    Acme(String),
     /// Made for this name.
     EdgeCa(String),
 }
@@ -60,6 +66,7 @@ pub(crate) fn assign(
     state: &State<'_>,
     ingresses: &[&Ingress],
     owners: &BTreeMap<String, Owner>,
+    asked: &Wanted,
 ) -> (Vec<Certificate>, BTreeMap<String, HostCertificate>) {
     let mut of_hosts: BTreeMap<String, (HostPattern, HostCertificate)> = BTreeMap::new();
     for ingress in ingresses.iter().filter(|ingress| ingress.settings.refused.is_none()) {
@@ -71,7 +78,7 @@ pub(crate) fn assign(
             let alias =
                 owner.and_then(|owner| alias::of(host, owner, owners, &state.objects.pins, state.options));
             for name in [Some(host.clone()), alias].into_iter().flatten() {
-                let found = look(state, ingress, host, &name);
+                let found = look(&Desk { state, owners, asked }, ingress, host, &name);
                 match of_hosts.entry(name.to_string()) {
                     Entry::Vacant(vacant) => drop(vacant.insert((name, found))),
                     Entry::Occupied(mut held) if !held.get().1.is_served() && found.is_served() => {
@@ -86,8 +93,16 @@ pub(crate) fn assign(
     (certificates, of_hosts.into_iter().map(|(host, (_, certificate))| (host, certificate)).collect())
 }
 
+/// What a host's certificate is chosen from.
+struct Desk<'a> {
+    state: &'a State<'a>,
+    owners: &'a BTreeMap<String, Owner>,
+    asked: &'a Wanted,
+}
+
 /// What one Ingress has for a host of its own by the name that clients dial, the host's own or its second.
-fn look(state: &State<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPattern) -> HostCertificate {
+fn look(desk: &Desk<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPattern) -> HostCertificate {
+    let state = desk.state;
     let is_for = |hosts: &[HostPattern]| hosts.is_empty() || hosts.contains(host);
     let named = ingress.tls.iter().filter(|tls| is_for(&tls.hosts)).filter_map(|tls| tls.secret.as_ref());
     let mut first: Option<HostCertificate> = None;
@@ -104,19 +119,41 @@ fn look(state: &State<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPat
         });
         let from = Source::Secret(secret.clone());
         let served = pick.certificate.map(|certificate| Served { from, certificate });
-        let found = HostCertificate { served, why, secret: Some(secret.clone()) };
+        let found =
+            HostCertificate { served, why, secret: Some(secret.clone()), acme: None, is_staging: false };
         if found.is_served() {
             return found;
         }
         is_absent &= state.secrets.is_absent(&secret);
         first = first.or(Some(found));
     }
+    let asked = desk.asked.of(ingress, host).filter(|_| name == host);
+    // One that nobody could read may not even be there; of one that is broken the user should know.
+    let is_nobodys = is_absent || first.as_ref().and_then(HostCertificate::word) == Some(Word::MissingRight);
+    if let Some((id, certificate)) = of_authority(desk, ingress, name, asked) {
+        return HostCertificate {
+            is_staging: state.acme.records.get(&id).and_then(|record| record.held.as_ref()).is_some_and(
+                |held| state.acme.is_staging(&held.directory),
+            ),
+            served: Some(Served { from: Source::Acme(id.clone()), certificate }),
+            why: first.and_then(|first| first.why).filter(|_| !is_nobodys),
+            secret: None,
+            acme: Some(id),
+        };
+    }
     let local = issuer::is_chosen(ingress, state.options).then(|| state.local.pick(name, state.now));
     if let Some(Ok(certificate)) = local {
         let from = Source::EdgeCa(name.to_string());
         // A Secret that is not there is one that nobody has made yet, or ever will on a laptop; of any other the user should know.
         let why = first.and_then(|first| first.why).filter(|_| !is_absent);
-        return HostCertificate { served: Some(Served { from, certificate }), why, secret: None };
+        let acme = asked.and_then(Result::ok).map(str::to_owned);
+        return HostCertificate {
+            served: Some(Served { from, certificate }),
+            why,
+            secret: None,
+            acme,
+            is_staging: false,
+        };
     }
     if let Some(secret) = &state.options.default_certificate
         && let Some(certificate) =
@@ -126,7 +163,12 @@ fn look(state: &State<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPat
             served: Some(Served { from: Source::Secret(secret.clone()), certificate }),
             why: first.and_then(|first| first.why),
             secret: Some(secret.clone()),
+            acme: asked.and_then(Result::ok).map(str::to_owned),
+            is_staging: false,
         };
+    }
+    if let Some(Ok(id)) = asked.filter(|_| is_nobodys) {
+        return waiting(desk, host, id);
     }
     if let Some(Err(uncertified)) = local {
         let (word, why) = match first.as_ref().and_then(|first| first.why.clone()) {
@@ -137,18 +179,64 @@ fn look(state: &State<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPat
             served: None,
             why: Some((word, why)),
             secret: first.and_then(|f| f.secret),
+            acme: None,
+            is_staging: false,
         };
     }
-    first.unwrap_or_else(|| {
-        let why = match &ingress.settings.certificate {
-            Some(annotation) => format!(
-                "{annotation} asks for one, and nobody here orders certificates yet: name a Secret in spec.tls[].secretName that holds one, \
-                 or annotate {EDGE_ISSUER}=local for one that only those believe who installed the edge CA's root"
-            ),
-            None => "its tls section names no Secret, and there is no default certificate for it".to_owned(),
-        };
-        HostCertificate { served: None, why: Some((Word::NoCertificate, why)), secret: None }
-    })
+    let why = first.as_ref().and_then(|first| first.why.clone());
+    let why = match (why, asked) {
+        (Some((word, why)), Some(Err(unasked))) => (word, format!("{why}, and {unasked}")),
+        (Some(why), _) => why,
+        (None, Some(Err(unasked))) => {
+            let why = format!(
+                "an annotation asks for one, and {unasked}; a Secret of yours in spec.tls[].secretName does without, or {EDGE_ISSUER}: local, \
+                 for one that only those believe who installed the edge CA's root"
+            );
+            (Word::NoCertificate, why)
+        }
+        (None, _) => {
+            let why = "its tls section names no Secret, no annotation asks for a certificate, and there is no default certificate for it";
+            (Word::NoCertificate, why.to_owned())
+        }
+    };
+    HostCertificate {
+        served: None,
+        why: Some(why),
+        secret: first.and_then(|first| first.secret),
+        acme: asked.and_then(Result::ok).map(str::to_owned),
+        is_staging: false,
+    }
+}
+
+/// The certificate of an ACME authority: the one that is asked for; else one that is not asked for any more, or was ordered with other
+/// hosts, until it ends.
+fn of_authority(
+    desk: &Desk<'_>,
+    ingress: &Ingress,
+    name: &HostPattern,
+    asked: Option<Result<&str, &str>>,
+) -> Option<(String, Arc<Checked>)> {
+    if ingress.settings.issuer == Some(EdgeIssuer::Local) {
+        return None;
+    }
+    let records = &desk.state.acme.records;
+    let of_id = |id: &str| Some((id.to_owned(), records.of(id, name, desk.state.now)?));
+    let own = asked.and_then(Result::ok).and_then(of_id);
+    own.or_else(|| records.any(name, &ingress.namespace, desk.owners, desk.state.now))
+}
+
+/// Why a host has no certificate yet that is ordered.
+fn waiting(desk: &Desk<'_>, host: &HostPattern, id: &str) -> HostCertificate {
+    let wanted = desk.asked.certificates.get(id);
+    let trouble = wanted.and_then(|wanted| desk.state.acme.trouble(id, wanted));
+    let why = match (trouble, wanted) {
+        (Some(trouble), _) => (Word::NoCertificate, format!("{trouble} (signet cert why {host})")),
+        (None, wanted) => {
+            let whom = wanted.map_or("an authority", |wanted| wanted.entry.name.as_str());
+            (Word::BeingOrdered, format!("it is being ordered of {whom} (signet cert why {host})"))
+        }
+    };
+    HostCertificate { acme: Some(id.to_owned()), ..HostCertificate::without(why) }
 }
 
 /// A certificate, and the hosts that it is presented for.
@@ -217,6 +305,14 @@ pub(crate) fn https_host(host: HostPattern, certificate: &HostCertificate, state
 }
 
 impl HostCertificate {
+    fn without(why: (Word, String)) -> Self {
+        Self { served: None, why: Some(why), secret: None, acme: None, is_staging: false }
+    }
+
+    fn word(&self) -> Option<Word> {
+        self.why.as_ref().map(|(word, _)| *word)
+    }
+
     pub(crate) fn is_served(&self) -> bool {
         self.served.is_some()
     }
@@ -236,6 +332,8 @@ impl HostCertificate {
         CertificateAnswer {
             served: checked.is_some(),
             secret: self.secret.as_ref().map(|(namespace, name)| format!("{namespace}/{name}")),
+            acme: self.acme.clone(),
+            staging: self.is_staging,
             names: checked.iter().flat_map(|checked| checked.names.iter().map(ToString::to_string)).collect(),
             issuer: checked.map(|checked| checked.issuer.clone()),
             not_after: checked.map(|checked| words::time(checked.not_after)),
@@ -251,6 +349,9 @@ impl HostCertificate {
             Some(Served { from: from @ Source::Secret(_), certificate }) => {
                 format!("the last good one of {from} is served until {}", words::time(certificate.not_after))
             }
+            Some(Served { from: Source::Acme(_), certificate }) => {
+                format!("one of {} is served until {}", certificate.issuer, words::time(certificate.not_after))
+            }
             Some(Served { from: Source::EdgeCa(_), .. }) => {
                 "one of the edge CA is served meanwhile".to_owned()
             }
@@ -264,6 +365,7 @@ impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Secret((namespace, name)) => write!(f, "{namespace}/{name}"),
+            Self::Acme(id) => write!(f, "acme/{id}"),
             Self::EdgeCa(name) => write!(f, "edge-ca/{name}"),
         }
     }

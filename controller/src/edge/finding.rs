@@ -25,6 +25,16 @@ pub(crate) enum Word {
     MissingRight,
     /// A host is to have HTTPS and has no certificate.
     NoCertificate,
+    /// The same, and it is under way.
+    BeingOrdered,
+    /// A certificate has little of its life left, and is not renewed.
+    NotRenewed,
+    /// Orders fail while an older certificate is served.
+    OrderFailed,
+    /// What is served is of an authority's staging environment.
+    StagingCertificate,
+    /// A certificate is asked for by annotation, and a Secret of the user's is served.
+    SecretFirst,
     /// An annotation that we do not know.
     NotHonoured,
 }
@@ -40,6 +50,11 @@ impl Word {
             Self::NoBackend => "NoBackend",
             Self::MissingRight => "MissingRight",
             Self::NoCertificate => "NoCertificate",
+            Self::BeingOrdered => "BeingOrdered",
+            Self::NotRenewed => "NotRenewed",
+            Self::OrderFailed => "OrderFailed",
+            Self::StagingCertificate => "StagingCertificate",
+            Self::SecretFirst => "SecretFirst",
             Self::NotHonoured => "NotHonoured",
         }
     }

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     sync::Arc,
 };
 
@@ -14,8 +15,13 @@ use signet_http::{
 };
 
 use super::{
-    acme::Challenges,
-    addresses::{Expose, addresses},
+    acme::{
+        Challenges,
+        records::Known,
+        told,
+        wanted::{self as acme_wanted, Wanted},
+    },
+    addresses::{Expose, addresses, gateways},
     alias,
     answers::{EdgeCaAnswer, FindingAnswer, HostAnswer, IngressAnswer, Refusal},
     backends::Backends,
@@ -38,6 +44,8 @@ pub(crate) struct State<'a> {
     pub(crate) secrets: &'a Secrets,
     /// The edge CA and its leaves.
     pub(crate) local: &'a LocalIssuer,
+    /// Certificate authorities, and what is held of them.
+    pub(crate) acme: &'a Known,
     /// What the leader wants answered; whose host it is, it has looked at.
     pub(crate) challenges: &'a Arc<Challenges>,
     pub(crate) options: &'a Options,
@@ -73,6 +81,10 @@ pub(crate) struct Translated {
     pub(crate) https_hosts: Vec<HttpsHost>,
     pub(crate) certificates: Vec<Certificate>,
     pub(crate) challenges: Arc<Challenges>,
+    /// What is to be ordered of certificate authorities.
+    pub(crate) acme: Arc<Wanted>,
+    /// Gateways that take requests now, by pod.
+    pub(crate) gateways: Vec<(String, IpAddr)>,
     pub(crate) hosts: Vec<HostAnswer>,
     pub(crate) ingresses: BTreeMap<Name, Told>,
     /// To be stored.
@@ -133,7 +145,8 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
         }
     }
     let mut told: BTreeMap<Name, Told> = ingresses.iter().map(|i| (i.key(), Told::of(i))).collect();
-    let (certificates, mut of_hosts) = certificates::assign(state, &ingresses, &settled.owners);
+    let asked = acme_wanted::wanted(state, &ingresses, &settled.owners);
+    let (certificates, mut of_hosts) = certificates::assign(state, &ingresses, &settled.owners, &asked);
     let first_expiry = of_hosts.values().filter_map(HostCertificate::not_after).min();
     let redirecting = redirecting(&groups, &of_hosts);
     let mut backends = Backends::new(state.index, &state.objects.nodes);
@@ -161,11 +174,23 @@ pub(crate) fn translate(state: &State<'_>) -> Translated {
     translated.claims = settled.claims;
     translated.addresses =
         addresses(state.index, state.objects, state.options.expose, &state.options.publish);
-    translated.due =
-        [settled.due, state.secrets.due(state.now), state.local.due(state.now)].into_iter().flatten().min();
+    translated.gateways = gateways(state.index);
+    let dues = [
+        settled.due,
+        state.secrets.due(state.now),
+        state.local.due(state.now),
+        state.acme.records.due(state.now),
+    ];
+    translated.due = dues.into_iter().flatten().min();
     translated.wants_edge_ca = state.objects.ingresses.values().any(|i| issuer::is_chosen(i, state.options));
     translated.edge_ca = state.local.answer();
     translated.edge_ca_fault = state.local.fault(state.now).filter(|_| translated.wants_edge_ca);
+    for (name, finding) in told::findings(state.acme, &asked, state.now) {
+        if let Some(told) = told.get_mut(&name) {
+            told.findings.push(finding);
+        }
+    }
+    translated.acme = Arc::new(asked);
     for told in told.values_mut() {
         told.findings.sort();
         told.findings.dedup();

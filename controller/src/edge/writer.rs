@@ -217,8 +217,10 @@ fn warnings((namespace, name): &Name, told: &Told) -> Vec<Warning> {
         return Vec::new();
     }
     let mut words: BTreeMap<Word, Vec<&str>> = BTreeMap::new();
-    // A backend that is being rolled out has no endpoint for a moment, and scaled to zero it has none for days.
-    for finding in told.findings.iter().filter(|finding| finding.word != Word::NoBackend) {
+    // A backend that is being rolled out has no endpoint for a moment, and scaled to zero it has none for days; a first order takes some
+    // seconds.
+    let is_quiet = |word| matches!(word, Word::NoBackend | Word::BeingOrdered);
+    for finding in told.findings.iter().filter(|finding| !is_quiet(finding.word)) {
         words.entry(finding.word).or_default().push(&finding.message);
     }
     let warnings = words.into_iter().map(|(word, messages)| Warning {

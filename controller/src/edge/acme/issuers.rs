@@ -40,8 +40,10 @@ pub(crate) struct Entry {
     /// Why nothing can be ordered of it.
     pub(crate) issuer: Result<Issuer, String>,
     solvers: Vec<Solver>,
-    /// What it says and we do not do.
+    /// What it says and we do not do, to be told to who asks for certificates of it.
     pub(crate) notes: Vec<String>,
+    /// The same, of what every issuer says: on its page only.
+    pub(crate) asides: Vec<String>,
 }
 
 /// One entry of `spec.acme.solvers`.
@@ -99,7 +101,7 @@ impl Issuers {
     pub(crate) fn new(built_in: &BuiltIn, objects: Option<&[Value]>) -> Self {
         let entry = |issuer: Issuer| {
             let name = issuer.name.clone();
-            Arc::new(Entry { name, issuer: Ok(issuer), solvers: Vec::new(), notes: Vec::new() })
+            Arc::new(Entry { name, issuer: Ok(issuer), solvers: Vec::new(), notes: Vec::new(), asides: Vec::new() })
         };
         let staging = built_in.issuer.clone().zip(built_in.staging.clone()).map(|(issuer, directory)| {
             let name = match directory.as_str() {
@@ -208,16 +210,19 @@ impl Entry {
             "" => format!("ClusterIssuer {name}"),
             namespace => format!("Issuer {namespace}/{name}"),
         };
-        let mut notes = Vec::new();
+        let (mut notes, mut asides) = (Vec::new(), Vec::new());
         let Some(acme) = object.pointer("/spec/acme").filter(|acme| acme.is_object()) else {
             let why = format!("{shown} has no acme block: whoever serves its kind makes its Secret");
-            return Self { name: shown, issuer: Err(why), solvers: Vec::new(), notes };
+            return Self { name: shown, issuer: Err(why), solvers: Vec::new(), notes, asides };
         };
+        if acme.pointer("/privateKeySecretRef/name").is_some() {
+            asides.push("spec.acme.privateKeySecretRef is not read: edge has an account of its own".into());
+        }
         let issuer = issuer(&shown, acme, &mut notes).map_err(|why| format!("{shown}: {why}"));
         let all = acme.get("solvers").and_then(Value::as_array);
         let solvers = all.into_iter().flatten().take(MAX_SOLVERS).enumerate();
         let solvers = solvers.filter_map(|(n, solver)| Solver::parse(n, solver, &mut notes)).collect();
-        Self { name: shown, issuer, solvers, notes }
+        Self { name: shown, issuer, solvers, notes, asides }
     }
 }
 
@@ -237,9 +242,6 @@ fn issuer(shown: &str, acme: &Value, notes: &mut Vec<String>) -> Result<Issuer, 
         issuer.roots = Some(pem.ok_or("spec.acme.caBundle is no PEM in base64")?);
     }
     (issuer.email, issuer.profile) = (text("email").map(str::to_owned), text("profile").map(str::to_owned));
-    if acme.pointer("/privateKeySecretRef/name").is_some() {
-        notes.push("spec.acme.privateKeySecretRef is not read: edge has an account of its own".into());
-    }
     for (field, what) in [("preferredChain", "the authority's default chain is served"), ("enableDurationFeature", "the authority says how long")]
     {
         let is_set = acme.get(field).is_some_and(|value| !(value.is_null() || value == "" || value == false));

@@ -62,7 +62,7 @@ fn objects_go_before_the_built_in_authority_and_one_that_is_missing_is_told() {
         (issuer.email.as_deref(), issuer.profile.as_deref(), issuer.roots.as_deref()),
         (Some("a@b.example"), Some("shortlived"), Some("PEM"))
     );
-    assert!(entry.notes.iter().any(|note| note.contains("privateKeySecretRef")), "{:?}", entry.notes);
+    assert!(entry.asides[0].contains("privateKeySecretRef") && entry.notes.is_empty(), "{entry:?}");
     let why = found(&issuers, Named::Issuer("le".into())).unwrap_err();
     assert!(why.contains("Issuer shop/le has no acme block"), "{why}");
     let missing = issuers.find("shop", &Named::Issuer("x".into())).unwrap();

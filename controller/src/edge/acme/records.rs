@@ -1,0 +1,196 @@
+//! Certificates as every replica knows them: what the one that orders has stored, followed. Pure.
+//!
+//! The last good certificate stays: whatever becomes of its record, it is presented until it ends, or a newer one of the same names is there.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use rustls::crypto::CryptoProvider;
+use signet_acme::record::{Held, Record};
+use signet_http::model::HostPattern;
+use zeroize::Zeroizing;
+
+use super::{
+    super::{
+        certificate::{self, Checked},
+        claims::Owner,
+    },
+    issuers::Issuers,
+    wanted::Asked,
+};
+use crate::source::tls_secret::TlsSecret;
+
+/// What is known beside objects and Secrets of users.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    pub(crate) issuers: Arc<Issuers>,
+    pub(crate) records: Records,
+    /// Records were read once.
+    pub(crate) is_read: bool,
+    /// Why nothing is ordered, by id; only the replica that orders knows.
+    pub(crate) held_back: BTreeMap<String, String>,
+}
+
+/// By id.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Records {
+    kept: BTreeMap<String, Kept>,
+    broken: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    /// `None`: it is gone, and what it held is presented on.
+    pub(crate) record: Option<Arc<Record>>,
+    pub(crate) certificate: Option<Arc<Checked>>,
+}
+
+impl Records {
+    /// A record as it is now. True when something is new.
+    pub(crate) fn take(&mut self, record: Arc<Record>, provider: &CryptoProvider) -> bool {
+        let id = record.id();
+        let was_broken = self.broken.remove(&id).is_some();
+        let before = self.kept.get(&id);
+        if before.and_then(|kept| kept.record.as_ref()) == Some(&record) {
+            return was_broken;
+        }
+        let chain = |kept: &Kept| Some(kept.record.as_ref()?.held.as_ref()?.chain.clone());
+        let is_same = before.and_then(chain) == record.held.as_ref().map(|held| held.chain.clone());
+        let held = before.and_then(|kept| kept.certificate.clone());
+        let certificate = match record.held.as_ref().filter(|_| !(is_same && held.is_some())) {
+            Some(new) => check(&id, new, provider).or(held),
+            None => held,
+        };
+        self.kept.insert(id, Kept { record: Some(record), certificate });
+        true
+    }
+
+    /// There is no such record any more.
+    pub(crate) fn gone(&mut self, id: &str) -> bool {
+        let was_broken = self.broken.remove(id).is_some();
+        let Some(kept) = self.kept.get_mut(id) else { return was_broken };
+        let had_record = kept.record.take().is_some();
+        if kept.certificate.is_none() {
+            self.kept.remove(id);
+        }
+        had_record || was_broken
+    }
+
+    /// It is there, and not understood.
+    pub(crate) fn broke(&mut self, id: &str, why: &str) -> bool {
+        self.broken.insert(id.to_owned(), why.to_owned()).as_deref() != Some(why)
+    }
+
+    /// Ids of records, whatever their state.
+    pub(crate) fn ids(&self) -> Vec<String> {
+        let of_record = self.kept.iter().filter(|(_, kept)| kept.record.is_some()).map(|(id, _)| id);
+        let mut ids: Vec<String> = of_record.chain(self.broken.keys()).cloned().collect();
+        ids.sort();
+        ids.dedup();
+        ids
+    }
+
+    /// Forgets what is gone and has ended; keys are wiped. `now`: Unix seconds.
+    pub(crate) fn forget(&mut self, now: i64) {
+        let is_over = |kept: &Kept| {
+            kept.record.is_none() && kept.certificate.as_ref().is_none_or(|held| held.not_after < now)
+        };
+        self.kept.retain(|_, kept| !is_over(kept));
+    }
+
+    pub(crate) fn get(&self, id: &str) -> Option<&Record> {
+        self.kept.get(id)?.record.as_deref()
+    }
+
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&String, &Arc<Record>)> {
+        self.kept.iter().filter_map(|(id, kept)| Some((id, kept.record.as_ref()?)))
+    }
+
+    pub(crate) fn broken(&self) -> &BTreeMap<String, String> {
+        &self.broken
+    }
+
+    /// The one of this id, if it is for the host and valid.
+    pub(crate) fn of(&self, id: &str, host: &HostPattern, now: i64) -> Option<Arc<Checked>> {
+        let held = self.kept.get(id)?.certificate.as_ref()?;
+        Some(Arc::clone(held)).filter(|held| held.covers(host) && held.is_valid(now))
+    }
+
+    /// Any that is for the host, the one that ends last: what was ordered with other hosts in the same entry is good until it ends. Never
+    /// one that has the name of a host of another namespace in it.
+    pub(crate) fn any(
+        &self,
+        host: &HostPattern,
+        namespace: &str,
+        owners: &BTreeMap<String, Owner>,
+        now: i64,
+    ) -> Option<(String, Arc<Checked>)> {
+        let is_foreign = |name: &HostPattern| {
+            owners.get(&name.to_string()).is_some_and(|owner| owner.namespace != namespace)
+        };
+        let fits = |held: &&Arc<Checked>| {
+            held.covers(host) && held.is_valid(now) && !held.names.iter().any(is_foreign)
+        };
+        let all = self.kept.iter().filter_map(|(id, kept)| Some((id, kept.certificate.as_ref()?)));
+        let best = all.filter(|(_, held)| fits(held)).max_by_key(|(_, held)| held.not_after);
+        best.map(|(id, held)| (id.clone(), Arc::clone(held)))
+    }
+
+    /// When one of them begins, ends or becomes overdue next, Unix seconds.
+    pub(crate) fn due(&self, now: i64) -> Option<i64> {
+        let of_certificates = self.kept.values().filter_map(|kept| kept.certificate.as_ref());
+        let times = of_certificates.flat_map(|held| {
+            let life = held.not_after - held.not_before;
+            [held.not_before, held.not_after + 1, held.not_after - life / 3 + 1, held.not_after - life / 2 + 1]
+        });
+        times.filter(|at| *at > now).min()
+    }
+}
+
+impl Known {
+    /// Whether what this directory certifies is believed by no browser.
+    pub(crate) fn is_staging(&self, directory: &str) -> bool {
+        directory == signet_acme::issuer::LETS_ENCRYPT_STAGING
+            || self.issuers.all().any(|entry| {
+                entry.is_staging() && entry.issuer.as_ref().is_ok_and(|issuer| issuer.directory == directory)
+            })
+    }
+
+    /// Why a certificate is not there, or not renewed, as far as this replica knows; `None`: it is under way.
+    pub(crate) fn trouble(&self, id: &str, asked: &Asked) -> Option<String> {
+        if let Some(why) = self.records.broken.get(id) {
+            return Some(format!("Secret signet-edge/{id}, which holds it, cannot be used: {why}"));
+        }
+        if let Some(why) = self.held_back.get(id) {
+            return Some(format!("nothing is ordered of {}: {why}", asked.entry.name));
+        }
+        let record = self.records.get(id)?;
+        if let Some(failure) = record.failures.last() {
+            return Some(format!("the last order of {} failed: {}", asked.entry.name, failure.problem));
+        }
+        let trouble = record.trouble.as_ref()?;
+        Some(format!("ordering of {} does not go on: {}", asked.entry.name, trouble.problem))
+    }
+}
+
+/// What is presented of a record. What the authority returned was looked at before it was stored; whoever wrote into the Secret since then
+/// may have broken it.
+fn check(id: &str, held: &Held, provider: &CryptoProvider) -> Option<Arc<Checked>> {
+    let secret = TlsSecret {
+        namespace: String::new(),
+        name: id.to_owned(),
+        r#type: "kubernetes.io/tls".into(),
+        chain: held.chain.clone().into_bytes(),
+        key: Zeroizing::new(held.key.expose().as_bytes().to_vec()),
+    };
+    match certificate::check(&secret, provider) {
+        Ok(checked) => Some(checked),
+        Err(why) => {
+            tracing::error!(record = id, %why, "a stored certificate cannot be served; the last good one is");
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "records/tests.rs"]
+mod tests;
