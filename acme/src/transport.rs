@@ -24,7 +24,10 @@ use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
 
-use crate::problem::{Problem, bounded};
+use crate::{
+    issuer::Issuer,
+    problem::{Problem, bounded},
+};
 
 /// Unix seconds. Handed in, so that tests own time.
 pub type Clock = Arc<dyn Fn() -> i64 + Send + Sync>;
@@ -69,6 +72,19 @@ impl Web {
         (self.clock)()
     }
 
+    /// By which names the CA goes in CAA records (`caaIdentities`, RFC 8555 7.1.1); none where its directory says none. Errors, in words: it
+    /// could not be read.
+    pub async fn identities(self: &Arc<Self>, issuer: &Issuer) -> Result<Vec<String>, String> {
+        let call = self.call(&issuer.directory, issuer.roots.as_deref()).map_err(|e| e.to_string())?;
+        let request = Request::get(&issuer.directory).body(BodyWrapper::default());
+        let answer = call.answer(request.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())?;
+        let body = answer.body().await.map_err(|e| e.to_string())?;
+        let directory: serde_json::Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
+        let all = directory.pointer("/meta/caaIdentities").and_then(serde_json::Value::as_array);
+        let names = all.into_iter().flatten().filter_map(serde_json::Value::as_str);
+        Ok(names.take(MAX_IDENTITIES).map(bounded).collect())
+    }
+
     /// For one step at one CA. `roots`: PEM. Errors: they hold none.
     pub(crate) fn call(self: &Arc<Self>, directory: &str, roots: Option<&str>) -> Result<Call, CallError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
@@ -99,7 +115,12 @@ impl Web {
     }
 }
 
-fn pool(provider: &Arc<CryptoProvider>, roots: Option<&str>) -> Result<Pool, CallError> {
+/// HTTPS that believes the web's roots, for DNS providers. Errors, in words: the provider of cryptography cannot.
+pub fn web_tls(provider: &Arc<CryptoProvider>) -> Result<Arc<ClientConfig>, String> {
+    config(provider, None).map(Arc::new).map_err(|e| e.to_string())
+}
+
+fn config(provider: &Arc<CryptoProvider>, roots: Option<&str>) -> Result<ClientConfig, CallError> {
     let mut store = RootCertStore::empty();
     match roots {
         None => {
@@ -115,11 +136,14 @@ fn pool(provider: &Arc<CryptoProvider>, roots: Option<&str>) -> Result<Pool, Cal
             }
         }
     }
-    let tls = ClientConfig::builder_with_provider(Arc::clone(provider))
+    let builder = ClientConfig::builder_with_provider(Arc::clone(provider))
         .with_safe_default_protocol_versions()
-        .map_err(|e| CallError::Roots(e.to_string()))?
-        .with_root_certificates(store)
-        .with_no_client_auth();
+        .map_err(|e| CallError::Roots(e.to_string()))?;
+    Ok(builder.with_root_certificates(store).with_no_client_auth())
+}
+
+fn pool(provider: &Arc<CryptoProvider>, roots: Option<&str>) -> Result<Pool, CallError> {
+    let tls = config(provider, roots)?;
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false); // the connector around it has it that https is spoken
     tcp.set_connect_timeout(Some(CONNECT));
@@ -267,6 +291,7 @@ const WHOLE: Duration = Duration::from_secs(60);
 const IDLE: Duration = Duration::from_secs(30);
 /// A directory with its profiles, an order with 100 names or an authorization with all challenges is some 10 KiB.
 const MAX_ANSWER: usize = 1 << 20;
+const MAX_IDENTITIES: usize = 20; // Let's Encrypt has one
 const DIRECTORY_FOR: i64 = 3600; // a guess, not measured: it changes once in years
 const WINDOW_AGAIN: &str = "21600"; // seconds; RFC 9773 4.3.2's own example
 const CERTIFICATES: &str = "application/pem-certificate-chain"; // RFC 8555 7.4.2

@@ -4,7 +4,7 @@
 //! An Ingress's way: `class` (is it ours) -> `objects` and `annotations` (parsed once, what is wrong kept beside it) -> `claims`
 //! (whose hosts they are) -> `certificates` and `rules` with `backends` (what each host is served with) -> `translate` (all of it,
 //! pure) -> `snapshot` (who gets what) -> the stream. `secrets`, `claim_store` and, of the edge CA, `ca_file` and `ca_secret` bring
-//! what is not in objects; `known`, `certificate` and `issuer` judge it; `acme` says what gateways answer to certificate authorities; `follow` puts all together; `writer` writes back what people see; `pages` and `words` say why.
+//! what is not in objects; `known`, `certificate` and `issuer` judge it; `acme` orders certificates of authorities; `follow` puts all together; `writer` writes back what people see; `pages` and `words` say why.
 
 pub mod acme;
 mod addresses;
@@ -60,10 +60,11 @@ use crate::{
     admin::{self, Readiness},
     answer,
     edge::{
+        acme::Acme,
         ca_secret::CaSecret,
         claim_store::ClaimStore,
         follow::{Builder, Sources},
-        metrics::EdgeMetrics,
+        metrics::{AcmeMetrics, EdgeMetrics},
         objects::{Address, Name, Objects},
         pages::{InCluster, Pages},
         secrets::SecretFollower,
@@ -123,6 +124,8 @@ pub struct Args {
     /// With --source-dir: hosts have a second name below this one, app.example.com.localhost with "localhost"
     #[arg(long, value_name = "SUFFIX", conflicts_with = "kubernetes")]
     pub alias_suffix: Option<Hostname>,
+    #[command(flatten)]
+    pub acme: acme::Args,
     /// How gateways are reached from outside
     #[arg(long, value_enum, default_value_t)]
     pub expose: Expose,
@@ -140,26 +143,39 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
 async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     let mut registry = telemetry::Metrics::new();
     let (metrics, edge_metrics) = (Arc::new(Metrics::new(&mut registry)), EdgeMetrics::new(&mut registry));
+    let acme_metrics = AcmeMetrics::new(&mut registry);
     let begun = args.process.begin(identity::edge, args.listen, &mut registry, drain).await?;
     let Begun { domain, provider, trust, svid, listener } = begun;
 
-    let registry = registry.share();
-    let challenges = watch::Sender::default(); // none: nobody orders certificates yet
+    let (registry, built_in) = (registry.share(), args.acme.built_in()?);
+    let challenges = watch::Sender::default();
+    let authorities = acme::follow::Followed::new(&built_in, challenges.clone());
+    let ordering = |snapshots| Acme {
+        args: &args.acme,
+        followed: authorities.clone(),
+        snapshots,
+        metrics: acme_metrics.clone(),
+        http: args.http_port,
+        https: args.https_port,
+    };
     let builder = |membership| Builder {
         mesh: Mesh { ranges: args.mesh_range.clone(), membership, ..Mesh::new(domain.clone()) },
         options: args.options(),
         suffixes: args.edge_suffix.clone(),
         gateway: identity::gateway(&domain),
         challenges: challenges.clone(),
+        acme: authorities.known.clone(),
         // Not the mesh's: users bring RSA keys, too.
         provider: Arc::new(tls::default_provider()),
         metrics: Arc::clone(&metrics),
         edge_metrics: edge_metrics.clone(),
     };
-    let (followed, cluster) = match &args.process.source.source_dir {
+    let (followed, acme, cluster) = match &args.process.source.source_dir {
         Some(root) => {
             let (root, ca) = (root.clone(), args.edge_ca_dir.clone());
-            (follow::directory(root, ca, builder(Membership::Labelled), drain).await?, None)
+            let followed = follow::directory(root, ca, builder(Membership::Labelled), drain).await?;
+            let acme = ordering(followed.snapshots.clone()).in_directory(drain)?;
+            (followed, acme, None)
         }
         None => {
             let client = process::client().await?;
@@ -183,9 +199,12 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
             let ca = CaSecret::new(client.clone(), &args.edge_suffix);
             let (keeping, turns) = (ca.clone(), Arc::clone(&lease));
             drain.keep(async move { Box::pin(keeping.run(&turns)).await });
-            let sources = Sources { cluster, secrets, claims: claims.clone(), ca };
+            authorities.start(&client, built_in, Arc::clone(&builder.provider), drain);
+            let acme = authorities.clone();
+            let sources = Sources { cluster, secrets, claims: claims.clone(), ca, acme };
             let followed = Box::pin(follow::cluster(sources, builder, drain)).await;
             answers.store(true, Ordering::Release);
+            let acme = ordering(followed.snapshots.clone()).in_cluster(client.clone(), &lease, drain);
             let writer = Writer {
                 client,
                 lease: Arc::clone(&lease),
@@ -195,7 +214,7 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
                 edge_metrics: edge_metrics.clone(),
             };
             writer.start(drain);
-            (followed, Some(InCluster { health, claims, lease }))
+            (followed, acme, Some(InCluster { health, claims, lease }))
         }
     };
     let discovery = Discovery {
@@ -207,7 +226,7 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         drain: drain.clone(),
     };
     answer(listener, svid, discovery, None, drain);
-    args.process.take_questions(pages::routes(Pages { followed, cluster, metrics: registry }), drain).await
+    args.process.take_questions(pages::routes(Pages { followed, acme, cluster, metrics: registry }), drain).await
 }
 
 /// Whether there is an Ingress of our class.

@@ -1,10 +1,115 @@
-//! What edge does for certificates of an ACME authority.
+//! Certificates of ACME authorities, which the core crate orders ([`signet_acme`]): what is asked for (`annotation`, `issuers`, `wanted`),
+//! what is looked at before (`preflight`), how it is proven (`solver`, `challenge_secret`, `asked`), where it is kept (`secret_store`) and
+//! known (`follow`, `records`), who orders (`run`), and what people see (`told`, `page`).
 
+pub(crate) mod annotation;
+mod args;
 pub mod asked;
+mod challenge_secret;
+pub(crate) mod follow;
+pub(crate) mod issuers;
+pub(crate) mod page;
+mod preflight;
+pub(crate) mod records;
+mod run;
+mod secret_store;
+mod solver;
+pub(crate) mod told;
+pub(crate) mod wanted;
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use anyhow::Context as _;
+use kube::Client;
+use signet_acme::{
+    dns::Dns01,
+    steps::Hands,
+    store::directory::DirectoryStore,
+    transport::{Web, web_tls},
+};
+use signet_core::{drain::Drain, tls};
 use signet_http::contract::challenge::Challenge;
+use signet_lease::{Lease, clock};
+use tokio::sync::watch;
+
+pub use args::Args;
+
+use self::{
+    asked::Gateway,
+    challenge_secret::ChallengeSecret,
+    follow::Followed,
+    page::Page,
+    run::{Desk, Orders},
+    secret_store::SecretStore,
+    solver::{ByCluster, ByDirectory, EdgeSolver},
+};
+use super::{metrics::AcmeMetrics, snapshot::EdgeSnapshot};
+
+/// What orders are made with, wherever they are stored.
+pub(crate) struct Acme<'a> {
+    pub(crate) args: &'a Args,
+    pub(crate) followed: Followed,
+    pub(crate) snapshots: watch::Receiver<Arc<EdgeSnapshot>>,
+    pub(crate) metrics: AcmeMetrics,
+    /// Ports that gateways listen on.
+    pub(crate) http: u16,
+    pub(crate) https: u16,
+}
+
+impl Acme<'_> {
+    /// Orders while the Lease is held.
+    pub(crate) fn in_cluster(self, client: Client, lease: &Arc<Lease>, drain: &Drain) -> Page {
+        let told = ByCluster {
+            secret: ChallengeSecret::new(client.clone()),
+            snapshots: self.snapshots.clone(),
+            http: self.http,
+            https: self.https,
+        };
+        self.start(SecretStore::new(client), told, Some(Arc::clone(lease)), drain)
+    }
+
+    /// Orders all the time, where there is a directory for it: the directory's lock says that nobody else does.
+    pub(crate) fn in_directory(self, drain: &Drain) -> anyhow::Result<Page> {
+        let Some(place) = &self.args.acme_dir else {
+            return Ok(Page { followed: self.followed, desk: Desk::default(), snapshots: self.snapshots });
+        };
+        let store = DirectoryStore::open(place).with_context(|| format!("--acme-dir {}", place.display()))?;
+        let gateway = Gateway { address: self.args.acme_gateway, http: self.http, https: self.https };
+        let told = ByDirectory { challenges: self.followed.challenges.clone(), gateway };
+        let followed = self.followed.clone();
+        let page = self.start(store, told, None, drain);
+        followed.driven(page.desk.driven.subscribe(), drain);
+        Ok(page)
+    }
+
+    fn start<S, T>(self, store: S, told: T, lease: Option<Arc<Lease>>, drain: &Drain) -> Page
+    where
+        S: signet_acme::store::Store + 'static,
+        T: solver::Tell + 'static,
+    {
+        let provider = Arc::new(tls::default_provider());
+        let lookups = self.args.lookups();
+        if let Err(why) = &lookups {
+            tracing::error!(why, "names are not looked at before an order, and DNS-01 is not possible");
+        }
+        let dns = lookups.clone().and_then(|lookups| Ok(Dns01::new(lookups, web_tls(&provider)?)));
+        let solver = EdgeSolver { told, credentials: self.followed.credentials.subscribe(), dns };
+        let web = Web::new(provider, clock::real());
+        let desk = Desk::default();
+        let page =
+            Page { followed: self.followed.clone(), desk: desk.clone(), snapshots: self.snapshots.clone() };
+        let orders = Orders {
+            hands: Hands { store, solver, web },
+            snapshots: self.snapshots,
+            followed: self.followed,
+            lookups: lookups.ok(),
+            desk,
+            metrics: self.metrics,
+        };
+        orders.start(lease, drain);
+        page
+    }
+}
 
 /// What gateways are to answer, by [`Challenge::name`]. Several tokens of a host stand beside each other; of TLS-ALPN-01 a host has
 /// one, so that its second order waits for the first.
@@ -45,6 +150,7 @@ mod tests {
             suffixes: Vec::new(),
             gateway: identity::gateway(&domain),
             challenges: challenges.clone(),
+            acme: watch::Sender::default(),
             provider: Arc::new(tls::default_provider()),
             metrics: Arc::new(Metrics::new(&mut registry)),
             edge_metrics: EdgeMetrics::new(&mut registry),

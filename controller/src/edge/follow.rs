@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{error, warn};
 
 use super::{
-    acme::Challenges,
+    acme::{self, Challenges},
     ca_file,
     ca_secret::{self, CaSecret},
     claim_store::{ClaimStore, Stored},
@@ -49,6 +49,8 @@ pub(crate) struct Builder {
     pub(crate) gateway: SpiffeId,
     /// What gateways are to answer to certificate authorities: whoever orders certificates, or follows who does, replaces it whole.
     pub(crate) challenges: watch::Sender<Arc<Challenges>>,
+    /// Certificate authorities, and what is held of them.
+    pub(crate) acme: watch::Sender<acme::records::Known>,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) edge_metrics: EdgeMetrics,
@@ -67,6 +69,7 @@ pub(crate) struct Sources {
     pub(crate) secrets: SecretFollower,
     pub(crate) claims: ClaimStore,
     pub(crate) ca: CaSecret,
+    pub(crate) acme: acme::follow::Followed,
 }
 
 /// Reads the directory once, then follows it until `drain` stops. `ca`: where the edge CA is kept.
@@ -77,7 +80,7 @@ pub(crate) async fn directory(
     drain: &Drain,
 ) -> anyhow::Result<Followed> {
     let (mut directory, first) = Directory::new(root).with_secrets().first().await?;
-    let mut challenges = builder.challenges.subscribe();
+    let (mut challenges, mut acme) = (builder.challenges.subscribe(), builder.acme.subscribe());
     let mut writer = Writer::new(builder, ca_file::PLACE);
     let mut secrets = Secrets::default();
     writer.contents(first, &mut secrets, ca.as_deref());
@@ -94,6 +97,7 @@ pub(crate) async fn directory(
                 () = due => writer.next(None, &secrets),
                 _ = again.tick(), if writer.lacks_ca() => writer.look_for_ca(&secrets, ca.as_deref()),
                 _ = challenges.changed() => writer.next(None, &secrets),
+                _ = acme.changed() => writer.next(None, &secrets),
                 () = sleep(POLL) => {
                     let Ok((read, contents)) = directory.next().await else {
                         error!("reading the manifests panicked; edge goes on with what it knows, restart it");
@@ -112,15 +116,16 @@ pub(crate) async fn directory(
 
 /// Waits until everything in the cluster is known, Secrets, claims and the edge CA too, then follows it until `drain` stops.
 pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -> Followed {
-    let Sources { mut cluster, secrets, claims, ca } = sources;
+    let Sources { mut cluster, secrets, claims, ca, acme } = sources;
     cluster.changed().await;
-    let mut challenges = builder.challenges.subscribe();
+    let (mut challenges, mut authorities) = (builder.challenges.subscribe(), builder.acme.subscribe());
     let mut writer = Writer::new(builder, ca_secret::PLACE);
     let wanted = writer.objects(&cluster.objects(), Vec::new());
     secrets.want(&wanted);
     ca.want(writer.wants_ca());
     secrets.first(&wanted).await;
     ca.first(writer.wants_ca()).await;
+    acme.first().await;
     let (mut known, mut stored, mut authority) = (secrets.watch(), claims.watch(), ca.watch());
     if let Some(known) = authority.borrow_and_update().as_deref() {
         writer.local.learn(known.clone(), clock::unix_now());
@@ -152,6 +157,7 @@ pub(crate) async fn cluster(sources: Sources, builder: Builder, drain: &Drain) -
                 _ = known.changed() => {}
                 _ = stored.changed() => {}
                 _ = challenges.changed() => {}
+                _ = authorities.changed() => {}
                 () = due => {}
             }
             let secrets = known.borrow_and_update().clone(); // who reads them goes on meanwhile
@@ -252,6 +258,7 @@ impl Writer {
 
     fn next(&mut self, stored: Option<Arc<Stored>>, secrets: &Secrets) {
         let (now, challenges) = (clock::unix_now(), self.builder.challenges.borrow().clone());
+        let acme = self.builder.acme.borrow().clone(); // who writes it goes on meanwhile
         self.local.prepare(&issuer::wanted(&self.objects, &self.builder.options), now);
         let state = State {
             index: &self.index,
@@ -259,6 +266,7 @@ impl Writer {
             claims: stored.as_deref().map(|stored| &stored.claims),
             secrets,
             local: &self.local,
+            acme: &acme,
             challenges: &challenges,
             options: &self.builder.options,
             now,

@@ -1,4 +1,5 @@
-//! Questions about edge, on its loopback or its Unix socket: [`super::answers`] has their shapes. Nothing here changes anything.
+//! Questions about edge, on its loopback or its Unix socket: [`super::answers`] has their shapes. Nothing here changes anything, but that
+//! a certificate may be asked for before its time, within the authority's limits.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -7,13 +8,14 @@ use axum::{
     extract::{Path, State},
     http::StatusCode,
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use signet_core::{VERSION, telemetry::Metrics};
 use signet_lease::Lease;
 
 use super::{
-    answers::{FindingList, HostList, IngressFinding, Replica, Status},
+    acme::page::{NoRenewal, Page},
+    answers::{AcmeAnswer, AcmeRenew, AcmeRenewing, FindingList, HostList, IngressFinding, Replica, Status},
     claim_store::ClaimStore,
     follow::Followed,
     snapshot::EdgeSnapshot,
@@ -27,6 +29,7 @@ use crate::{
 #[derive(Clone)]
 pub(crate) struct Pages {
     pub(crate) followed: Followed,
+    pub(crate) acme: Page,
     /// `None`: from a directory.
     pub(crate) cluster: Option<InCluster>,
     pub(crate) metrics: Arc<Metrics>,
@@ -46,6 +49,8 @@ pub(crate) fn routes(pages: Pages) -> Router {
         .route("/v1/hosts", get(hosts))
         .route("/v1/findings", get(findings))
         .route("/v1/edge-ca", get(edge_ca))
+        .route("/v1/acme", get(acme))
+        .route("/v1/acme/renew", post(renew))
         .route("/v1/ingress/{namespace}/{name}", get(ingress));
     routes.with_state(pages).merge(metrics)
 }
@@ -65,12 +70,20 @@ async fn status(State(pages): State<Pages>) -> Json<Status> {
         hosts: snapshot.translated.hosts.len(),
         errors: pages.followed.errors.borrow().clone(),
         faults,
-        replica: pages.cluster.as_ref().map(|cluster| Replica {
-            name: cluster.lease.us().to_owned(),
-            leads: cluster.lease.is_held(),
-            leader: cluster.lease.holder(),
-        }),
+        replica: pages.replica(),
     })
+}
+
+async fn acme(State(pages): State<Pages>) -> Json<AcmeAnswer> {
+    Json(pages.acme.answer(pages.replica().as_ref()))
+}
+
+async fn renew(State(pages): State<Pages>, Json(asked): Json<AcmeRenew>) -> Response {
+    match pages.acme.renew(&asked.host, pages.replica().as_ref()) {
+        Ok(id) => (StatusCode::ACCEPTED, Json(AcmeRenewing { id })).into_response(),
+        Err(NoRenewal::NotFound(why)) => refused(StatusCode::NOT_FOUND, &why),
+        Err(NoRenewal::Conflict(why)) => refused(StatusCode::CONFLICT, &why),
+    }
 }
 
 async fn hosts(State(pages): State<Pages>) -> Json<HostList> {
@@ -114,6 +127,14 @@ async fn ingress(State(pages): State<Pages>, Path((namespace, name)): Path<(Stri
 }
 
 impl Pages {
+    fn replica(&self) -> Option<Replica> {
+        self.cluster.as_ref().map(|cluster| Replica {
+            name: cluster.lease.us().to_owned(),
+            leads: cluster.lease.is_held(),
+            leader: cluster.lease.holder(),
+        })
+    }
+
     fn snapshot(&self) -> Arc<EdgeSnapshot> {
         self.followed.snapshots.borrow().clone()
     }

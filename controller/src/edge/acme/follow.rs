@@ -15,8 +15,9 @@ use serde_json::Value;
 use signet_acme::{
     account::AccountRecord,
     dns::credentials::{self, Raw, Registry},
+    drive,
 };
-use signet_core::{clock, drain::Drain, identity::EDGE_NAMESPACE};
+use signet_core::{clock, drain::Drain, identity::EDGE_NAMESPACE, tls};
 use signet_lease::{NoAnswer, call};
 use tokio::{
     sync::watch,
@@ -78,6 +79,31 @@ impl Followed {
         });
         let (issuers, client) = (self.clone(), client.clone());
         drain.keep(async move { Box::pin(issuers.issuers(&client, &built_in)).await });
+    }
+
+    /// Of a directory: whoever orders says what is stored.
+    pub(crate) fn driven(&self, mut driven: watch::Receiver<Option<Arc<drive::Snapshot>>>, drain: &Drain) {
+        let this = self.clone();
+        let provider = tls::default_provider();
+        drain.keep(async move {
+            while driven.changed().await.is_ok() {
+                let Some(snapshot) = driven.borrow_and_update().clone() else { continue };
+                this.known.send_if_modified(|known| {
+                    let mut is_new = false;
+                    for id in known.records.ids().iter().filter(|id| !snapshot.entries.contains_key(*id)) {
+                        is_new |= known.records.gone(id);
+                    }
+                    for entry in snapshot.entries.values() {
+                        is_new |= known.records.take(Arc::clone(&entry.record), &provider);
+                    }
+                    for (id, why) in &snapshot.broken {
+                        is_new |= known.records.broke(id, why);
+                    }
+                    known.records.forget(clock::unix_now());
+                    is_new
+                });
+            }
+        });
     }
 
     /// Returns when the records were read once, or [`FIRST`] has passed: an edge that starts anew takes no certificate away.

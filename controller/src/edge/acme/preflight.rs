@@ -1,0 +1,165 @@
+//! When DNS is looked at for the names of a certificate, and what came of it. Before an order: what would have to fail costs none of the
+//! authority's limits, and is told. Nothing here ends an order that is under way: a resolver's bad minute must not.
+
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+
+use futures_util::{StreamExt as _, stream};
+use signet_acme::{
+    account,
+    dns::Lookups,
+    drive,
+    issuer::Issuer,
+    order::Kind,
+    plan::Step,
+    preflight::{self, Ca, Method, Published, Wanted as Question},
+    transport::Web,
+};
+
+use super::{
+    super::objects::Address,
+    wanted::{Asked, Wanted},
+};
+
+/// What was seen for one certificate. Times are Unix seconds.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct Verdict {
+    pub(crate) at: i64,
+    /// Whom and how it was judged for.
+    of: Option<(Issuer, Kind)>,
+    /// Why no order is made.
+    pub(crate) holds: Vec<String>,
+    pub(crate) warnings: Vec<String>,
+}
+
+/// By id.
+pub(crate) type Verdicts = BTreeMap<String, Verdict>;
+
+/// Why one is held back by what was seen, or was not yet; `has_order`: one is under way.
+pub(crate) fn hold(asked: &Asked, verdict: Option<&Verdict>, has_order: bool) -> Option<String> {
+    match verdict.filter(|verdict| verdict.is_of(asked)) {
+        _ if has_order => None,
+        None => Some("DNS is being looked at first".into()),
+        Some(verdict) if verdict.holds.is_empty() => None,
+        Some(verdict) => Some(verdict.holds.join("; ")),
+    }
+}
+
+impl Verdict {
+    fn is_of(&self, asked: &Asked) -> bool {
+        self.of.as_ref() == Some(&(asked.issuer.clone(), asked.kind))
+    }
+}
+
+/// Those that are to be looked at now. `entries`: what is planned.
+pub(crate) fn due<'a>(
+    wanted: &'a Wanted,
+    verdicts: &Verdicts,
+    entries: &BTreeMap<String, drive::Entry>,
+    now: i64,
+) -> Vec<(&'a String, &'a Asked)> {
+    let is_due = |(id, asked): &(&String, &Asked)| {
+        let Some(verdict) = verdicts.get(*id).filter(|verdict| verdict.is_of(asked)) else { return true };
+        let entry = entries.get(*id);
+        if entry.is_some_and(|entry| entry.record.order.is_some()) {
+            return false;
+        }
+        let is_soon = entry.is_some_and(|entry| {
+            matches!(entry.next.step, Step::Ask { .. }) && entry.next.at - now < SOON
+        });
+        let age = match (verdict.holds.is_empty(), is_soon) {
+            (false, _) => HELD,
+            (true, true) => FRESH,
+            (true, false) => STALE,
+        };
+        now - verdict.at >= age
+    };
+    wanted.certificates.iter().filter(is_due).take(MOST).collect()
+}
+
+/// When [`due`] may say more, seconds from now at most.
+pub(crate) const AGAIN: u64 = 10;
+
+/// What DNS says of each, side by side and in bounded time.
+pub(crate) async fn look(
+    lookups: &Lookups,
+    web: &Arc<Web>,
+    asked: Vec<(String, Asked)>,
+    accounts: &BTreeMap<String, String>,
+    addresses: &[Address],
+    now: i64,
+) -> Verdicts {
+    let published = published(addresses);
+    let each = stream::iter(asked).map(|(id, asked)| {
+        let published = &published;
+        async move { (id, one(lookups, web, &asked, accounts, published, now).await) }
+    });
+    each.buffer_unordered(AT_ONCE).collect().await
+}
+
+async fn one(
+    lookups: &Lookups,
+    web: &Arc<Web>,
+    asked: &Asked,
+    accounts: &BTreeMap<String, String>,
+    published: &Published,
+    now: i64,
+) -> Verdict {
+    let issuer = &asked.issuer;
+    // One that cannot be asked now says so when it is ordered of.
+    let identities = web.identities(issuer).await.unwrap_or_default();
+    let account = accounts.get(&account::id(&issuer.directory, issuer.email.as_deref()));
+    let ca = || Ca {
+        public: issuer.roots.is_none(),
+        identities: &identities,
+        account: account.map(String::as_str),
+    };
+    let mut verdict = Verdict { at: now, of: Some((issuer.clone(), asked.kind)), ..Verdict::default() };
+    let questions = asked.names.iter().map(|name| Question { name, method: method(asked.kind), ca: ca(), published });
+    let answered = stream::iter(questions).map(|question| async move {
+        let answers = preflight::look(lookups, &question).await;
+        preflight::judge(&question, &answers)
+    });
+    let mut answered = std::pin::pin!(answered.buffered(NAMES_AT_ONCE));
+    while let Some(judged) = answered.next().await {
+        verdict.holds.extend(judged.holds.iter().map(ToString::to_string));
+        verdict.warnings.extend(judged.warnings.iter().map(ToString::to_string));
+    }
+    verdict
+}
+
+fn method(kind: Kind) -> Method {
+    match kind {
+        Kind::Http01 => Method::Http01,
+        Kind::TlsAlpn01 => Method::TlsAlpn01,
+        Kind::Dns01 => Method::Dns01,
+    }
+}
+
+fn published(addresses: &[Address]) -> Published {
+    let ip = |address: &Address| match address {
+        Address::Ip(ip) => Some(*ip),
+        Address::Hostname(_) => None,
+    };
+    let name = |address: &Address| match address {
+        Address::Ip(_) => None,
+        Address::Hostname(name) => Some(name.clone()),
+    };
+    let all: Vec<IpAddr> = addresses.iter().filter_map(ip).collect();
+    Published { addresses: all, names: addresses.iter().filter_map(name).collect() }
+}
+
+/// Seconds. Somebody mends DNS, and waits.
+const HELD: i64 = 60;
+/// Before an order that is so near, an older look than [`FRESH`] is repeated.
+const SOON: i64 = 300;
+const FRESH: i64 = 600;
+/// For `cert why`, of those that have a certificate.
+const STALE: i64 = 12 * 3600;
+/// Certificates of one round, those side by side, and names of one.
+const MOST: usize = 64;
+const AT_ONCE: usize = 8;
+const NAMES_AT_ONCE: usize = 4;
+
+#[cfg(test)]
+#[path = "preflight/tests.rs"]
+mod tests;
