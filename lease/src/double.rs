@@ -132,6 +132,9 @@ impl Held {
         if method == Method::GET && path == "/api/v1/namespaces" {
             return (200, self.namespaces(query));
         }
+        if method == Method::GET && path.ends_with("/secrets") {
+            return (200, self.list(path, query));
+        }
         if self.touch.as_deref() == Some(path) && method != Method::GET {
             self.touch = None;
             let object = self.objects[path].clone();
@@ -141,13 +144,19 @@ impl Held {
         let differs = |field: &str| {
             !body["metadata"][field].is_null() && body["metadata"][field] != found["metadata"][field]
         };
-        if method != Method::GET && (differs("resourceVersion") || differs("uid")) {
+        let before = &body["preconditions"]["resourceVersion"];
+        let is_another = !before.is_null() && *before != found["metadata"]["resourceVersion"];
+        if method != Method::GET && (differs("resourceVersion") || differs("uid") || is_another) {
             return (409, failure(409));
         }
         match *method {
             Method::GET => (200, found),
             Method::PUT => (200, self.write(path, body)),
             Method::PATCH => (200, self.write(path, merged(found, &body))),
+            Method::DELETE => {
+                self.objects.remove(path);
+                (200, found)
+            }
             _ => (405, failure(405)),
         }
     }
@@ -163,6 +172,22 @@ impl Held {
         object["metadata"]["resourceVersion"] = json!(self.version.to_string());
         self.objects.insert(path.to_owned(), object.clone());
         object
+    }
+
+    /// What is in a collection, with the label of `labelSelector=key=value`, or `key`.
+    fn list(&self, collection: &str, query: &str) -> Value {
+        let selector = query.split('&').find_map(|pair| pair.strip_prefix("labelSelector=")).unwrap_or_default();
+        let (key, value) = selector.split_once('=').map_or((selector, None), |(key, value)| (key, Some(value)));
+        let is_in = |path: &str| {
+            path.strip_prefix(collection).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.contains('/'))
+        };
+        let fits = |object: &Value| {
+            let label = &object["metadata"]["labels"][key];
+            selector.is_empty() || value.map_or(!label.is_null(), |value| *label == *value)
+        };
+        let items: Vec<&Value> =
+            self.objects.iter().filter(|(path, object)| is_in(path) && fits(object)).map(|(_, object)| object).collect();
+        json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": self.version.to_string() }, "items": items })
     }
 
     /// Those with the label of `labelSelector=key=value`.

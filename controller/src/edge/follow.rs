@@ -50,7 +50,7 @@ pub(crate) struct Builder {
     /// What gateways are to answer to certificate authorities: whoever orders certificates, or follows who does, replaces it whole.
     pub(crate) challenges: watch::Sender<Arc<Challenges>>,
     /// Certificate authorities, and what is held of them.
-    pub(crate) acme: watch::Sender<acme::records::Known>,
+    pub(crate) acme: watch::Sender<acme::records::Authorities>,
     pub(crate) provider: Arc<CryptoProvider>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) edge_metrics: EdgeMetrics,

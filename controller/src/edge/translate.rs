@@ -17,7 +17,7 @@ use signet_http::{
 use super::{
     acme::{
         Challenges,
-        records::Known,
+        records::Authorities,
         told,
         wanted::{self as acme_wanted, Wanted},
     },
@@ -45,7 +45,7 @@ pub(crate) struct State<'a> {
     /// The edge CA and its leaves.
     pub(crate) local: &'a LocalIssuer,
     /// Certificate authorities, and what is held of them.
-    pub(crate) acme: &'a Known,
+    pub(crate) acme: &'a Authorities,
     /// What the leader wants answered; whose host it is, it has looked at.
     pub(crate) challenges: &'a Arc<Challenges>,
     pub(crate) options: &'a Options,

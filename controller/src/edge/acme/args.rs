@@ -29,6 +29,7 @@ pub struct Args {
     #[arg(long, value_name = "NAME")]
     pub acme_profile: Option<String>,
     /// Roots in PEM that the authority's own server is believed by, instead of the web's: a private authority, which may certify any name
+    /// [default: the PEM itself in SIGNET_ACME_ROOTS]
     #[arg(long, value_name = "FILE")]
     pub acme_roots: Option<PathBuf>,
     /// DNS server that is asked before an order, instead of the machine's. May be repeated
@@ -44,9 +45,12 @@ pub struct Args {
 
 impl Args {
     pub(crate) fn built_in(&self) -> anyhow::Result<BuiltIn> {
-        let roots = self.acme_roots.as_ref().map(|path| {
+        let of_file = self.acme_roots.as_ref().map(|path| {
             fs::read_to_string(path).with_context(|| format!("--acme-roots {}", path.display()))
         });
+        // Of an image without files.
+        let of_environment = || std::env::var(ROOTS).ok().filter(|pem| !pem.trim().is_empty()).map(Ok);
+        let roots = of_file.or_else(of_environment);
         BuiltIn::new(
             self.acme_email.as_deref(),
             self.acme_directory.as_deref(),
@@ -66,3 +70,6 @@ impl Args {
         lookups.map_err(|why| why.to_string())
     }
 }
+
+/// PEM, as `signet install` writes it into edge's Deployment.
+const ROOTS: &str = "SIGNET_ACME_ROOTS";

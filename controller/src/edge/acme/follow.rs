@@ -30,14 +30,14 @@ use super::{
     annotation::GROUP,
     challenge_secret,
     issuers::{BuiltIn, Issuers},
-    records::Known,
+    records::Authorities,
     secret_store::{self, ACCOUNT, CERTIFICATE, CHALLENGES, LABEL, PAGE},
 };
 
 /// Clones share it.
 #[derive(Clone)]
 pub(crate) struct Followed {
-    pub(crate) known: watch::Sender<Known>,
+    pub(crate) known: watch::Sender<Authorities>,
     /// Of accounts, by id: their URLs at the authority.
     pub(crate) accounts: watch::Sender<BTreeMap<String, String>>,
     pub(crate) credentials: watch::Sender<Arc<Registry>>,
@@ -49,7 +49,7 @@ impl Followed {
     pub(crate) fn new(built_in: &BuiltIn, challenges: watch::Sender<Arc<Challenges>>) -> Self {
         let issuers = Arc::new(Issuers::new(built_in, None));
         Self {
-            known: watch::Sender::new(Known { issuers, ..Known::default() }),
+            known: watch::Sender::new(Authorities { issuers, ..Authorities::default() }),
             accounts: watch::Sender::default(),
             credentials: watch::Sender::default(),
             challenges,

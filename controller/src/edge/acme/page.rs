@@ -27,7 +27,7 @@ use super::{
     follow::Followed,
     issuers::Entry,
     preflight::Verdicts,
-    records::Known,
+    records::Authorities,
     run::Desk,
     wanted::{Asked, Wanted},
 };
@@ -106,7 +106,7 @@ impl Page {
 /// All that an answer is made of. Pure from here on.
 struct View<'a> {
     wanted: &'a Wanted,
-    known: &'a Known,
+    known: &'a Authorities,
     driven: Option<&'a drive::Snapshot>,
     verdicts: &'a Verdicts,
     accounts: &'a BTreeMap<String, String>,

@@ -21,7 +21,7 @@ use crate::source::tls_secret::TlsSecret;
 
 /// What is known beside objects and Secrets of users.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Known {
+pub(crate) struct Authorities {
     pub(crate) issuers: Arc<Issuers>,
     pub(crate) records: Records,
     /// Records were read once.
@@ -146,7 +146,7 @@ impl Records {
     }
 }
 
-impl Known {
+impl Authorities {
     /// Whether what this directory certifies is believed by no browser.
     pub(crate) fn is_staging(&self, directory: &str) -> bool {
         directory == signet_acme::issuer::LETS_ENCRYPT_STAGING

@@ -90,6 +90,7 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
     /// Nothing is known here of what another replica does.
     fn rest(&self) {
         self.desk.driven.send_replace(None);
+        self.metrics.count(&drive::Snapshot::default(), clock::unix_now());
         self.followed.known.send_if_modified(|known| !std::mem::take(&mut known.held_back).is_empty());
     }
 

@@ -8,12 +8,12 @@ use super::{
         objects::Name,
         words,
     },
-    records::Known,
+    records::Authorities,
     wanted::{Asked, Wanted},
 };
 
 /// With the Ingress that each is for; what is wanted says it, and what is stored.
-pub(crate) fn findings(known: &Known, wanted: &Wanted, now: i64) -> Vec<(Name, Finding)> {
+pub(crate) fn findings(known: &Authorities, wanted: &Wanted, now: i64) -> Vec<(Name, Finding)> {
     let mut findings = wanted.findings.clone();
     for (id, asked) in &wanted.certificates {
         let Some(record) = known.records.get(id) else { continue };
@@ -24,7 +24,7 @@ pub(crate) fn findings(known: &Known, wanted: &Wanted, now: i64) -> Vec<(Name, F
     findings
 }
 
-fn of_record(known: &Known, id: &str, asked: &Asked, record: &Record, now: i64) -> Vec<Finding> {
+fn of_record(known: &Authorities, id: &str, asked: &Asked, record: &Record, now: i64) -> Vec<Finding> {
     let Some(held) = record.served(now) else { return Vec::new() };
     let (names, host) = (&record.names, record.names.iter().next().unwrap_or_default());
     let (end, mut findings) = (words::time(held.not_after), Vec::new());

@@ -134,10 +134,7 @@ impl Wanted {
         if hosts.is_empty() {
             return; // whose they are, the Ingress is told already
         }
-        let told = match self.order(state, ingress, &hosts, group.secret, entry) {
-            Ok(id) => Ok(id),
-            Err(why) => Err(why),
-        };
+        let told = self.order(state, ingress, &hosts, group.secret, entry);
         for host in hosts {
             let of_host = self.hosts.entry((ingress.key(), host.to_string()));
             // In two entries: the one that has it ordered.

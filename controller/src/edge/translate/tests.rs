@@ -15,6 +15,8 @@ use crate::{
     source::{Object, tls_secret::TlsSecret},
 };
 
+#[path = "acme.rs"]
+mod acme;
 #[path = "conformance.rs"]
 mod conformance;
 #[path = "hosts.rs"]
@@ -39,6 +41,7 @@ struct World {
     /// The edge CA's own.
     suffixes: Vec<Suffix>,
     ca: Option<Arc<EdgeCa>>,
+    acme: Authorities,
 }
 
 pub(crate) fn options() -> Options {
@@ -119,6 +122,7 @@ impl World {
             claims: self.claims.as_ref(),
             secrets: &self.secrets,
             local: &local,
+            acme: &self.acme,
             challenges: &Arc::default(),
             options: &options,
             now: self.now,
