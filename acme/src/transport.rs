@@ -19,7 +19,7 @@ use hyper_util::{
     client::legacy::{Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioTimer},
 };
-use instant_acme::{BodyWrapper, BytesResponse, HttpClient};
+use instant_acme::{BodyWrapper, BytesBody as _, BytesResponse, HttpClient};
 use rustls::{ClientConfig, RootCertStore, crypto::CryptoProvider};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
 use time::{OffsetDateTime, format_description::well_known::Rfc2822};
@@ -77,8 +77,8 @@ impl Web {
     pub async fn identities(self: &Arc<Self>, issuer: &Issuer) -> Result<Vec<String>, String> {
         let call = self.call(&issuer.directory, issuer.roots.as_deref()).map_err(|e| e.to_string())?;
         let request = Request::get(&issuer.directory).body(BodyWrapper::default());
-        let answer = call.answer(request.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())?;
-        let body = answer.body().await.map_err(|e| e.to_string())?;
+        let mut answer = call.answer(request.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())?;
+        let body = answer.body.into_bytes().await.map_err(|e| e.to_string())?;
         let directory: serde_json::Value = serde_json::from_slice(&body).map_err(|e| e.to_string())?;
         let all = directory.pointer("/meta/caaIdentities").and_then(serde_json::Value::as_array);
         let names = all.into_iter().flatten().filter_map(serde_json::Value::as_str);

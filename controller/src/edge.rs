@@ -125,7 +125,7 @@ pub struct Args {
     #[arg(long, value_name = "SUFFIX", conflicts_with = "kubernetes")]
     pub alias_suffix: Option<Hostname>,
     #[command(flatten)]
-    pub acme: acme::Args,
+    pub acme: acme::AcmeArgs,
     /// How gateways are reached from outside
     #[arg(long, value_enum, default_value_t)]
     pub expose: Expose,
@@ -226,7 +226,9 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
         drain: drain.clone(),
     };
     answer(listener, svid, discovery, None, drain);
-    args.process.take_questions(pages::routes(Pages { followed, acme, cluster, metrics: registry }), drain).await
+    args.process
+        .take_questions(pages::routes(Pages { followed, acme, cluster, metrics: registry }), drain)
+        .await
 }
 
 /// Whether there is an Ingress of our class.

@@ -176,17 +176,25 @@ impl Held {
 
     /// What is in a collection, with the label of `labelSelector=key=value`, or `key`.
     fn list(&self, collection: &str, query: &str) -> Value {
-        let selector = query.split('&').find_map(|pair| pair.strip_prefix("labelSelector=")).unwrap_or_default();
-        let (key, value) = selector.split_once('=').map_or((selector, None), |(key, value)| (key, Some(value)));
+        let selector =
+            query.split('&').find_map(|pair| pair.strip_prefix("labelSelector=")).unwrap_or_default();
+        let (key, value) =
+            selector.split_once('=').map_or((selector, None), |(key, value)| (key, Some(value)));
         let is_in = |path: &str| {
-            path.strip_prefix(collection).and_then(|rest| rest.strip_prefix('/')).is_some_and(|name| !name.contains('/'))
+            path.strip_prefix(collection)
+                .and_then(|rest| rest.strip_prefix('/'))
+                .is_some_and(|name| !name.contains('/'))
         };
         let fits = |object: &Value| {
             let label = &object["metadata"]["labels"][key];
             selector.is_empty() || value.map_or(!label.is_null(), |value| *label == *value)
         };
-        let items: Vec<&Value> =
-            self.objects.iter().filter(|(path, object)| is_in(path) && fits(object)).map(|(_, object)| object).collect();
+        let items: Vec<&Value> = self
+            .objects
+            .iter()
+            .filter(|(path, object)| is_in(path) && fits(object))
+            .map(|(_, object)| object)
+            .collect();
         json!({ "apiVersion": "v1", "kind": "List", "metadata": { "resourceVersion": self.version.to_string() }, "items": items })
     }
 

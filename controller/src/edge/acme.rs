@@ -32,7 +32,7 @@ use signet_http::contract::challenge::Challenge;
 use signet_lease::{Lease, clock};
 use tokio::sync::watch;
 
-pub use args::Args;
+pub use args::AcmeArgs;
 
 use self::{
     asked::Gateway,
@@ -47,7 +47,7 @@ use super::{metrics::AcmeMetrics, snapshot::EdgeSnapshot};
 
 /// What orders are made with, wherever they are stored.
 pub(crate) struct Acme<'a> {
-    pub(crate) args: &'a Args,
+    pub(crate) args: &'a AcmeArgs,
     pub(crate) followed: Followed,
     pub(crate) snapshots: watch::Receiver<Arc<EdgeSnapshot>>,
     pub(crate) metrics: AcmeMetrics,

@@ -132,9 +132,12 @@ fn look(desk: &Desk<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPatte
     let is_nobodys = is_absent || first.as_ref().and_then(HostCertificate::word) == Some(Word::MissingRight);
     if let Some((id, certificate)) = of_authority(desk, ingress, name, asked) {
         return HostCertificate {
-            is_staging: state.acme.records.get(&id).and_then(|record| record.held.as_ref()).is_some_and(
-                |held| state.acme.is_staging(&held.directory),
-            ),
+            is_staging: state
+                .acme
+                .records
+                .get(&id)
+                .and_then(|record| record.held.as_ref())
+                .is_some_and(|held| state.acme.is_staging(&held.directory)),
             served: Some(Served { from: Source::Acme(id.clone()), certificate }),
             why: first.and_then(|first| first.why).filter(|_| !is_nobodys),
             secret: None,
@@ -350,7 +353,11 @@ impl HostCertificate {
                 format!("the last good one of {from} is served until {}", words::time(certificate.not_after))
             }
             Some(Served { from: Source::Acme(_), certificate }) => {
-                format!("one of {} is served until {}", certificate.issuer, words::time(certificate.not_after))
+                format!(
+                    "one of {} is served until {}",
+                    certificate.issuer,
+                    words::time(certificate.not_after)
+                )
             }
             Some(Served { from: Source::EdgeCa(_), .. }) => {
                 "one of the edge CA is served meanwhile".to_owned()

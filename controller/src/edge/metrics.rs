@@ -87,7 +87,10 @@ impl AcmeMetrics {
                 "edge_acme_overdue",
                 "Those of them with less than a third of their life left, or half of one below ten days",
             ),
-            held_back: gauge("edge_acme_held_back", "Those that nothing is ordered for, because of DNS or credentials"),
+            held_back: gauge(
+                "edge_acme_held_back",
+                "Those that nothing is ordered for, because of DNS or credentials",
+            ),
             failing: gauge("edge_acme_failing", "Those whose last order failed"),
             broken: gauge("edge_acme_broken", "Records that cannot be read"),
             first_expiry: gauge(

@@ -145,9 +145,17 @@ mod tests {
                 issuer("le"),
                 Some(Kind::TlsAlpn01),
             ),
-            (&[("cert-manager.io/issuer", "x"), ("cert-manager.io/issuer-kind", "ClusterIssuer")], cluster("x"), None),
             (
-                &[("cert-manager.io/issuer", "x"), ("cert-manager.io/issuer-kind", "OriginIssuer"), ("cert-manager.io/issuer-group", "cf.com")],
+                &[("cert-manager.io/issuer", "x"), ("cert-manager.io/issuer-kind", "ClusterIssuer")],
+                cluster("x"),
+                None,
+            ),
+            (
+                &[
+                    ("cert-manager.io/issuer", "x"),
+                    ("cert-manager.io/issuer-kind", "OriginIssuer"),
+                    ("cert-manager.io/issuer-group", "cf.com"),
+                ],
                 Some(Named::Foreign("OriginIssuer x".into())),
                 None,
             ),

@@ -14,7 +14,7 @@ use super::issuers::BuiltIn;
 /// The built-in authority, for annotations that name no Issuer object. Without an e-mail address and a directory there is none: whoever gives
 /// one of them agrees to the authority's terms.
 #[derive(Clone, Debug, clap::Args)]
-pub struct Args {
+pub struct AcmeArgs {
     /// Order certificates of an ACME authority, with an account of this e-mail address
     #[arg(long, value_name = "ADDRESS")]
     pub acme_email: Option<String>,
@@ -43,11 +43,12 @@ pub struct Args {
     pub acme_gateway: IpAddr,
 }
 
-impl Args {
+impl AcmeArgs {
     pub(crate) fn built_in(&self) -> anyhow::Result<BuiltIn> {
-        let of_file = self.acme_roots.as_ref().map(|path| {
-            fs::read_to_string(path).with_context(|| format!("--acme-roots {}", path.display()))
-        });
+        let of_file = self
+            .acme_roots
+            .as_ref()
+            .map(|path| fs::read_to_string(path).with_context(|| format!("--acme-roots {}", path.display())));
         // Of an image without files.
         let of_environment = || std::env::var(ROOTS).ok().filter(|pem| !pem.trim().is_empty()).map(Ok);
         let roots = of_file.or_else(of_environment);

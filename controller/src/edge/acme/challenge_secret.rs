@@ -53,7 +53,7 @@ enum Stored {
 
 /// As gateways are told it. Errors: it is none that they could answer.
 pub(crate) fn answerable(challenge: &challenge::Challenge) -> Result<Challenge, String> {
-    let host: Hostname = challenge.host.parse().map_err(|why| format!("{}: {why}", challenge.host))?;
+    let host = challenge.host.parse::<Hostname>().map_err(|why| format!("{}: {why}", challenge.host))?;
     match &challenge.answer {
         Answer::Http01 { token, key_authorization } => {
             let answer = Http01::new(host, token, key_authorization);

@@ -110,17 +110,14 @@ impl Followed {
     pub(crate) async fn first(&self) {
         let mut known = self.known.subscribe();
         if timeout(FIRST, known.wait_for(|known| known.is_read)).await.is_err() {
-            warn!("certificates in namespace {EDGE_NAMESPACE} could not be read in {FIRST:?}; their hosts go without until they are");
+            warn!(
+                "certificates in namespace {EDGE_NAMESPACE} could not be read in {FIRST:?}; their hosts go without until they are"
+            );
         }
     }
 
     /// `names`: what each of our Secrets is.
-    fn ours(
-        &self,
-        told: Told<Secret>,
-        names: &mut BTreeMap<String, String>,
-        provider: &CryptoProvider,
-    ) {
+    fn ours(&self, told: Told<Secret>, names: &mut BTreeMap<String, String>, provider: &CryptoProvider) {
         match told {
             Told::All(all) => {
                 let before = std::mem::take(names);
@@ -280,7 +277,9 @@ fn take(told: Told<DynamicObject>, held: &mut BTreeMap<(String, String), Value>)
 /// Of labelled Secrets.
 fn registry<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Registry {
     let named: Vec<(String, &Secret)> = secrets
-        .map(|secret| (format!("{EDGE_NAMESPACE}/{}", secret.metadata.name.as_deref().unwrap_or_default()), secret))
+        .map(|secret| {
+            (format!("{EDGE_NAMESPACE}/{}", secret.metadata.name.as_deref().unwrap_or_default()), secret)
+        })
         .collect();
     let raw = named.iter().map(|(name, secret)| {
         let annotation = |key: &str| {

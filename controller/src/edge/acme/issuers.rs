@@ -101,7 +101,13 @@ impl Issuers {
     pub(crate) fn new(built_in: &BuiltIn, objects: Option<&[Value]>) -> Self {
         let entry = |issuer: Issuer| {
             let name = issuer.name.clone();
-            Arc::new(Entry { name, issuer: Ok(issuer), solvers: Vec::new(), notes: Vec::new(), asides: Vec::new() })
+            Arc::new(Entry {
+                name,
+                issuer: Ok(issuer),
+                solvers: Vec::new(),
+                notes: Vec::new(),
+                asides: Vec::new(),
+            })
         };
         let staging = built_in.issuer.clone().zip(built_in.staging.clone()).map(|(issuer, directory)| {
             let name = match directory.as_str() {
@@ -133,9 +139,13 @@ impl Issuers {
         let (key, shown, name) = match named {
             Named::Default => return self.built_in().map(|entry| Found { entry, note: None }),
             Named::Foreign(shown) => {
-                return Err(format!("{shown} is no issuer of cert-manager's own, and none that is known here"));
+                return Err(format!(
+                    "{shown} is no issuer of cert-manager's own, and none that is known here"
+                ));
             }
-            Named::ClusterIssuer(name) => ((String::new(), name.clone()), format!("ClusterIssuer {name}"), name),
+            Named::ClusterIssuer(name) => {
+                ((String::new(), name.clone()), format!("ClusterIssuer {name}"), name)
+            }
             Named::Issuer(name) => {
                 ((namespace.to_owned(), name.clone()), format!("Issuer {namespace}/{name}"), name)
             }
@@ -154,7 +164,8 @@ impl Issuers {
             }
             _ => self.built_in()?,
         };
-        let note = self.has_kinds.then(|| format!("there is no {shown}; {} is asked in its place", entry.name));
+        let note =
+            self.has_kinds.then(|| format!("there is no {shown}; {} is asked in its place", entry.name));
         Ok(Found { entry, note })
     }
 
@@ -235,15 +246,20 @@ fn issuer(shown: &str, acme: &Value, notes: &mut Vec<String>) -> Result<Issuer, 
         return Err("spec.acme.externalAccountBinding is not honoured here, and its authority takes no other accounts".into());
     }
     if acme.get("skipTLSVerify").and_then(Value::as_bool) == Some(true) {
-        return Err("spec.acme.skipTLSVerify is not honoured: write the authority's roots into spec.acme.caBundle".into());
+        return Err(
+            "spec.acme.skipTLSVerify is not honoured: write the authority's roots into spec.acme.caBundle"
+                .into(),
+        );
     }
     if let Some(bundle) = text("caBundle") {
         let pem = BASE64_STANDARD.decode(bundle).ok().and_then(|bytes| String::from_utf8(bytes).ok());
         issuer.roots = Some(pem.ok_or("spec.acme.caBundle is no PEM in base64")?);
     }
     (issuer.email, issuer.profile) = (text("email").map(str::to_owned), text("profile").map(str::to_owned));
-    for (field, what) in [("preferredChain", "the authority's default chain is served"), ("enableDurationFeature", "the authority says how long")]
-    {
+    for (field, what) in [
+        ("preferredChain", "the authority's default chain is served"),
+        ("enableDurationFeature", "the authority says how long"),
+    ] {
         let is_set = acme.get(field).is_some_and(|value| !(value.is_null() || value == "" || value == false));
         if is_set {
             notes.push(format!("spec.acme.{field} is not honoured: {what}"));
@@ -270,7 +286,8 @@ impl Solver {
         }
         if kind == Kind::Dns01 {
             let provider = solver.pointer("/dns01").and_then(Value::as_object).into_iter().flatten();
-            let mut providers = provider.map(|(provider, _)| provider.as_str()).filter(|name| *name != "cnameStrategy");
+            let mut providers =
+                provider.map(|(provider, _)| provider.as_str()).filter(|name| *name != "cnameStrategy");
             notes.push(match providers.next() {
                 Some("rfc2136" | "route53") | None => format!(
                     "the credentials of {field}.dns01 are not read: they lie in a Secret of namespace signet-edge (docs/dns01.md)"
@@ -283,7 +300,9 @@ impl Solver {
         }
         let list = |pointer: &str| -> Vec<String> {
             let all = solver.pointer(pointer).and_then(Value::as_array).into_iter().flatten();
-            all.filter_map(Value::as_str).map(|text| text.trim_end_matches('.').to_ascii_lowercase()).collect()
+            all.filter_map(Value::as_str)
+                .map(|text| text.trim_end_matches('.').to_ascii_lowercase())
+                .collect()
         };
         Some(Self { kind, names: list("/selector/dnsNames"), zones: list("/selector/dnsZones") })
     }

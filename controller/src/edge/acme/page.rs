@@ -75,7 +75,9 @@ impl Page {
         let Some(driven) = self.desk.driven.borrow().clone() else {
             let leader = replica.map(|replica| replica.leader.clone()).filter(|leader| !leader.is_empty());
             return Err(NoRenewal::Conflict(match leader {
-                Some(leader) => format!("replica {leader} orders certificates, and this one does not; ask that one"),
+                Some(leader) => {
+                    format!("replica {leader} orders certificates, and this one does not; ask that one")
+                }
                 None => "no replica orders certificates now; ask again in 20 s".into(),
             }));
         };
@@ -89,7 +91,9 @@ impl Page {
         };
         let entry = driven.entries.get(*id);
         if entry.is_some_and(|entry| entry.record.order.is_some()) {
-            return Err(NoRenewal::Conflict(format!("an order for {host} is under way: signet cert why {host}")));
+            return Err(NoRenewal::Conflict(format!(
+                "an order for {host} is under way: signet cert why {host}"
+            )));
         }
         if let Some(why) = self.followed.known.borrow().held_back.get(*id) {
             return Err(NoRenewal::Conflict(format!("nothing is ordered for {host}: {why}")));
@@ -133,7 +137,10 @@ impl View<'_> {
         AcmeAnswer {
             issuers: self.known.issuers.all().map(|entry| self.issuer(entry)).collect(),
             certificates,
-            broken: broken.into_iter().map(|(id, why)| AcmeBroken { id: id.clone(), why: why.clone() }).collect(),
+            broken: broken
+                .into_iter()
+                .map(|(id, why)| AcmeBroken { id: id.clone(), why: why.clone() })
+                .collect(),
             leads: self.driven.is_some(),
             ..AcmeAnswer::default()
         }
@@ -159,7 +166,8 @@ impl View<'_> {
         let held = record.held.as_ref();
         let served = record.served(self.now);
         let order = record.order.as_ref();
-        let directory = held.map(|held| held.directory.as_str()).or(asked.map(|asked| asked.issuer.directory.as_str()));
+        let directory =
+            held.map(|held| held.directory.as_str()).or(asked.map(|asked| asked.issuer.directory.as_str()));
         let retry = asked.map_or(0, |asked| record.ca_until(&asked.issuer.directory));
         AcmeCertificate {
             id: id.to_owned(),
@@ -232,7 +240,8 @@ fn problem(problem: &Problem) -> AcmeProblem {
 
 fn sights(seen: &Seen) -> Vec<AcmeSight> {
     let at = time(seen.at);
-    let by = seen.by.iter().map(|by| AcmeSight { by: by.clone(), at: at.clone(), saw: true, why: String::new() });
+    let by =
+        seen.by.iter().map(|by| AcmeSight { by: by.clone(), at: at.clone(), saw: true, why: String::new() });
     let missing = seen.missing.iter().map(|missing| AcmeSight {
         by: missing.who.clone(),
         at: at.clone(),

@@ -63,9 +63,8 @@ pub(crate) fn due<'a>(
         if entry.is_some_and(|entry| entry.record.order.is_some()) {
             return false;
         }
-        let is_soon = entry.is_some_and(|entry| {
-            matches!(entry.next.step, Step::Ask { .. }) && entry.next.at - now < SOON
-        });
+        let is_soon = entry
+            .is_some_and(|entry| matches!(entry.next.step, Step::Ask { .. }) && entry.next.at - now < SOON);
         let age = match (verdict.holds.is_empty(), is_soon) {
             (false, _) => HELD,
             (true, true) => FRESH,
@@ -114,7 +113,8 @@ async fn one(
         account: account.map(String::as_str),
     };
     let mut verdict = Verdict { at: now, of: Some((issuer.clone(), asked.kind)), ..Verdict::default() };
-    let questions = asked.names.iter().map(|name| Question { name, method: method(asked.kind), ca: ca(), published });
+    let questions =
+        asked.names.iter().map(|name| Question { name, method: method(asked.kind), ca: ca(), published });
     let answered = stream::iter(questions).map(|question| async move {
         let answers = preflight::look(lookups, &question).await;
         preflight::judge(&question, &answers)

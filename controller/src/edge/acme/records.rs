@@ -140,7 +140,12 @@ impl Records {
         let of_certificates = self.kept.values().filter_map(|kept| kept.certificate.as_ref());
         let times = of_certificates.flat_map(|held| {
             let life = held.not_after - held.not_before;
-            [held.not_before, held.not_after + 1, held.not_after - life / 3 + 1, held.not_after - life / 2 + 1]
+            [
+                held.not_before,
+                held.not_after + 1,
+                held.not_after - life / 3 + 1,
+                held.not_after - life / 2 + 1,
+            ]
         });
         times.filter(|at| *at > now).min()
     }

@@ -77,7 +77,8 @@ impl SecretStore {
 impl Store for SecretStore {
     async fn load(&self) -> Result<Loaded, StoreError> {
         let selector = format!("{LABEL}={CERTIFICATE}");
-        let (mut loaded, mut params) = (Loaded::default(), ListParams::default().labels(&selector).limit(PAGE));
+        let (mut loaded, mut params) =
+            (Loaded::default(), ListParams::default().labels(&selector).limit(PAGE));
         loop {
             let page = call(self.api.list(&params)).await.map_err(|error| StoreError::Api {
                 place: format!("Secrets of namespace {EDGE_NAMESPACE}"),

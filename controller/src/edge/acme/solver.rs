@@ -185,9 +185,12 @@ impl<T: Tell> EdgeSolver<T> {
                 return seen;
             }
         };
-        let asked = self.told.gateways().into_iter().map(async |(who, gateway)| {
-            let answers = join_all(questions.iter().map(|question| asked::ask(&gateway, question))).await;
-            (who, answers.into_iter().find_map(Result::err))
+        let asked = self.told.gateways().into_iter().map(|(who, gateway)| {
+            let questions = &questions;
+            async move {
+                let answers = join_all(questions.iter().map(|question| asked::ask(&gateway, question))).await;
+                (who, answers.into_iter().find_map(Result::err))
+            }
         });
         for (who, unseen) in join_all(asked).await {
             match unseen {

@@ -31,7 +31,9 @@ fn of_record(known: &Authorities, id: &str, asked: &Asked, record: &Record, now:
     let trouble = known.trouble(id, asked);
     if held.is_overdue(now) {
         let why = trouble.as_deref().unwrap_or("its renewal is under way");
-        let message = format!("{names}: the certificate ends at {end} and is not renewed: {why} (signet cert why {host})");
+        let message = format!(
+            "{names}: the certificate ends at {end} and is not renewed: {why} (signet cert why {host})"
+        );
         findings.push(Finding::new(Word::NotRenewed, message));
     } else if let Some(failure) = record.failures.last() {
         let message = format!(

@@ -11,12 +11,7 @@ use std::{
 };
 
 use signet_acme::{
-    dns::credentials::Registry,
-    drive::Wishes,
-    issuer::Issuer,
-    names::NameSet,
-    order::Kind,
-    plan::Wish,
+    dns::credentials::Registry, drive::Wishes, issuer::Issuer, names::NameSet, order::Kind, plan::Wish,
 };
 use signet_http::model::HostPattern;
 
@@ -63,11 +58,7 @@ struct Group<'a> {
 }
 
 /// `ingresses`: the oldest first.
-pub(crate) fn wanted(
-    state: &State<'_>,
-    ingresses: &[&Ingress],
-    owners: &BTreeMap<String, Owner>,
-) -> Wanted {
+pub(crate) fn wanted(state: &State<'_>, ingresses: &[&Ingress], owners: &BTreeMap<String, Owner>) -> Wanted {
     let mut wanted = Wanted::default();
     for ingress in ingresses.iter().filter(|ingress| ingress.settings.refused.is_none()) {
         let Some(named) = ingress.settings.acme.issuer() else { continue };
@@ -91,11 +82,13 @@ pub(crate) fn wanted(
 
 /// Of each `tls` entry (all hosts of the rules where it names none), and of each other host by itself.
 fn groups(ingress: &Ingress) -> Vec<Group<'_>> {
-    let of_rules = || ingress.rules.iter().map(|rule| rule.host.clone()).filter(|host| *host != HostPattern::Any);
+    let of_rules =
+        || ingress.rules.iter().map(|rule| rule.host.clone()).filter(|host| *host != HostPattern::Any);
     let mut groups = Vec::new();
     let mut taken: BTreeSet<String> = BTreeSet::new();
     for tls in &ingress.tls {
-        let hosts: Vec<HostPattern> = if tls.hosts.is_empty() { of_rules().collect() } else { tls.hosts.clone() };
+        let hosts: Vec<HostPattern> =
+            if tls.hosts.is_empty() { of_rules().collect() } else { tls.hosts.clone() };
         taken.extend(hosts.iter().map(ToString::to_string));
         groups.push(Group { hosts, secret: tls.secret.as_ref() });
     }

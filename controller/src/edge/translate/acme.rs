@@ -31,7 +31,8 @@ fn id(names: &[&str]) -> String {
 
 /// With a good certificate, for 2000 s around now.
 fn record(names: &[&str], directory: &str) -> Record {
-    let mut params = CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
+    let mut params =
+        CertificateParams::new(names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap();
     let (not_before, not_after) = (NOW - 500, NOW + 1500);
     params.not_before = time::OffsetDateTime::from_unix_timestamp(not_before).unwrap();
     params.not_after = time::OffsetDateTime::from_unix_timestamp(not_after).unwrap();
@@ -162,7 +163,8 @@ fn a_secret_of_the_users_comes_first_and_is_told_until_nobody_renews_it() {
     let shown = format!("acme/{}", id(&["app.example"]));
     assert_eq!(world.serve().shown("app.example"), Some(shown.as_str()));
     // A Secret that is for another host is none that holds anything back.
-    let other = World::new().with_authority().with(asking(&[ASK])).certificate("shop", "web-tls", &["b.example"]);
+    let other =
+        World::new().with_authority().with(asking(&[ASK])).certificate("shop", "web-tls", &["b.example"]);
     assert_eq!(orders(&other.serve()).len(), 1);
 }
 
@@ -181,7 +183,8 @@ fn why_it_is_missing_fails_or_ends_is_told_to_its_ingress() {
         record.failures.push(Failure { at: NOW, rehearsal: false, directory: LETS_ENCRYPT.into(), problem });
         record
     };
-    let world = || World::new().with_authority().with(asking(&[ASK])).trouble("shop", "web-tls", Trouble::Absent);
+    let world =
+        || World::new().with_authority().with(asking(&[ASK])).trouble("shop", "web-tls", Trouble::Absent);
     let empty = Record::new(NameSet::new(["app.example"]).unwrap());
     let findings = world().holding(failed(empty)).serve().findings("web");
     assert!(findings[0].0 == Word::NoCertificate && findings[0].1.contains("no such host"), "{findings:?}");
@@ -207,11 +210,13 @@ fn what_is_of_a_staging_environment_is_served_and_told() {
 
 #[test]
 fn what_was_ordered_with_other_hosts_is_good_until_it_ends_but_never_beside_another_namespaces_host() {
-    let world = World::new().with_authority().with(asking(&[ASK])).trouble("shop", "web-tls", Trouble::Absent);
+    let world =
+        World::new().with_authority().with(asking(&[ASK])).trouble("shop", "web-tls", Trouble::Absent);
     let gateway = world.clone().holding(record(&["app.example", "old.example"], LETS_ENCRYPT)).serve();
     let shown = format!("acme/{}", id(&["app.example", "old.example"]));
     assert_eq!(gateway.shown("app.example"), Some(shown.as_str()));
-    let of_bank = ingress("bank").in_namespace("bank").with("/spec/rules", rules(&[("old.example", &["Prefix / a"])]));
+    let of_bank =
+        ingress("bank").in_namespace("bank").with("/spec/rules", rules(&[("old.example", &["Prefix / a"])]));
     let gateway = world.with(of_bank).holding(record(&["app.example", "old.example"], LETS_ENCRYPT)).serve();
     assert_eq!(gateway.shown("app.example"), None);
 }
@@ -229,5 +234,8 @@ fn two_ingresses_of_one_certificate_are_one_order_and_the_younger_is_told_where_
     let asked = &gateway.0.acme.certificates[&id(&["app.example"])];
     assert_eq!(asked.ingresses.len(), 2);
     let findings = gateway.findings("second");
-    assert!(findings.iter().any(|(word, why)| *word == Word::NotHonoured && why.contains("web")), "{findings:?}");
+    assert!(
+        findings.iter().any(|(word, why)| *word == Word::NotHonoured && why.contains("web")),
+        "{findings:?}"
+    );
 }

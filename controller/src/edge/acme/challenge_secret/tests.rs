@@ -87,7 +87,10 @@ fn what_is_not_understood_is_left_out_and_the_rest_is_answered() {
         ("b", entry("{")),
         ("c", entry(r#"{"kind":"http-01","host":"a b","token":"t","keyAuthorization":"t.x"}"#)),
         ("d", entry(r#"{"kind":"http-01","host":"a.example","token":"../x","keyAuthorization":"../x.x"}"#)),
-        ("e", entry(r#"{"kind":"tls-alpn-01","host":"a.example","digest":"00","certificate":"%","key":"%"}"#)),
+        (
+            "e",
+            entry(r#"{"kind":"tls-alpn-01","host":"a.example","digest":"00","certificate":"%","key":"%"}"#),
+        ),
     ];
     let data = data.map(|(field, value)| (field.to_owned(), value)).into();
     let read = parse(Secret { data: Some(data), ..Secret::default() });

@@ -12,7 +12,10 @@ fn new() -> Followed {
 
 /// Secrets as the API server has them.
 fn stored(api: &Double, names: &[&str]) -> Vec<Secret> {
-    names.iter().map(|name| serde_json::from_value(api.get(&format!("{PLACE}{name}")).unwrap()).unwrap()).collect()
+    names
+        .iter()
+        .map(|name| serde_json::from_value(api.get(&format!("{PLACE}{name}")).unwrap()).unwrap())
+        .collect()
 }
 
 #[tokio::test]
@@ -64,7 +67,12 @@ fn credentials_are_those_that_are_labelled_now() {
         serde_json::from_value(secret).unwrap()
     };
     let may = |namespace: &str, name: &str| {
-        followed.credentials.borrow().choose(namespace, name).map(|by| by.secret().to_owned()).map_err(|e| e.to_string())
+        followed
+            .credentials
+            .borrow()
+            .choose(namespace, name)
+            .map(|by| by.secret().to_owned())
+            .map_err(|e| e.to_string())
     };
     followed.credentials(Told::All(vec![secret("one", Some("a.example")), secret("two", None)]), &mut held);
     assert_eq!(may("shop", "*.a.example").as_deref(), Ok("signet-edge/one"));

@@ -53,7 +53,11 @@ fn names_of_2019_without_objects_lead_to_the_built_in_authority_and_staging_to_i
 fn objects_go_before_the_built_in_authority_and_one_that_is_missing_is_told() {
     let acme = json!({ "acme": { "server": PEBBLE, "email": "a@b.example", "profile": "shortlived",
         "caBundle": BASE64_STANDARD.encode("PEM"), "privateKeySecretRef": { "name": "key" } } });
-    let objects = [object("", "le", acme.clone()), object("shop", "le", json!({ "ca": {} })), object("blog", "x", acme)];
+    let objects = [
+        object("", "le", acme.clone()),
+        object("shop", "le", json!({ "ca": {} })),
+        object("blog", "x", acme),
+    ];
     let issuers = Issuers::new(&built_in(), Some(&objects));
     let entry = issuers.find("shop", &Named::ClusterIssuer("le".into())).unwrap().entry;
     let issuer = entry.issuer.clone().unwrap();
@@ -115,5 +119,8 @@ fn solvers_are_chosen_by_name_then_by_the_longest_zone() {
     for said in ["solvers[1].dns01", "dns01.cloudflare", "matchLabels", "solvers[5]"] {
         assert!(notes.contains(said), "{said}: {notes}");
     }
-    assert_eq!(Issuers::new(&built_in(), None).find("x", &Named::Default).unwrap().entry.challenge(&["a.b"]), None);
+    assert_eq!(
+        Issuers::new(&built_in(), None).find("x", &Named::Default).unwrap().entry.challenge(&["a.b"]),
+        None
+    );
 }

@@ -23,9 +23,15 @@ fn world() -> (Wanted, Authorities, String) {
     (wanted, Authorities { issuers, ..Authorities::default() }, id)
 }
 
-fn answer(wanted: &Wanted, known: &Authorities, driven: Option<&drive::Snapshot>, verdicts: &Verdicts) -> AcmeAnswer {
+fn answer(
+    wanted: &Wanted,
+    known: &Authorities,
+    driven: Option<&drive::Snapshot>,
+    verdicts: &Verdicts,
+) -> AcmeAnswer {
     let (accounts, credentials) = (BTreeMap::new(), Registry::default());
-    View { wanted, known, driven, verdicts, accounts: &accounts, credentials: &credentials, now: NOW }.answer()
+    View { wanted, known, driven, verdicts, accounts: &accounts, credentials: &credentials, now: NOW }
+        .answer()
 }
 
 #[test]
@@ -35,7 +41,10 @@ fn what_is_wanted_is_shown_before_anything_is_stored_and_on_replicas_that_do_not
     let [one] = &answer.certificates[..] else { panic!("{answer:?}") };
     assert_eq!((one.id.as_str(), one.names.join(" ").as_str()), (id.as_str(), "a.example b.example"));
     assert_eq!((one.namespace.as_str(), one.ingresses.join(" ").as_str()), ("shop", "shop/web"));
-    assert_eq!((one.issuer.as_str(), one.challenge.as_str(), one.stage.as_str()), ("letsencrypt", "http-01", "none"));
+    assert_eq!(
+        (one.issuer.as_str(), one.challenge.as_str(), one.stage.as_str()),
+        ("letsencrypt", "http-01", "none")
+    );
     assert!(!answer.leads && one.next.is_none() && one.preflight.is_none() && !one.served);
     let names: Vec<&str> = answer.issuers.iter().map(|issuer| issuer.name.as_str()).collect();
     assert_eq!(names, ["letsencrypt", "letsencrypt-staging"]);
@@ -52,7 +61,11 @@ fn who_orders_shows_what_failed_what_was_seen_what_holds_and_what_is_next() {
     record.retry_after.push(RetryAfter { directory, until: NOW + 60 });
     let missing = vec![Missing { who: "gateway-2".into(), why: "silent".into() }];
     record.seen = Some(Seen { at: NOW - 20, by: vec!["gateway-1".into()], missing });
-    let next = Plan { at: NOW + 60, step: Step::Ask { rehearsal: true, replaces: false }, because: Because::BackOff };
+    let next = Plan {
+        at: NOW + 60,
+        step: Step::Ask { rehearsal: true, replaces: false },
+        because: Because::BackOff,
+    };
     let entry = drive::Entry { record: Arc::new(record), wish: None, next, is_busy: false };
     let broken = vec![("acme-x".to_owned(), "no JSON".to_owned())];
     let driven = drive::Snapshot { entries: [(id.clone(), entry)].into(), broken };
@@ -69,7 +82,10 @@ fn who_orders_shows_what_failed_what_was_seen_what_holds_and_what_is_next() {
     let seen: Vec<(&str, bool)> = one.seen.iter().map(|sight| (sight.by.as_str(), sight.saw)).collect();
     assert_eq!(seen, [("gateway-1", true), ("gateway-2", false)]);
     let next = one.next.as_ref().unwrap();
-    assert_eq!((next.at.clone(), next.step.as_str()), (Some(time(NOW + 60)), "ask the staging twin for an order"));
+    assert_eq!(
+        (next.at.clone(), next.step.as_str()),
+        (Some(time(NOW + 60)), "ask the staging twin for an order")
+    );
     assert!(next.because.contains("failures"), "{}", next.because);
 }
 

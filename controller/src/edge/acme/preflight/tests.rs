@@ -47,7 +47,10 @@ fn nothing_is_ordered_before_dns_was_looked_at_and_nothing_ends_an_order_under_w
     assert_eq!(hold(&asked, Some(&held), false).unwrap(), "NXDOMAIN; CAA");
     assert_eq!(hold(&asked, Some(&held), true), None);
     let other = Asked { kind: Kind::Dns01, ..asked };
-    assert!(hold(&other, Some(&verdict(&self::asked(Kind::Http01).1, 5, &[])), false).is_some(), "of another challenge");
+    assert!(
+        hold(&other, Some(&verdict(&self::asked(Kind::Http01).1, 5, &[])), false).is_some(),
+        "of another challenge"
+    );
 }
 
 #[test]

@@ -48,7 +48,8 @@ fn the_last_good_certificate_is_presented_until_it_ends_whatever_becomes_of_its_
     let mut broken = first.clone();
     broken.held.as_mut().unwrap().chain = "no certificate".into();
     for change in [
-        (|records: &mut Records, broken: &Record| take(records, broken.clone())) as fn(&mut Records, &Record) -> bool,
+        (|records: &mut Records, broken: &Record| take(records, broken.clone()))
+            as fn(&mut Records, &Record) -> bool,
         |records, broken| records.broke(&broken.id(), "no JSON"),
         |records, broken| records.gone(&broken.id()),
     ] {

@@ -74,5 +74,8 @@ async fn accounts_are_kept_beside_records_and_are_none_of_them() {
     let mut stored = api.get(&path("account-1")).unwrap();
     stored["data"]["record.json"] = serde_json::json!("e30=");
     api.put(&path("account-1"), stored);
-    assert!(matches!(store.account("account-1").await, Err(StoreError::Broken { .. })), "never a new account");
+    assert!(
+        matches!(store.account("account-1").await, Err(StoreError::Broken { .. })),
+        "never a new account"
+    );
 }
