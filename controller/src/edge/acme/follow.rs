@@ -30,7 +30,7 @@ use super::{
     annotation::GROUP,
     challenge_secret,
     issuers::{BuiltIn, Issuers},
-    records::Authorities,
+    records::{Authorities, Read},
     secret_store::{self, ACCOUNT, CERTIFICATE, CHALLENGES, LABEL, PAGE},
 };
 
@@ -83,6 +83,7 @@ impl Followed {
 
     /// Of a directory: whoever orders says what is stored.
     pub(crate) fn driven(&self, mut driven: watch::Receiver<Option<Arc<drive::Snapshot>>>, drain: &Drain) {
+        self.known.send_modify(|known| known.read = Read::ALL); // there is nothing else to read
         let this = self.clone();
         let provider = tls::default_provider();
         drain.keep(async move {
@@ -109,7 +110,7 @@ impl Followed {
     /// Returns when the records were read once, or [`FIRST`] has passed: an edge that starts anew takes no certificate away.
     pub(crate) async fn first(&self) {
         let mut known = self.known.subscribe();
-        if timeout(FIRST, known.wait_for(|known| known.is_read)).await.is_err() {
+        if timeout(FIRST, known.wait_for(|known| known.read.records)).await.is_err() {
             warn!(
                 "certificates in namespace {EDGE_NAMESPACE} could not be read in {FIRST:?}; their hosts go without until they are"
             );
@@ -127,8 +128,9 @@ impl Followed {
                 for (name, what) in before.iter().filter(|(name, _)| !names.contains_key(*name)) {
                     self.gone(name, what);
                 }
-                self.known.send_if_modified(|known| !std::mem::replace(&mut known.is_read, true));
+                self.known.send_if_modified(|known| !std::mem::replace(&mut known.read.records, true));
             }
+            Told::Absent => {}
             Told::Set(secret) => self.one(secret, names, provider),
             Told::Gone(secret) => {
                 let name = secret.metadata.name.clone().unwrap_or_default();
@@ -200,6 +202,7 @@ impl Followed {
                 let all = all.into_iter().map(|secret| (name(&secret), secret)).collect();
                 std::mem::replace(held, all).into_values().collect()
             }
+            Told::Absent => return,
             Told::Set(secret) => held.insert(name(&secret), secret).into_iter().collect::<Vec<_>>(),
             Told::Gone(secret) => {
                 let before = held.remove(&name(&secret));
@@ -212,11 +215,12 @@ impl Followed {
             warn!(%unusable, "DNS credentials cannot be used");
         }
         self.credentials.send_replace(Arc::new(registry));
+        self.known.send_if_modified(|known| !std::mem::replace(&mut known.read.credentials, true));
     }
 
     /// Both kinds, and whether they are there at all. Without the right to see them, or without them, the built-in authority is all.
     async fn issuers(&self, client: &Client, built_in: &BuiltIn) {
-        let all = watch::Sender::new([None, None]);
+        let all = watch::Sender::new([Kind::Unread, Kind::Unread]);
         let kind = |n: usize, kind: &'static str, plural: &'static str| {
             let resource = ApiResource {
                 group: GROUP.into(),
@@ -230,8 +234,13 @@ impl Followed {
             let mut held: BTreeMap<(String, String), Value> = BTreeMap::new();
             async move {
                 let told = |told: Told<DynamicObject>| {
+                    let is_absent = matches!(told, Told::Absent);
                     take(told, &mut held);
-                    all.send_modify(|all| all[n] = Some(held.values().cloned().collect::<Vec<_>>()));
+                    all.send_modify(|all| match is_absent {
+                        true if matches!(all[n], Kind::There(_)) => {} // what was known stays
+                        true => all[n] = Kind::Absent,
+                        false => all[n] = Kind::There(held.values().cloned().collect()),
+                    });
                     this.issuers_changed(&all.borrow(), built_in);
                 };
                 follow(api, None, plural, told).await;
@@ -240,19 +249,36 @@ impl Followed {
         tokio::join!(kind(0, "Issuer", "issuers"), kind(1, "ClusterIssuer", "clusterissuers"));
     }
 
-    fn issuers_changed(&self, all: &[Option<Vec<Value>>; 2], built_in: &BuiltIn) {
-        let is_there = all.iter().any(Option::is_some);
-        let objects: Vec<Value> = all.iter().flatten().flatten().cloned().collect();
-        let issuers = Issuers::new(built_in, is_there.then_some(&objects));
+    fn issuers_changed(&self, all: &[Kind; 2], built_in: &BuiltIn) {
+        if all.iter().any(|kind| matches!(kind, Kind::Unread)) {
+            return;
+        }
+        let of_kind = |kind: &Kind| match kind {
+            Kind::There(objects) => Some(objects.clone()),
+            Kind::Unread | Kind::Absent => None,
+        };
+        let objects: Vec<Vec<Value>> = all.iter().filter_map(of_kind).collect();
+        let is_there = !objects.is_empty();
+        let objects = objects.concat();
+        let issuers = Issuers::new(built_in, is_there.then_some(&*objects));
         self.known.send_if_modified(|known| {
-            let is_new = *known.issuers != issuers;
+            let is_new = *known.issuers != issuers || !known.read.issuers;
             if is_new {
                 known.issuers = Arc::new(issuers);
-                info!("issuers of {GROUP} read");
+                known.read.issuers = true;
+                info!(objects = objects.len(), "issuers of {GROUP} read");
             }
             is_new
         });
     }
+}
+
+/// Of cert-manager's objects.
+enum Kind {
+    Unread,
+    /// No such kind, or not ours to see.
+    Absent,
+    There(Vec<Value>),
 }
 
 /// What is kept of an issuer: its name and its specification.
@@ -269,6 +295,7 @@ fn take(told: Told<DynamicObject>, held: &mut BTreeMap<(String, String), Value>)
     };
     match told {
         Told::All(all) => *held = all.into_iter().map(kept).collect(),
+        Told::Absent => {}
         Told::Set(object) => held.extend([kept(object)]),
         Told::Gone(object) => drop(held.remove(&key(&object))),
     }
@@ -303,6 +330,8 @@ fn registry<'a>(secrets: impl Iterator<Item = &'a Secret>) -> Registry {
 enum Told<K> {
     /// All there is, and nothing else.
     All(Vec<K>),
+    /// There is no such kind, or none that we may see.
+    Absent,
     Set(K),
     Gone(K),
 }
@@ -320,8 +349,16 @@ async fn follow<K>(
     loop {
         let (pause, now) = match round(&api, labels, &mut told).await {
             Ok(()) => (AGAIN, None),
-            Err(error) if error.is_absent() => (ABSENT, None),
-            Err(error) => (TROUBLED, Some(error.to_string())),
+            Err(error) if error.is_absent() => {
+                told(Told::Absent);
+                (ABSENT, None)
+            }
+            Err(error) => {
+                if error.is_no_right() {
+                    told(Told::Absent);
+                }
+                (TROUBLED, Some(error.to_string()))
+            }
         };
         if let Some(why) = now.as_ref().filter(|_| now != fault) {
             warn!(what, why, "cannot be followed; what is known stays in use");

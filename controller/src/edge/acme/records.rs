@@ -24,10 +24,21 @@ use crate::source::tls_secret::TlsSecret;
 pub(crate) struct Authorities {
     pub(crate) issuers: Arc<Issuers>,
     pub(crate) records: Records,
-    /// Records were read once.
-    pub(crate) is_read: bool,
+    pub(crate) read: Read,
     /// Why nothing is ordered, by id; only the replica that orders knows.
     pub(crate) held_back: BTreeMap<String, String>,
+}
+
+/// What was read once. Before all of it was, nothing is ordered: another issuer, or credentials that are not there, end an order.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(crate) struct Read {
+    pub(crate) records: bool,
+    pub(crate) issuers: bool,
+    pub(crate) credentials: bool,
+}
+
+impl Read {
+    pub(crate) const ALL: Self = Self { records: true, issuers: true, credentials: true };
 }
 
 /// By id.

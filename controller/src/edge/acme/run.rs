@@ -29,6 +29,7 @@ use super::{
     super::{metrics::AcmeMetrics, snapshot::EdgeSnapshot},
     follow::Followed,
     preflight::{self, Verdicts},
+    records::Read,
     wanted::{self, Wanted},
 };
 
@@ -96,6 +97,10 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
 
     /// Errors: the store could not be read.
     async fn work(&self) -> Result<Infallible, StoreError> {
+        let mut known = self.followed.known.subscribe();
+        if known.wait_for(|known| known.read == Read::ALL).await.is_err() {
+            std::future::pending::<()>().await; // we are stopping
+        }
         // Which orders are under way is known before anything may be held back.
         let loaded = self.hands.store.load().await?;
         let entries = loaded.records.into_iter().map(|stored| {

@@ -39,7 +39,7 @@ async fn what_one_replica_stores_all_know_by_what_the_watch_tells_them() {
     let mut all = stored(&api, &[&record.id(), "account-1"]);
     all.push(challenge.clone());
     followed.ours(Told::All(all), &mut names, &provider);
-    assert!(followed.known.borrow().is_read);
+    assert!(followed.known.borrow().read.records);
     assert_eq!(followed.known.borrow().records.get(&record.id()), Some(&record));
     assert_eq!(followed.accounts.borrow()["account-1"], "https://ca.example/acct/1");
     let shown = |followed: &Followed| followed.challenges.borrow().keys().cloned().collect::<Vec<_>>();
