@@ -23,6 +23,8 @@ pub struct Pebble {
     pub roots: String,
     /// Where it looks for hosts.
     pub hosts: IpAddr,
+    /// Its DNS server.
+    pub resolver: SocketAddr,
     dns: SocketAddr,
     user: Unprivileged,
     _servers: [Server; 2],
@@ -65,7 +67,12 @@ impl Pebble {
         command.arg(pebble).arg("-config").arg(config).args(["-dnsserver", &at(8053).to_string(), "-strict"]);
         let pebble = user.server("pebble", command, &[at(14000), at(15000)]).await?;
         let directory = format!("https://{}/dir", at(14000));
-        Ok(Self { directory, roots, hosts, dns: at(8055), user, _servers: [dns, pebble] })
+        Ok(Self { directory, roots, hosts, resolver: at(8053), dns: at(8055), user, _servers: [dns, pebble] })
+    }
+
+    /// Every host is at `address` from now on.
+    pub async fn hosts_are_at(&self, address: IpAddr) -> io::Result<()> {
+        self.tell_dns("/set-default-ipv4", &serde_json::json!({ "ip": address.to_string() })).await
     }
 
     /// `name` TXT `value` from now on, beside others.

@@ -14,6 +14,7 @@ mod gateway;
 mod hostile;
 mod identity;
 mod injector;
+mod ordered;
 mod outage;
 mod policy;
 mod programs;
