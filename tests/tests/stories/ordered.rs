@@ -16,10 +16,10 @@ async fn ingresses_of_2019_and_of_today_get_their_certificates_and_after_a_kill_
     let _ca = FakeCa::start(SocketAddr::new(network.control(), 15012), Arc::clone(&authority)).await.unwrap();
     let pebble = Pebble::start(&network, 0).await.unwrap();
     let home = std::env::temp_dir().join(format!("signet-ordered-{}", std::process::id()));
+    pebble.hosts_are_at(network.address(1, 1)).await.unwrap(); // the gateway to come
     write_home(&home, &authority, &pebble);
     let mut edge = start(&home, &network, &pebble);
     let gateway = Gateway::start(1, &network, &authority, &json!({}), "info").await;
-    pebble.hosts_are_at(gateway.at(0).ip()).await.unwrap();
 
     let page = eventually("certificates of both hosts", ORDERED, async || {
         let page = acme(&home).await?;
