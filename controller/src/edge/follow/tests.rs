@@ -29,6 +29,8 @@ fn builder() -> Builder {
         options: Options { issuer: EdgeIssuer::Local, ..options() },
         suffixes: Vec::new(),
         gateway: identity::gateway(&domain),
+        challenges: watch::Sender::default(),
+        acme: watch::Sender::default(),
         provider: Arc::new(tls::default_provider()),
         metrics: Arc::new(Metrics::new(&mut registry)),
         edge_metrics: EdgeMetrics::new(&mut registry),
