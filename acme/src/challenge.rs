@@ -44,7 +44,7 @@ pub struct AlpnCertificate {
 
 impl Challenge {
     /// Made of what is stored. Errors: no key could be made.
-    pub(crate) fn of(pending: &Pending) -> Result<Self, rcgen::Error> {
+    pub fn of(pending: &Pending) -> Result<Self, rcgen::Error> {
         let digest: [u8; 32] = Sha256::digest(pending.key_authorization.as_bytes()).into();
         let answer = match pending.kind {
             Kind::Http01 => Answer::Http01 {

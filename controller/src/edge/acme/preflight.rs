@@ -25,7 +25,7 @@ use super::{
 pub(crate) struct Verdict {
     pub(crate) at: i64,
     /// Whom and how it was judged for.
-    of: Option<(Issuer, Kind)>,
+    pub(super) of: Option<(Issuer, Kind)>,
     /// Why no order is made.
     pub(crate) holds: Vec<String>,
     pub(crate) warnings: Vec<String>,

@@ -10,8 +10,10 @@ use std::{
 };
 
 use signet_acme::{
+    challenge::Challenge,
     dns::{Lookups, credentials::Registry},
     drive::{self, Happened, drive},
+    order::{Kind, Pending},
     outcome::Outcome,
     solver::Solver,
     steps::Hands,
@@ -103,6 +105,8 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
         }
         // Which orders are under way is known before anything may be held back.
         let loaded = self.hands.store.load().await?;
+        let orders = loaded.records.iter().flat_map(|stored| &stored.value.order);
+        let pending: Vec<Pending> = orders.flat_map(|order| &order.challenges).cloned().collect();
         let entries = loaded.records.into_iter().map(|stored| {
             let record = Arc::new(stored.value);
             let next = signet_acme::plan::Plan {
@@ -112,6 +116,7 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
             };
             (record.id(), drive::Entry { record, wish: None, next, is_busy: false })
         });
+        self.present_again(&pending).await;
         let first = drive::Snapshot { entries: entries.collect(), broken: loaded.broken };
         let published = watch::Sender::new(Arc::new(first));
         let wishes = watch::Sender::new(Arc::new(self.wishes(&published.borrow().entries)));
@@ -120,6 +125,19 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
             ended = driving => ended,
             never = self.wish(&wishes, published.subscribe()) => match never {},
             never = self.look(published.subscribe()) => match never {},
+        }
+    }
+
+    /// What gateways are to answer for orders that are under way: of a directory nobody but the process that ended knew, and in a cluster it
+    /// is there already.
+    async fn present_again(&self, pending: &[Pending]) {
+        let of_gateways = pending.iter().filter(|pending| !pending.proven && pending.kind != Kind::Dns01);
+        let challenges: Vec<Challenge> =
+            of_gateways.filter_map(|pending| Challenge::of(pending).ok()).collect();
+        if !challenges.is_empty()
+            && let Err(problem) = self.hands.solver.present(&challenges).await
+        {
+            warn!(%problem, "challenges of orders that are under way cannot be presented again");
         }
     }
 

@@ -33,7 +33,7 @@ pub(crate) struct Wanted {
     /// By id.
     pub(crate) certificates: BTreeMap<String, Asked>,
     /// Of an Ingress and a host that it asks for by annotation: the certificate's id, or why none is ordered.
-    hosts: BTreeMap<(Name, String), Result<String, String>>,
+    pub(super) hosts: BTreeMap<(Name, String), Result<String, String>>,
     /// What Ingresses are told beside that.
     pub(crate) findings: Vec<(Name, Finding)>,
 }
