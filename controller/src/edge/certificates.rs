@@ -106,10 +106,13 @@ fn look(desk: &Desk<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPatte
     let is_for = |hosts: &[HostPattern]| hosts.is_empty() || hosts.contains(host);
     let named = ingress.tls.iter().filter(|tls| is_for(&tls.hosts)).filter_map(|tls| tls.secret.as_ref());
     let mut first: Option<HostCertificate> = None;
+    // Served on though its Secret is gone or broken, until there is another.
+    let mut stale: Option<HostCertificate> = None;
     let mut is_absent = true;
     for secret in named {
         let secret = (ingress.namespace.clone(), secret.clone());
         let pick = state.secrets.pick(&secret, name, state.now);
+        let is_current = pick.is_current();
         let why = pick.why.map(|why| {
             let word = match &why {
                 Why::Trouble(Trouble::NoRight) => Word::MissingRight,
@@ -121,8 +124,11 @@ fn look(desk: &Desk<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPatte
         let served = pick.certificate.map(|certificate| Served { from, certificate });
         let found =
             HostCertificate { served, why, secret: Some(secret.clone()), acme: None, is_staging: false };
-        if found.is_served() {
+        if found.is_served() && is_current {
             return found;
+        }
+        if found.is_served() {
+            stale = stale.or(Some(found.clone()));
         }
         is_absent &= state.secrets.is_absent(&secret);
         first = first.or(Some(found));
@@ -143,6 +149,9 @@ fn look(desk: &Desk<'_>, ingress: &Ingress, host: &HostPattern, name: &HostPatte
             secret: None,
             acme: Some(id),
         };
+    }
+    if let Some(stale) = stale {
+        return HostCertificate { acme: asked.and_then(Result::ok).map(str::to_owned), ..stale };
     }
     let local = issuer::is_chosen(ingress, state.options).then(|| state.local.pick(name, state.now));
     if let Some(Ok(certificate)) = local {

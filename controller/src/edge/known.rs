@@ -58,6 +58,14 @@ pub(crate) enum Why {
     NotYet(i64),
 }
 
+impl Pick {
+    /// It has a certificate, and nothing is known against it: who asked in vain knows nothing.
+    pub(crate) fn is_current(&self) -> bool {
+        let is_fine = matches!(self.why, None | Some(Why::Trouble(Trouble::Unanswered(_))));
+        is_fine && self.certificate.is_some()
+    }
+}
+
 impl Secrets {
     /// What a Secret holds now. True when something is new.
     pub(crate) fn found(&mut self, name: &Name, secret: &TlsSecret, provider: &CryptoProvider) -> bool {

@@ -204,7 +204,9 @@ impl Wanted {
             if pick.why == Some(Why::NotRead) {
                 return Err(format!("Secret {}/{secret} is being read", ingress.namespace));
             }
-            match pick.certificate {
+            // One that is gone, or broken, is served on, and holds nothing back.
+            let is_current = pick.is_current();
+            match pick.certificate.filter(|_| is_current) {
                 // Whoever renews it has done so before that.
                 Some(held) if (held.not_after - state.now) * NEGLECTED > held.not_after - held.not_before => {
                     first_end = Some(first_end.map_or(held.not_after, |end| end.min(held.not_after)));

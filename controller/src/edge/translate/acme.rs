@@ -162,6 +162,14 @@ fn a_secret_of_the_users_comes_first_and_is_told_until_nobody_renews_it() {
     world.now = NOW + 1001;
     let shown = format!("acme/{}", id(&["app.example"]));
     assert_eq!(world.serve().shown("app.example"), Some(shown.as_str()));
+    // Deleted, it holds nothing back, and is served until there is another.
+    let deleted =
+        World::new().with_authority().with(asking(&[ASK])).certificate("shop", "web-tls", &["app.example"]);
+    let deleted = deleted.trouble("shop", "web-tls", Trouble::Absent);
+    let gateway = deleted.serve();
+    assert_eq!((gateway.shown("app.example"), orders(&gateway).len()), (Some("shop/web-tls"), 1));
+    let gateway = deleted.holding(record(&["app.example"], LETS_ENCRYPT)).serve();
+    assert_eq!((gateway.shown("app.example"), gateway.findings("web")), (Some(shown.as_str()), vec![]));
     // A Secret that is for another host is none that holds anything back.
     let other =
         World::new().with_authority().with(asking(&[ASK])).certificate("shop", "web-tls", &["b.example"]);
