@@ -91,7 +91,11 @@ impl Followed {
                 let Some(snapshot) = driven.borrow_and_update().clone() else { continue };
                 this.known.send_if_modified(|known| {
                     let mut is_new = false;
-                    for id in known.records.ids().iter().filter(|id| !snapshot.entries.contains_key(*id)) {
+                    let is_there = |id: &String| {
+                        snapshot.entries.contains_key(id)
+                            || snapshot.broken.iter().any(|(broken, _)| broken == id)
+                    };
+                    for id in known.records.ids().iter().filter(|id| !is_there(id)) {
                         is_new |= known.records.gone(id);
                     }
                     for entry in snapshot.entries.values() {

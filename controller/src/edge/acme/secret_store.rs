@@ -157,7 +157,7 @@ pub(crate) fn content(mut secret: Secret) -> (Zeroizing<Vec<u8>>, Version) {
 
 pub(crate) fn wipe(mut secret: Secret) {
     secret.data.iter_mut().flat_map(BTreeMap::values_mut).for_each(|bytes| bytes.0.zeroize());
-    secret.string_data.iter_mut().flat_map(BTreeMap::values_mut).for_each(Zeroize::zeroize);
+    secret.string_data.iter_mut().flat_map(BTreeMap::values_mut).for_each(|text| text.zeroize());
 }
 
 /// 409, and 404 of what was to be replaced: somebody else was there.
