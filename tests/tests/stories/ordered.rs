@@ -43,7 +43,8 @@ async fn ingresses_of_2019_and_of_today_get_their_certificates_and_after_a_kill_
         assert_eq!(plaintext(&gateway, host).await, 308, "{host}: it waits for no certificate");
     }
     assert_eq!(plaintext(&gateway, "a.files.acme.test").await, 503);
-    let orders = pebble.count("Order");
+    let orders = pebble.count("is fully authorized. Processing finalization");
+    assert_eq!(orders, 2);
 
     edge.kill().await.unwrap();
     let mut edge = start(&home, &network, &pebble);
@@ -54,7 +55,11 @@ async fn ingresses_of_2019_and_of_today_get_their_certificates_and_after_a_kill_
     })
     .await;
     assert_eq!(certificate(&again, "then.acme.test").unwrap()["notAfter"], then["notAfter"]);
-    assert_eq!(pebble.count("Order"), orders, "nothing was ordered anew");
+    assert_eq!(
+        pebble.count("is fully authorized. Processing finalization"),
+        orders,
+        "nothing was ordered anew"
+    );
     let log = fs::read_to_string(home.join("log")).unwrap();
     assert!(!log.contains("PRIVATE KEY"));
     edge.kill().await.unwrap();
