@@ -11,9 +11,9 @@ use anyhow::{Result, bail};
 
 use crate::{
     Exit,
-    cert::answer::AcmeAnswer,
     cluster::Part,
     output,
+    shapes::AcmeAnswer,
     state::StateDir,
     whom::Whom,
 };

@@ -1,234 +1,126 @@
-//! What edge says about certificates of ACME CAs, and what follows from it: whether one is as it should be, and for which hosts it is.
+//! What follows from edge's answer: for which hosts a certificate is, whether it is as it should be, and in which words. Pure.
 
-use serde::{Deserialize, Serialize};
+use crate::{
+    output::Mark,
+    shapes::{AcmeAnswer, AcmeCertificate, AcmeIssuer},
+};
 
-use crate::output::Mark;
-
-/// `GET /v1/acme`. Times are RFC 3339.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct AcmeAnswer {
-    pub(crate) issuers: Vec<IssuerAnswer>,
-    pub(crate) certificates: Vec<AcmeCertificate>,
-    /// Records that cannot be read; their names get no certificate.
-    pub(crate) broken: Vec<Broken>,
-    /// This replica orders.
-    pub(crate) leads: bool,
-    pub(crate) replica: String,
+/// The certificate that a client of `host` is to get: one that names it before a wildcard, what is served before what is not.
+pub(crate) fn of<'a>(answer: &'a AcmeAnswer, host: &str) -> Option<&'a AcmeCertificate> {
+    let all = answer.certificates.iter().filter(|certificate| covers(certificate, host));
+    all.min_by_key(|certificate| {
+        let is_named = certificate.names.iter().any(|name| name == host);
+        (!is_named, !certificate.served)
+    })
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct IssuerAnswer {
-    pub(crate) name: String,
-    pub(crate) directory: String,
-    /// No browser believes what it issues.
-    pub(crate) staging: bool,
-    pub(crate) email: Option<String>,
-    /// URL of our account there; `None`: none yet.
-    pub(crate) account: Option<String>,
-    /// Why it cannot be asked.
-    pub(crate) fault: Option<String>,
+pub(crate) fn issuer<'a>(answer: &'a AcmeAnswer, name: &str) -> Option<&'a AcmeIssuer> {
+    answer.issuers.iter().find(|issuer| issuer.name == name)
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct AcmeCertificate {
-    pub(crate) id: String,
-    pub(crate) names: Vec<String>,
-    pub(crate) namespace: String,
-    /// "<namespace>/<name>"
-    pub(crate) ingresses: Vec<String>,
-    pub(crate) issuer: String,
-    /// "http-01", "tls-alpn-01", "dns-01"
-    pub(crate) challenge: String,
-    /// "<namespace>/<name>" of the Secret with the zone's credentials.
-    pub(crate) dns_provider: Option<String>,
-    /// How far an order is (docs/acme.md), or a word of one that is none.
-    pub(crate) stage: String,
-    /// The CA's staging environment believed the names.
-    pub(crate) rehearsed: bool,
-    pub(crate) served: bool,
-    pub(crate) staging: bool,
-    /// Of what is held.
-    pub(crate) not_before: Option<String>,
-    pub(crate) not_after: Option<String>,
-    pub(crate) renew_at: Option<String>,
-    /// Less than a third of its life is left (half, below ten days).
-    pub(crate) overdue: bool,
-    pub(crate) next: Option<Next>,
-    pub(crate) held_back: Option<String>,
-    /// Orders that failed since the last certificate, the newest last.
-    pub(crate) failures: Vec<Failure>,
-    /// Calls that fail now.
-    pub(crate) trouble: Option<String>,
-    /// The CA's own word; nothing passes it.
-    pub(crate) retry_after: Option<String>,
-    pub(crate) preflight: Option<Preflight>,
-    /// Who was asked for the challenge before the CA was told.
-    pub(crate) seen: Vec<Seen>,
+fn covers(certificate: &AcmeCertificate, host: &str) -> bool {
+    let below = |name: &str| {
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        name.strip_prefix("*.").is_some_and(|suffix| parent == Some(suffix))
+    };
+    certificate.names.iter().any(|name| name == host || below(name))
 }
 
-/// `at`: `None`: never by itself.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Next {
-    pub(crate) at: Option<String>,
-    pub(crate) step: String,
-    pub(crate) because: String,
+/// An order is under way.
+pub(crate) fn is_ordering(certificate: &AcmeCertificate) -> bool {
+    !["held", "none", ""].contains(&certificate.stage.as_str())
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Failure {
-    pub(crate) at: String,
-    pub(crate) text: String,
-    pub(crate) problem: Option<Problem>,
-    pub(crate) retry_after: Option<String>,
+fn is_wanted(certificate: &AcmeCertificate) -> bool {
+    !certificate.namespace.is_empty()
 }
 
-/// A CA's problem document (RFC 8555 6.7).
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Problem {
-    /// Without `urn:ietf:params:acme:error:`; `None`: not the CA's words.
-    pub(crate) r#type: Option<String>,
-    pub(crate) detail: String,
-    pub(crate) names: Vec<OfName>,
+/// Somebody has to look: one that is not served, that was not renewed in time, or that cannot be.
+pub(crate) fn is_wrong(certificate: &AcmeCertificate) -> bool {
+    let is_fine = certificate.served
+        && !certificate.overdue
+        && certificate.held_back.is_none()
+        && certificate.failures.is_empty();
+    is_wanted(certificate) && !is_fine
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct OfName {
-    pub(crate) name: String,
-    pub(crate) r#type: Option<String>,
-    pub(crate) detail: String,
+/// In a word or three.
+pub(crate) fn state(certificate: &AcmeCertificate) -> (Mark, String) {
+    let fails = !certificate.failures.is_empty();
+    let is_held_back = certificate.held_back.is_some();
+    let (mark, state) = match certificate {
+        one if !is_wanted(one) => (Mark::Aside, "no longer asked for"),
+        AcmeCertificate { served: true, overdue: true, .. } => (Mark::Bad, "overdue"),
+        AcmeCertificate { served: true, staging: true, .. } => (Mark::Bad, "staging"),
+        AcmeCertificate { served: true, .. } if is_held_back => (Mark::Bad, "served, held back"),
+        AcmeCertificate { served: true, .. } if fails => (Mark::Bad, "served, renewal fails"),
+        AcmeCertificate { served: true, .. } => (Mark::Good, "served"),
+        _ if is_held_back => (Mark::Bad, "held back"),
+        _ if fails => (Mark::Bad, "failed"),
+        AcmeCertificate { rehearsal: true, .. } => (Mark::Aside, "rehearsing"),
+        one if is_ordering(one) => (Mark::Aside, "ordering"),
+        _ => (Mark::Bad, "none"),
+    };
+    let stage = if is_ordering(certificate) { format!(": {}", certificate.stage) } else { String::new() };
+    (mark, format!("{state}{stage}"))
 }
 
-/// What DNS says against an order.
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Preflight {
-    pub(crate) holds: Vec<String>,
-    pub(crate) warnings: Vec<String>,
-    pub(crate) at: Option<String>,
+/// What it waits for, in the words of who knows best.
+pub(crate) fn waits_for(certificate: &AcmeCertificate) -> Option<String> {
+    let failure = || certificate.failures.last().map(|failure| failure.text.clone());
+    let next = || certificate.next.as_ref().map(|next| next.because.clone()).filter(|why| !why.is_empty());
+    certificate.held_back.clone().or_else(|| certificate.trouble.clone()).or_else(failure).or_else(next)
 }
 
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Seen {
-    /// A gateway's pod, or a zone's server.
-    pub(crate) by: String,
-    pub(crate) at: Option<String>,
-    pub(crate) saw: bool,
-    pub(crate) why: Option<String>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, Serialize)]
-#[serde(rename_all = "camelCase", default)]
-pub(crate) struct Broken {
-    pub(crate) id: String,
-    pub(crate) why: String,
-}
-
-impl AcmeAnswer {
-    /// The certificate that a client of `host` is to get: one that names it before a wildcard, what is served before what is not.
-    pub(crate) fn of(&self, host: &str) -> Option<&AcmeCertificate> {
-        let all = self.certificates.iter().filter(|certificate| certificate.covers(host));
-        all.min_by_key(|certificate| {
-            let is_named = certificate.names.iter().any(|name| name == host);
-            (!is_named, !certificate.served)
-        })
-    }
-
-    pub(crate) fn issuer(&self, name: &str) -> Option<&IssuerAnswer> {
-        self.issuers.iter().find(|issuer| issuer.name == name)
+/// "*.example.com, example.com and 7 more"
+pub(crate) fn hosts(certificate: &AcmeCertificate) -> String {
+    let shown = certificate.names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+    match certificate.names.len().saturating_sub(SHOWN) {
+        0 => shown,
+        more => format!("{shown} and {more} more"),
     }
 }
 
-impl AcmeCertificate {
-    pub(crate) fn covers(&self, host: &str) -> bool {
-        let below = |name: &str| {
-            let parent = host.split_once('.').map(|(_, parent)| parent);
-            name.strip_prefix("*.").is_some_and(|suffix| parent == Some(suffix))
-        };
-        self.names.iter().any(|name| name == host || below(name))
-    }
-
-    /// An order is under way.
-    pub(crate) fn is_ordering(&self) -> bool {
-        STAGES.contains(&self.stage.as_str())
-    }
-
-    /// Somebody has to look: one that is not served, that was not renewed in time, or that cannot be.
-    pub(crate) fn is_wrong(&self) -> bool {
-        !self.served || self.overdue || self.held_back.is_some() || !self.failures.is_empty()
-    }
-
-    /// In a word or three.
-    pub(crate) fn state(&self) -> (Mark, String) {
-        let (mark, state) = match self {
-            Self { served: true, overdue: true, .. } => (Mark::Bad, "overdue"),
-            Self { served: true, staging: true, .. } => (Mark::Bad, "staging"),
-            Self { held_back: Some(_), served: true, .. } => (Mark::Bad, "served, held back"),
-            Self { held_back: Some(_), .. } => (Mark::Bad, "held back"),
-            Self { served: true, .. } if !self.failures.is_empty() => (Mark::Bad, "served, renewal fails"),
-            Self { served: true, .. } => (Mark::Good, "served"),
-            _ if !self.failures.is_empty() => (Mark::Bad, "failed"),
-            _ if self.is_ordering() => (Mark::Aside, "ordering"),
-            _ => (Mark::Bad, "none"),
-        };
-        let stage = if self.is_ordering() { format!(": {}", self.stage) } else { String::new() };
-        (mark, format!("{state}{stage}"))
-    }
-
-    /// What it waits for, in the words of who knows best.
-    pub(crate) fn waits_for(&self) -> Option<String> {
-        let failure = || self.failures.last().map(|failure| failure.text.clone());
-        let next = || self.next.as_ref().map(|next| next.because.clone()).filter(|why| !why.is_empty());
-        self.held_back.clone().or_else(|| self.trouble.clone()).or_else(failure).or_else(next)
-    }
-
-    /// "*.example.com, example.com and 7 more"
-    pub(crate) fn hosts(&self) -> String {
-        let shown = self.names.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
-        match self.names.len().saturating_sub(SHOWN) {
-            0 => shown,
-            more => format!("{shown} and {more} more"),
-        }
-    }
-}
-
-/// Of an order (docs/acme.md).
-const STAGES: [&str; 9] = [
-    "asking",
-    "reading",
-    "presenting",
-    "presented",
-    "telling",
-    "validating",
-    "ready",
-    "finalizing",
-    "issuing",
-];
 /// Names in one cell.
 const SHOWN: usize = 3;
 
+/// Of a namespace `shop`, with these fields.
+#[cfg(test)]
+pub(crate) fn certificate(fields: &serde_json::Value) -> AcmeCertificate {
+    let mut whole = serde_json::to_value(AcmeCertificate {
+        names: vec!["app.example.com".into()],
+        namespace: "shop".into(),
+        issuer: "letsencrypt".into(),
+        challenge: "http-01".into(),
+        stage: "none".into(),
+        ..AcmeCertificate::default()
+    })
+    .unwrap();
+    for (key, value) in fields.as_object().unwrap() {
+        whole[key] = value.clone();
+    }
+    serde_json::from_value(whole).unwrap()
+}
+
+/// `names`: what it says of single names.
+#[cfg(test)]
+pub(crate) fn failure(at: &str, text: &str, names: &serde_json::Value) -> serde_json::Value {
+    serde_json::json!({"at": at, "text": text, "retryAfter": null,
+        "problem": {"type": "unauthorized", "detail": "invalid authorizations", "names": names}})
+}
+
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn certificate(names: &[&str]) -> AcmeCertificate {
-        let names = names.iter().map(|&name| name.to_owned()).collect();
-        AcmeCertificate { names, served: true, ..AcmeCertificate::default() }
-    }
+    use super::*;
 
     #[test]
     fn a_host_has_the_certificate_that_names_it_before_that_of_a_wildcard_of_one_label() {
-        let wildcard = certificate(&["*.example.com"]);
-        let exact = AcmeCertificate { served: false, ..certificate(&["www.example.com", "a.example.com"]) };
+        let wildcard = certificate(&json!({"names": ["*.example.com"], "served": true}));
+        let exact = certificate(&json!({"names": ["www.example.com", "a.example.com"]}));
         let answer = AcmeAnswer { certificates: vec![wildcard, exact], ..AcmeAnswer::default() };
-        let found = |host| answer.of(host).map(|certificate| certificate.names[0].as_str());
+        let found = |host| of(&answer, host).map(|certificate| certificate.names[0].as_str());
         for (host, want) in [
             ("a.example.com", Some("www.example.com")),
             ("b.example.com", Some("*.example.com")),
@@ -242,49 +134,36 @@ mod tests {
 
     #[test]
     fn what_somebody_has_to_look_at_is_marked_and_named() {
-        let fine = certificate(&["a.example.com"]);
-        let failures = vec![Failure::default()];
-        for (case, certificate, want, wrong) in [
-            ("served", fine.clone(), (Mark::Good, "served"), false),
-            (
-                "renewing",
-                AcmeCertificate { stage: "validating".into(), ..fine.clone() },
-                (Mark::Good, "served: validating"),
-                false,
-            ),
-            ("staging", AcmeCertificate { staging: true, ..fine.clone() }, (Mark::Bad, "staging"), false),
-            ("overdue", AcmeCertificate { overdue: true, ..fine.clone() }, (Mark::Bad, "overdue"), true),
-            (
-                "failing",
-                AcmeCertificate { failures: failures.clone(), ..fine.clone() },
-                (Mark::Bad, "served, renewal fails"),
-                true,
-            ),
-            (
-                "first",
-                AcmeCertificate { served: false, stage: "asking".into(), ..fine.clone() },
-                (Mark::Aside, "ordering: asking"),
-                true,
-            ),
-            ("failed", AcmeCertificate { served: false, failures, ..fine.clone() }, (Mark::Bad, "failed"), true),
-            (
-                "held",
-                AcmeCertificate { served: false, held_back: Some("x".into()), ..fine },
-                (Mark::Bad, "held back"),
-                true,
-            ),
+        let failed = json!([failure("1", "no", &json!([]))]);
+        for (fields, mark, word, wrong) in [
+            (json!({"served": true}), Mark::Good, "served", false),
+            (json!({"served": true, "stage": "validating"}), Mark::Good, "served: validating", false),
+            (json!({"served": true, "stage": "held"}), Mark::Good, "served", false),
+            (json!({"served": true, "staging": true}), Mark::Bad, "staging", false),
+            (json!({"served": true, "overdue": true}), Mark::Bad, "overdue", true),
+            (json!({"served": true, "failures": failed}), Mark::Bad, "served, renewal fails", true),
+            (json!({"stage": "asking"}), Mark::Aside, "ordering: asking", true),
+            (json!({"stage": "telling", "rehearsal": true}), Mark::Aside, "rehearsing: telling", true),
+            (json!({"failures": failed}), Mark::Bad, "failed", true),
+            (json!({"heldBack": "CAA"}), Mark::Bad, "held back", true),
+            (json!({}), Mark::Bad, "none", true),
+            (json!({"namespace": ""}), Mark::Aside, "no longer asked for", false),
         ] {
-            assert_eq!(certificate.state(), (want.0, want.1.to_owned()), "{case}");
-            assert_eq!(certificate.is_wrong(), wrong, "{case}");
+            let certificate = certificate(&fields);
+            assert_eq!(state(&certificate), (mark, word.to_owned()), "{fields}");
+            assert_eq!(is_wrong(&certificate), wrong, "{fields}");
         }
     }
 
     #[test]
-    fn an_answer_of_another_version_is_read_as_far_as_it_is_known() {
-        let answer: AcmeAnswer = serde_json::from_str(
-            r#"{"certificates": [{"names": ["a"], "future": 1, "next": {"at": null, "step": "wait", "because": "nothing"}}]}"#,
-        )
-        .unwrap();
-        assert_eq!(answer.certificates[0].waits_for().as_deref(), Some("nothing"));
+    fn what_it_waits_for_is_said_by_who_knows_best() {
+        let next = json!({"at": null, "step": "wait", "because": "nothing"});
+        let words = |mut fields: serde_json::Value| {
+            fields["next"] = next.clone();
+            waits_for(&certificate(&fields))
+        };
+        assert_eq!(words(json!({})).as_deref(), Some("nothing"));
+        assert_eq!(words(json!({"trouble": "no route"})).as_deref(), Some("no route"));
+        assert_eq!(words(json!({"trouble": "no route", "heldBack": "CAA"})).as_deref(), Some("CAA"));
     }
 }

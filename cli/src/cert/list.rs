@@ -4,12 +4,12 @@ use anyhow::Result;
 use signet_core::clock;
 use time::OffsetDateTime;
 
-use super::answer::{AcmeAnswer, AcmeCertificate};
+use super::answer::{hosts, is_wrong, state, waits_for};
 use crate::{
-    Exit,
-    human,
+    Exit, human,
     named::Scope,
     output::{self, Mark, Output},
+    shapes::{AcmeAnswer, AcmeCertificate},
     whom::Asking,
 };
 
@@ -43,11 +43,11 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
     }
     let out = Output::to_stdout(args.asking.output);
     out.show(&answer, |answer| text(out, answer, args.scope.namespace(), clock::now()))?;
-    Ok(if is_wrong(&answer) { Exit::Fix } else { Exit::Fine })
+    Ok(if is_any_wrong(&answer) { Exit::Fix } else { Exit::Fine })
 }
 
-fn is_wrong(answer: &AcmeAnswer) -> bool {
-    answer.certificates.iter().any(AcmeCertificate::is_wrong)
+fn is_any_wrong(answer: &AcmeAnswer) -> bool {
+    answer.certificates.iter().any(is_wrong)
         || !answer.broken.is_empty()
         || answer.issuers.iter().any(|issuer| issuer.fault.is_some())
 }
@@ -64,21 +64,23 @@ fn text(out: Output, answer: &AcmeAnswer, namespace: Option<&str>, now: OffsetDa
             output::table(header, answer.certificates.iter().map(|one| row(out, one, now)))
         }
     };
-    let waiting = answer.certificates.iter().filter(|certificate| certificate.is_wrong());
+    let waiting = answer.certificates.iter().filter(|certificate| is_wrong(certificate));
     let waiting: String = waiting
         .filter_map(|certificate| {
             let host = certificate.names.first()?;
-            let why = certificate.waits_for().unwrap_or_else(|| "nobody says why".into());
+            let why = waits_for(certificate).unwrap_or_else(|| "nobody says why".into());
             Some(format!("{host}: {why}; more: signet cert why '{host}'\n"))
         })
         .collect();
     if !waiting.is_empty() {
         text += &format!("\nTo look at:\n{waiting}");
     }
-    let faults = answer.issuers.iter().filter_map(|issuer| Some((&issuer.name, issuer.fault.as_ref()?)));
-    let faults: String = faults.map(|(name, fault)| format!("{name}: {fault}\n")).collect();
-    if !faults.is_empty() {
-        text += &format!("\nIssuers:\n{faults}");
+    let said = answer.issuers.iter().flat_map(|issuer| {
+        issuer.fault.iter().chain(&issuer.notes).map(move |words| format!("{}: {words}\n", issuer.name))
+    });
+    let said: String = said.collect();
+    if !said.is_empty() {
+        text += &format!("\nIssuers:\n{said}");
     }
     let broken: String = answer.broken.iter().map(|one| format!("{}: {}\n", one.id, one.why)).collect();
     if !broken.is_empty() {
@@ -89,11 +91,11 @@ fn text(out: Output, answer: &AcmeAnswer, namespace: Option<&str>, now: OffsetDa
 
 fn row(out: Output, certificate: &AcmeCertificate, now: OffsetDateTime) -> [String; 9] {
     let none = || "-".to_owned();
-    let (mark, state) = certificate.state();
+    let (mark, state) = state(certificate);
     let end = certificate.not_after.as_deref().filter(|_| certificate.served);
     let staging = certificate.staging && mark == Mark::Bad && state != "staging";
     [
-        certificate.hosts(),
+        hosts(certificate),
         certificate.namespace.clone(),
         // What the state says already is not said twice.
         if staging { out.marked(Mark::Bad, &format!("{}, staging", certificate.issuer)) } else { certificate.issuer.clone() },
@@ -116,22 +118,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::output::Format;
+    use crate::{
+        cert::answer::{certificate, failure},
+        output::Format,
+        shapes::AcmeIssuer,
+    };
 
-    fn shown(certificates: serde_json::Value) -> String {
-        let answer: AcmeAnswer = serde_json::from_value(json!({
-            "issuers": [{"name": "letsencrypt", "directory": "https://acme.example/d", "staging": false}],
-            "certificates": certificates, "leads": true, "replica": "edge-0",
-        }))
-        .unwrap();
+    fn shown(certificates: Vec<AcmeCertificate>) -> String {
+        let issuer = AcmeIssuer { name: "letsencrypt".into(), ..AcmeIssuer::default() };
+        let answer =
+            AcmeAnswer { issuers: vec![issuer], certificates, leads: true, ..AcmeAnswer::default() };
         let now = OffsetDateTime::from_unix_timestamp(1_000_000).unwrap(); // 1970-01-12T13:46:40Z
         text(Output::to_stdout(Format::Table), &answer, None, now)
     }
 
     #[test]
     fn a_certificate_is_shown_with_its_end_and_its_renewal() {
-        let text = shown(json!([{"names": ["a.example.com", "b.example.com"], "namespace": "shop", "issuer": "letsencrypt",
-            "challenge": "http-01", "served": true, "notAfter": "1970-04-12T13:46:40Z", "renewAt": "1970-03-13T13:46:40Z"}]));
+        let fields = json!({"names": ["a.example.com", "b.example.com"], "served": true,
+            "notAfter": "1970-04-12T13:46:40Z", "renewAt": "1970-03-13T13:46:40Z"});
+        let text = shown(vec![certificate(&fields)]);
         for part in ["a.example.com, b.example.com", "shop", "letsencrypt", "http-01", "served", "90d", "in 60d"] {
             assert!(text.contains(part), "{part} in {text}");
         }
@@ -140,10 +145,13 @@ mod tests {
 
     #[test]
     fn what_stands_in_the_way_is_said_below_with_the_command_that_says_more() {
-        let text = shown(json!([{"names": ["a.example.com"], "issuer": "letsencrypt", "served": false,
-            "failures": [{"at": "1970-01-12T13:00:00Z", "text": "the CA said no"}]}]));
-        assert!(text.contains("a.example.com: the CA said no; more: signet cert why 'a.example.com'"), "{text}");
-        let staging = shown(json!([{"names": ["a.example.com"], "issuer": "letsencrypt-staging", "served": true, "staging": true}]));
+        let failures = json!([failure("1970-01-12T13:00:00Z", "the CA said no", &json!([]))]);
+        let text = shown(vec![certificate(&json!({ "failures": failures }))]);
+        assert!(
+            text.contains("app.example.com: the CA said no; more: signet cert why 'app.example.com'"),
+            "{text}"
+        );
+        let staging = shown(vec![certificate(&json!({"served": true, "staging": true}))]);
         assert!(staging.contains("staging") && !staging.contains("To look at"), "{staging}");
     }
 
@@ -156,6 +164,6 @@ mod tests {
             OffsetDateTime::UNIX_EPOCH,
         );
         assert!(text.contains("--acme-email"), "{text}");
-        assert!(shown(json!([])).contains("kubernetes.io/tls-acme"));
+        assert!(shown(vec![]).contains("kubernetes.io/tls-acme"));
     }
 }

@@ -4,20 +4,20 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use hyper::StatusCode;
-use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde::Serialize;
 use signet_ca::Life;
 use signet_core::identity::SYSTEM_NAMESPACE;
 use tokio::time::sleep;
 
 use super::{
     Said,
-    answer::{AcmeAnswer, AcmeCertificate},
+    answer::{self, is_ordering},
 };
 use crate::{
     Exit,
     ask::{NoAnswer, Place},
     output::{self, Output},
+    shapes::{AcmeAnswer, AcmeCertificate, AcmeRenew, AcmeRenewing},
     whom::{Asking, Whom},
 };
 
@@ -60,19 +60,14 @@ struct Renewed {
     why: Option<String>,
 }
 
-#[derive(Deserialize)]
-struct Accepted {
-    id: String,
-}
-
 pub(super) async fn run(args: Args) -> Result<Exit> {
     let whom = args.asking.whom().await?;
     let said = super::ask(&whom).await?;
     let place = leader(&whom, &said)?;
-    let before = said.answer.of(&args.host).cloned();
-    let body = json!({ "host": args.host });
-    let id = match place.post::<Accepted>(RENEW, &body).await {
-        Ok(accepted) => accepted.id,
+    let before = answer::of(&said.answer, &args.host).cloned();
+    let body = AcmeRenew { host: args.host.clone() };
+    let id = match place.post::<AcmeRenewing>(RENEW, &body).await {
+        Ok(renewing) => renewing.id,
         Err(NoAnswer::Refused { status: StatusCode::NOT_FOUND | StatusCode::CONFLICT, words, .. }) => {
             output::note(&format!("{}: {words}. What is known: signet cert why '{}'", args.host, args.host));
             return Ok(Exit::Fix);
@@ -172,7 +167,7 @@ fn progress(before: Option<&AcmeCertificate>, now: &AcmeCertificate) -> Progress
     }
     let words = match (&now.trouble, &now.next) {
         (Some(trouble), _) => format!("{trouble}; it is tried again"),
-        (None, _) if now.is_ordering() => stage(&now.stage).to_owned(),
+        (None, _) if is_ordering(now) => stage(&now.stage).to_owned(),
         (None, Some(next)) => format!("waiting: {}", next.because),
         (None, None) => "waiting".into(),
     };
@@ -213,10 +208,13 @@ const AGAIN: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use serde_json::json;
 
-    fn certificate(value: serde_json::Value) -> AcmeCertificate {
-        serde_json::from_value(value).unwrap()
+    use super::*;
+    use crate::cert::answer::{certificate as made, failure};
+
+    fn certificate(fields: serde_json::Value) -> AcmeCertificate {
+        made(&fields)
     }
 
     #[test]
@@ -234,7 +232,8 @@ mod tests {
     #[test]
     fn a_failure_counts_when_it_is_newer_than_the_question() {
         let failed = |at: &str| {
-            certificate(json!({"served": true, "notAfter": "b", "failures": [{"at": at, "text": "the CA said no"}]}))
+            let failures = json!([failure(at, "the CA said no", &json!([]))]);
+            certificate(json!({"served": true, "notAfter": "b", "failures": failures}))
         };
         assert!(matches!(progress(Some(&failed("1")), &failed("1")), Progress::UnderWay(_)));
         assert_eq!(progress(Some(&failed("1")), &failed("2")), Progress::Failed("the CA said no".into()));
@@ -253,6 +252,6 @@ mod tests {
         };
         assert_eq!(words(json!({"stage": "validating"})), "the CA looks at the challenge");
         assert_eq!(words(json!({"trouble": "no route"})), "no route; it is tried again");
-        assert_eq!(words(json!({"next": {"because": "the CA's Retry-After"}})), "waiting: the CA's Retry-After");
+        assert_eq!(words(json!({"next": {"at": null, "step": "order", "because": "the CA's Retry-After"}})), "waiting: the CA's Retry-After");
     }
 }

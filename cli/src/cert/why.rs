@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tokio::{net::lookup_host, time::timeout};
 
 use super::{
-    answer::{AcmeCertificate, Failure, IssuerAnswer, Preflight},
+    answer::{self, waits_for},
     hint::hint,
 };
 use crate::{
@@ -17,7 +17,9 @@ use crate::{
     cluster::Part,
     human,
     output::{Mark, Output},
-    shapes::{HostAnswer, HostList, IngressAnswer},
+    shapes::{
+        AcmeCertificate, AcmeFailure, AcmeIssuer, AcmePreflight, HostAnswer, HostList, IngressAnswer,
+    },
     state::StateDir,
     whom::{Asking, Whom},
 };
@@ -59,7 +61,7 @@ struct Why {
     served: Option<HostAnswer>,
     /// As in `signet cert list`; `None`: none is ordered.
     certificate: Option<AcmeCertificate>,
-    issuer: Option<IssuerAnswer>,
+    issuer: Option<AcmeIssuer>,
     addresses: Addresses,
     /// The replica that answered, and whether it is the one that orders.
     replica: String,
@@ -82,8 +84,8 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
     let whom = args.asking.whom().await?;
     let said = super::ask(&whom).await?;
     let served = served(&whom, &args.host).await?;
-    let certificate = said.answer.of(&args.host).cloned();
-    let issuer = certificate.as_ref().and_then(|one| said.answer.issuer(&one.issuer)).cloned();
+    let certificate = answer::of(&said.answer, &args.host).cloned();
+    let issuer = certificate.as_ref().and_then(|one| answer::issuer(&said.answer, &one.issuer)).cloned();
     let mut why = Why {
         addresses: addresses(&whom, &args.host, served.as_ref()).await?,
         host: args.host,
@@ -162,7 +164,7 @@ fn problems(why: &Why) -> Vec<String> {
         };
     };
     let mut problems = Vec::new();
-    let waits = certificate.waits_for();
+    let waits = waits_for(certificate);
     if !certificate.served {
         let reason = waits.clone().unwrap_or_else(|| "the first order has not ended".into());
         problems.push(format!("{host} has no certificate yet: {reason}"));
@@ -223,7 +225,7 @@ fn owner(served: &HostAnswer) -> String {
 }
 
 fn state(out: Output, why: &Why, certificate: &AcmeCertificate, now: OffsetDateTime) -> String {
-    let (mark, state) = certificate.state();
+    let (mark, state) = answer::state(certificate);
     let mut words = out.marked(mark, &state);
     match certificate.not_after.as_deref().filter(|_| certificate.served) {
         Some(end) => words += &format!(", until {end} ({} left)", human::left_until(end, now)),
@@ -288,11 +290,11 @@ fn where_it_is(out: Output, addresses: &Addresses) -> String {
 }
 
 /// What the cluster's DNS said, addresses and CAA apart.
-fn looked_at(out: Output, preflight: Option<&Preflight>, now: OffsetDateTime) -> String {
+fn looked_at(out: Output, preflight: Option<&AcmePreflight>, now: OffsetDateTime) -> String {
     let Some(preflight) = preflight else {
         return line("DNS", "not looked at yet") + &line("CAA", "not looked at yet");
     };
-    let asked = preflight.at.as_deref().map_or(String::new(), |at| format!(" (asked {})", human::when(at, now)));
+    let asked = format!(" (asked {})", human::when(&preflight.at, now));
     let mut text = String::new();
     for (label, is_caa) in [("DNS", false), ("CAA", true)] {
         let of = |words: &&String| words.starts_with("CAA") == is_caa;
@@ -320,9 +322,8 @@ fn seen(out: Output, certificate: &AcmeCertificate, now: OffsetDateTime) -> Stri
     let mut text = String::new();
     for seen in &certificate.seen {
         let mark = out.mark(if seen.saw { Mark::Good } else { Mark::Bad });
-        let why = seen.why.as_deref().map_or(String::new(), |why| format!(": {why}"));
-        let at = seen.at.as_deref().map_or(String::new(), |at| format!(", {}", human::when(at, now)));
-        text += &line(label, &format!("{mark} {}{why}{at}", seen.by));
+        let why = if seen.why.is_empty() { String::new() } else { format!(": {}", seen.why) };
+        text += &line(label, &format!("{mark} {}{why}, {}", seen.by, human::when(&seen.at, now)));
         label = "";
     }
     text
@@ -333,12 +334,12 @@ fn failures(certificate: &AcmeCertificate, now: OffsetDateTime) -> String {
     let Some(newest) = certificate.failures.last() else { return line("Failures", "none since the last certificate") };
     let mut text = line("Failures", &format!("{} since the last certificate", certificate.failures.len()));
     for failure in certificate.failures.iter().rev() {
-        text += &line("", &format!("{}: {}", human::when(&failure.at, now), failure.text));
+        let rehearsal = if failure.rehearsal { ", in the rehearsal" } else { "" };
+        text += &line("", &format!("{}{rehearsal}: {}", human::when(&failure.at, now), failure.text));
         text += &own_words(failure);
     }
-    let kinds = newest.problem.iter().flat_map(|problem| {
-        problem.names.iter().filter_map(|of| of.r#type.as_deref()).chain(problem.r#type.as_deref())
-    });
+    let names = newest.problem.names.iter().filter_map(|of| of.r#type.as_deref());
+    let kinds = names.chain(newest.problem.r#type.as_deref());
     let mut told = BTreeSet::new();
     for words in kinds.filter_map(|kind| hint(kind, &certificate.challenge)) {
         if told.insert(words) {
@@ -349,8 +350,8 @@ fn failures(certificate: &AcmeCertificate, now: OffsetDateTime) -> String {
 }
 
 /// What the sentence of edge does not hold already.
-fn own_words(failure: &Failure) -> String {
-    let Some(problem) = &failure.problem else { return String::new() };
+fn own_words(failure: &AcmeFailure) -> String {
+    let problem = &failure.problem;
     let with = |kind: &Option<String>| kind.as_ref().map_or(String::new(), |kind| format!(" ({kind})"));
     let mut text = String::new();
     if !problem.detail.is_empty() && !failure.text.contains(&problem.detail) {

@@ -1,7 +1,10 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::output::Format;
+use crate::{
+    cert::answer::{certificate, failure},
+    output::Format,
+};
 
 /// 1970-01-12T13:46:40Z
 fn now() -> OffsetDateTime {
@@ -15,21 +18,25 @@ fn host(certificate: Value) -> HostAnswer {
     .unwrap()
 }
 
-fn why(certificate: Value) -> Why {
-    let mut whole = json!({"id": "1", "names": ["app.example.com"], "namespace": "shop", "ingresses": ["shop/web"],
-        "issuer": "letsencrypt", "challenge": "http-01", "served": true, "notAfter": "1970-04-12T13:46:40Z",
-        "renewAt": "1970-03-13T13:46:40Z", "next": {"at": "1970-03-13T13:46:40Z", "step": "order", "because": "by its life"},
+fn why(fields: Value) -> Why {
+    let mut whole = json!({"served": true, "notAfter": "1970-04-12T13:46:40Z", "renewAt": "1970-03-13T13:46:40Z",
+        "next": {"at": "1970-03-13T13:46:40Z", "step": "order", "because": "by its life"},
         "preflight": {"holds": [], "warnings": [], "at": "1970-01-12T13:46:28Z"},
-        "seen": [{"by": "gateway-1", "at": "1970-01-12T13:46:28Z", "saw": true}]});
-    for (key, value) in certificate.as_object().unwrap() {
+        "seen": [sight("gateway-1", true, "")]});
+    for (key, value) in fields.as_object().unwrap() {
         whole[key] = value.clone();
     }
-    let issuer = json!({"name": "letsencrypt", "directory": "https://acme.example/d", "account": "https://acme.example/a/1"});
+    let issuer = AcmeIssuer {
+        name: "letsencrypt".into(),
+        directory: "https://acme.example/d".into(),
+        account: Some("https://acme.example/a/1".into()),
+        ..AcmeIssuer::default()
+    };
     let mut why = Why {
         host: "app.example.com".into(),
         served: Some(host(json!({"served": true, "names": ["app.example.com"], "issuer": "R11"}))),
-        certificate: Some(serde_json::from_value(whole).unwrap()),
-        issuer: Some(serde_json::from_value(issuer).unwrap()),
+        certificate: Some(certificate(&whole)),
+        issuer: Some(issuer),
         addresses: Addresses {
             here: Some(vec!["192.0.2.1".parse().unwrap()]),
             here_fault: None,
@@ -40,6 +47,10 @@ fn why(certificate: Value) -> Why {
     };
     why.problems = problems(&why);
     why
+}
+
+fn sight(by: &str, saw: bool, why: &str) -> Value {
+    json!({"by": by, "at": "1970-01-12T13:46:28Z", "saw": saw, "why": why})
 }
 
 fn said(why: &Why) -> String {
@@ -75,11 +86,10 @@ fn a_host_that_is_served_is_explained_from_its_owner_to_its_renewal_and_is_fine(
 
 #[test]
 fn what_the_ca_said_is_shown_in_its_own_words_with_what_to_do_and_when_it_is_tried_again() {
-    let problem = json!({"type": "unauthorized", "detail": "invalid authorizations",
-        "names": [{"name": "app.example.com", "type": "connection", "detail": "192.0.2.1: refused"}]});
+    let names = json!([{"name": "app.example.com", "type": "connection", "detail": "192.0.2.1: refused"}]);
     let why = why(json!({"served": false, "notAfter": null, "retryAfter": "1970-01-12T14:46:40Z",
-        "failures": [{"at": "1970-01-12T13:34:40Z", "text": "the order failed", "problem": problem}],
-        "seen": [{"by": "gateway-1", "saw": true}, {"by": "gateway-2", "saw": false, "why": "silent for 5s"}],
+        "failures": [failure("1970-01-12T13:34:40Z", "the order failed", &names)],
+        "seen": [sight("gateway-1", true, ""), sight("gateway-2", false, "silent for 5s")],
         "next": {"at": "1970-01-12T14:46:40Z", "step": "order", "because": "the CA's Retry-After"}}));
     assert_eq!(why.problems, ["app.example.com has no certificate yet: the order failed"]);
     let text = said(&why);
@@ -101,7 +111,8 @@ fn what_the_ca_said_is_shown_in_its_own_words_with_what_to_do_and_when_it_is_tri
 #[test]
 fn what_dns_holds_against_an_order_and_what_it_only_warns_of_stand_apart_from_caa() {
     let why = why(json!({"served": false, "heldBack": "CAA of example.com lets nobody certify it",
-        "preflight": {"holds": ["CAA of example.com lets nobody certify it"], "warnings": ["app.example.com is elsewhere"]}}));
+        "preflight": {"holds": ["CAA of example.com lets nobody certify it"], "warnings": ["app.example.com is elsewhere"],
+            "at": "1970-01-12T13:46:28Z"}}));
     let text = said(&why);
     assert!(text.contains("DNS          app.example.com is elsewhere"), "{text}");
     assert!(text.contains("CAA          CAA of example.com lets nobody"), "{text}");
