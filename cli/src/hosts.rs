@@ -84,7 +84,7 @@ enum Place {
 }
 
 pub(crate) fn is_ingress_wrong(ingress: &IngressAnswer) -> bool {
-    ingress.refused || ingress.findings.iter().any(|finding| finding.word != "NotHonoured")
+    ingress.refused || ingress.findings.iter().any(|finding| !WARNINGS.contains(&finding.word.as_str()))
 }
 
 fn is_wrong(host: &HostAnswer) -> bool {
@@ -281,6 +281,8 @@ fn rule_rows(out: Output, rule: &RuleAnswer) -> Vec<[String; 5]> {
         .collect()
 }
 
+/// Words of findings with which everything is served all the same.
+const WARNINGS: [&str; 3] = ["NotHonoured", "SecretFirst", "StagingCertificate"];
 /// Where a certificate is from that no Secret of the user's holds: the edge CA, or a CA that edge asked.
 const MADE: &str = "made by edge";
 const ORDERED: &str = "ordered by edge";
