@@ -28,7 +28,7 @@ pub(super) fn hint(kind: &str, challenge: &str) -> Option<&'static str> {
         }
         ("rejectedIdentifier", _) => "the CA does not certify this name, whoever asks: ask it why, or take another CA",
         ("externalAccountRequired", _) => {
-            "the CA wants an external account: an Issuer object with externalAccountBinding (docs/acme.md)"
+            "the CA takes orders only of accounts that it knows from elsewhere (external account binding), which edge has none of: take another CA"
         }
         ("invalidContact" | "unsupportedContact", _) => "the CA does not take the e-mail address: signet install --acme-email",
         ("userActionRequired", _) => "the CA wants a person to do something first; its words say what",
