@@ -9,14 +9,7 @@ mod why;
 
 use anyhow::{Result, bail};
 
-use crate::{
-    Exit,
-    cluster::Part,
-    output,
-    shapes::AcmeAnswer,
-    state::StateDir,
-    whom::Whom,
-};
+use crate::{Exit, cluster::Part, output, shapes::AcmeAnswer, state::StateDir, whom::Whom};
 
 /// Look at the certificates of ACME CAs (Let's Encrypt), say why a host has none, renew one
 ///
@@ -73,7 +66,9 @@ fn nobody(whom: &Whom) -> &'static str {
             "on this machine nobody orders certificates: its hosts have those of the edge CA (docs/edge-ca.md). For a cluster, name it \
              with --context"
         }
-        Whom::Cluster(_) => "edge orders no certificates: it is older than this signet; compare signet version on both sides",
+        Whom::Cluster(_) => {
+            "edge orders no certificates: it is older than this signet; compare signet version on both sides"
+        }
     }
 }
 

@@ -104,7 +104,8 @@ fn hosts_text(out: Output, list: &HostList) -> String {
     let header = ["HOST", "OWNER", "HTTP", "CERTIFICATE", "ISSUER", "LEFT", "BACKENDS", "MESH", "INGRESSES"];
     let mut text = output::table(header, list.hosts.iter().map(|host| host_row(out, host)));
     let waiting = list.hosts.iter().filter_map(|host| Some((host, host.certificate.as_ref()?.why.as_ref()?)));
-    let waiting: Vec<String> = waiting.map(|(host, why)| format!("{}: {why}{}\n", host.host, more(host))).collect();
+    let waiting: Vec<String> =
+        waiting.map(|(host, why)| format!("{}: {why}{}\n", host.host, more(host))).collect();
     if !waiting.is_empty() {
         text += &format!("\nCertificates:\n{}", waiting.concat());
     }
@@ -325,8 +326,10 @@ mod tests {
     #[test]
     fn a_certificate_that_edge_ordered_says_so_and_one_of_a_staging_environment_is_marked() {
         let ordered = |staging: bool| {
-            host(json!({"certificate": {"served": true, "secret": null, "acme": "0123", "staging": staging, "names": ["app.example"],
-                "issuer": "Fake LE R11", "notAfter": "2027-01-01T00:00:00Z", "leftSeconds": 864_000, "why": null}}))
+            host(
+                json!({"certificate": {"served": true, "secret": null, "acme": "0123", "staging": staging, "names": ["app.example"],
+                "issuer": "Fake LE R11", "notAfter": "2027-01-01T00:00:00Z", "leftSeconds": 864_000, "why": null}}),
+            )
         };
         let (staged, fine) = (text(vec![ordered(true)]), text(vec![ordered(false)]));
         assert!(staged.contains("ordered by edge") && staged.contains("Fake LE R11, staging"), "{staged}");

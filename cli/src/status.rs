@@ -13,7 +13,9 @@ use crate::{
     named::Scope,
     output::{self, Mark, Output},
     replicas,
-    shapes::{AcmeAnswer, AcmeCertificate, CaStatus, ControllerStatus, EdgeStatus, RootState, WorkloadStatus},
+    shapes::{
+        AcmeAnswer, AcmeCertificate, CaStatus, ControllerStatus, EdgeStatus, RootState, WorkloadStatus,
+    },
     state::{Kind, Running, StateDir},
     whom::{Asking, Whom},
 };
@@ -141,7 +143,15 @@ async fn in_cluster(cluster: &Cluster) -> Result<Status> {
         edge.map_err(|e| problems.push(format!("{e:#}"))).ok()
     });
     problems.extend(edge.iter().flat_map(edge_problems));
-    Ok(Status { running: None, cluster: Some(cluster.name.clone()), ca, controller, edge, acme: None, problems })
+    Ok(Status {
+        running: None,
+        cluster: Some(cluster.name.clone()),
+        ca,
+        controller,
+        edge,
+        acme: None,
+        problems,
+    })
 }
 
 /// What edge hears nothing new of.
@@ -155,7 +165,10 @@ fn acme_problems(acme: &AcmeAnswer) -> Vec<String> {
     let certificates = wrong.map(|certificate| {
         let (_, state) = cert::answer::state(certificate);
         let host = certificate.names.first().map_or("?", String::as_str);
-        format!("the certificate of {}: {state}; see: signet cert why '{host}'", cert::answer::hosts(certificate))
+        format!(
+            "the certificate of {}: {state}; see: signet cert why '{host}'",
+            cert::answer::hosts(certificate)
+        )
     });
     let broken = acme.broken.iter().map(|one| format!("the stored certificate {}: {}", one.id, one.why));
     certificates.chain(broken).collect()

@@ -6,12 +6,18 @@ pub(super) fn hint(kind: &str, challenge: &str) -> Option<&'static str> {
         ("connection" | "timeout", "tls-alpn-01") => {
             "the CA reached nobody: port 443 of every address of the host, IPv6 too, must lead to the gateways, from everywhere"
         }
-        ("connection" | "timeout", "dns-01") => "the zone's servers do not answer the CA: they must, on port 53, from everywhere",
+        ("connection" | "timeout", "dns-01") => {
+            "the zone's servers do not answer the CA: they must, on port 53, from everywhere"
+        }
         ("connection" | "timeout", _) => {
             "the CA reached nobody: port 80 of every address of the host, IPv6 too, must lead to the gateways, from everywhere"
         }
-        ("dns", "dns-01") => "the CA did not find the TXT record: compare it on every server of the zone, and its delegation",
-        ("dns", _) => "the CA did not find the host: it needs an A or AAAA record that is the edge's, and servers that answer",
+        ("dns", "dns-01") => {
+            "the CA did not find the TXT record: compare it on every server of the zone, and its delegation"
+        }
+        ("dns", _) => {
+            "the CA did not find the host: it needs an A or AAAA record that is the edge's, and servers that answer"
+        }
         ("unauthorized" | "incorrectResponse", "dns-01") => {
             "the CA saw another TXT record: a server of the zone is behind, or a CNAME leads elsewhere"
         }
@@ -26,11 +32,15 @@ pub(super) fn hint(kind: &str, challenge: &str) -> Option<&'static str> {
             "a limit of the CA: nothing passes it, and it is tried again by itself. While you are trying things out, use its staging \
              directory (signet install --acme-staging)"
         }
-        ("rejectedIdentifier", _) => "the CA does not certify this name, whoever asks: ask it why, or take another CA",
+        ("rejectedIdentifier", _) => {
+            "the CA does not certify this name, whoever asks: ask it why, or take another CA"
+        }
         ("externalAccountRequired", _) => {
             "the CA takes orders only of accounts that it knows from elsewhere (external account binding), which edge has none of: take another CA"
         }
-        ("invalidContact" | "unsupportedContact", _) => "the CA does not take the e-mail address: signet install --acme-email",
+        ("invalidContact" | "unsupportedContact", _) => {
+            "the CA does not take the e-mail address: signet install --acme-email"
+        }
         ("userActionRequired", _) => "the CA wants a person to do something first; its words say what",
         ("serverInternal", _) => "the CA's own trouble; it is tried again by itself",
         _ => return None,

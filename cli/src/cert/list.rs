@@ -59,7 +59,15 @@ fn text(out: Output, answer: &AcmeAnswer, namespace: Option<&str>, now: OffsetDa
         (true, None) => NOBODY_ASKS.into(),
         (false, _) => {
             let header = [
-                "HOSTS", "NAMESPACE", "ISSUER", "CHALLENGE", "STATE", "LEFT", "SERVED UNTIL", "RENEWAL", "FAILURES",
+                "HOSTS",
+                "NAMESPACE",
+                "ISSUER",
+                "CHALLENGE",
+                "STATE",
+                "LEFT",
+                "SERVED UNTIL",
+                "RENEWAL",
+                "FAILURES",
             ];
             output::table(header, answer.certificates.iter().map(|one| row(out, one, now)))
         }
@@ -98,12 +106,20 @@ fn row(out: Output, certificate: &AcmeCertificate, now: OffsetDateTime) -> [Stri
         hosts(certificate),
         certificate.namespace.clone(),
         // What the state says already is not said twice.
-        if staging { out.marked(Mark::Bad, &format!("{}, staging", certificate.issuer)) } else { certificate.issuer.clone() },
+        if staging {
+            out.marked(Mark::Bad, &format!("{}, staging", certificate.issuer))
+        } else {
+            certificate.issuer.clone()
+        },
         certificate.challenge.clone(),
         out.marked(mark, &state),
         end.map_or_else(none, |end| human::left_until(end, now)),
         end.map_or_else(none, str::to_owned),
-        certificate.renew_at.as_deref().filter(|_| certificate.served).map_or_else(none, |at| human::when(at, now)),
+        certificate
+            .renew_at
+            .as_deref()
+            .filter(|_| certificate.served)
+            .map_or_else(none, |at| human::when(at, now)),
         if certificate.failures.is_empty() { none() } else { certificate.failures.len().to_string() },
     ]
 }
@@ -126,8 +142,7 @@ mod tests {
 
     fn shown(certificates: Vec<AcmeCertificate>) -> String {
         let issuer = AcmeIssuer { name: "letsencrypt".into(), ..AcmeIssuer::default() };
-        let answer =
-            AcmeAnswer { issuers: vec![issuer], certificates, leads: true, ..AcmeAnswer::default() };
+        let answer = AcmeAnswer { issuers: vec![issuer], certificates, leads: true, ..AcmeAnswer::default() };
         let now = OffsetDateTime::from_unix_timestamp(1_000_000).unwrap(); // 1970-01-12T13:46:40Z
         text(Output::to_stdout(Format::Table), &answer, None, now)
     }
@@ -137,7 +152,9 @@ mod tests {
         let fields = json!({"names": ["a.example.com", "b.example.com"], "served": true,
             "notAfter": "1970-04-12T13:46:40Z", "renewAt": "1970-03-13T13:46:40Z"});
         let text = shown(vec![certificate(&fields)]);
-        for part in ["a.example.com, b.example.com", "shop", "letsencrypt", "http-01", "served", "90d", "in 60d"] {
+        for part in
+            ["a.example.com, b.example.com", "shop", "letsencrypt", "http-01", "served", "90d", "in 60d"]
+        {
             assert!(text.contains(part), "{part} in {text}");
         }
         assert!(!text.contains("To look at"), "{text}");
@@ -157,12 +174,8 @@ mod tests {
 
     #[test]
     fn without_a_ca_it_is_said_how_to_name_one() {
-        let text = text(
-            Output::to_stdout(Format::Table),
-            &AcmeAnswer::default(),
-            None,
-            OffsetDateTime::UNIX_EPOCH,
-        );
+        let text =
+            text(Output::to_stdout(Format::Table), &AcmeAnswer::default(), None, OffsetDateTime::UNIX_EPOCH);
         assert!(text.contains("--acme-email"), "{text}");
         assert!(shown(vec![]).contains("kubernetes.io/tls-acme"));
     }

@@ -77,7 +77,9 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
     let out = Output::to_stdout(args.asking.output);
     if !args.wait {
         let renewed = Renewed { id, certificate: before, why: None };
-        out.show(&renewed, |_| format!("A new certificate is being ordered; watch it with: signet cert why '{}'", args.host))?;
+        out.show(&renewed, |_| {
+            format!("A new certificate is being ordered; watch it with: signet cert why '{}'", args.host)
+        })?;
         return Ok(Exit::Fine);
     }
     let limit = Duration::from_secs(u64::try_from(args.timeout.0).unwrap_or(0));
@@ -194,7 +196,9 @@ fn text(host: &str, renewed: &Renewed) -> String {
         (None, Some(end)) => format!("{host} has a new certificate, until {end}\n"),
         (None, None) => format!("{host} has a new certificate\n"),
         (Some(why), Some(end)) => {
-            format!("No new certificate: {why}\nThe one that is served is good until {end}; more: signet cert why '{host}'\n")
+            format!(
+                "No new certificate: {why}\nThe one that is served is good until {end}; more: signet cert why '{host}'\n"
+            )
         }
         (Some(why), None) => format!("No certificate: {why}\nMore: signet cert why '{host}'\n"),
     }
@@ -252,6 +256,9 @@ mod tests {
         };
         assert_eq!(words(json!({"stage": "validating"})), "the CA looks at the challenge");
         assert_eq!(words(json!({"trouble": "no route"})), "no route; it is tried again");
-        assert_eq!(words(json!({"next": {"at": null, "step": "order", "because": "the CA's Retry-After"}})), "waiting: the CA's Retry-After");
+        assert_eq!(
+            words(json!({"next": {"at": null, "step": "order", "because": "the CA's Retry-After"}})),
+            "waiting: the CA's Retry-After"
+        );
     }
 }

@@ -17,9 +17,7 @@ use crate::{
     cluster::Part,
     human,
     output::{Mark, Output},
-    shapes::{
-        AcmeCertificate, AcmeFailure, AcmeIssuer, AcmePreflight, HostAnswer, HostList, IngressAnswer,
-    },
+    shapes::{AcmeCertificate, AcmeFailure, AcmeIssuer, AcmePreflight, HostAnswer, HostList, IngressAnswer},
     state::StateDir,
     whom::{Asking, Whom},
 };
@@ -147,7 +145,9 @@ async fn addresses(whom: &Whom, host: &str, served: Option<&HostAnswer>) -> Resu
 fn problems(why: &Why) -> Vec<String> {
     let host = &why.host;
     let Some(served) = &why.served else {
-        return vec![format!("no Ingress of class signet asks for {host}: write a rule for it (docs/ingress.md)")];
+        return vec![format!(
+            "no Ingress of class signet asks for {host}: write a rule for it (docs/ingress.md)"
+        )];
     };
     let own = served.certificate.as_ref().filter(|certificate| certificate.secret.is_some());
     if own.is_some_and(|certificate| certificate.served) {
@@ -158,9 +158,11 @@ fn problems(why: &Why) -> Vec<String> {
             Some(certificate) if certificate.served => Vec::new(),
             Some(certificate) => {
                 let reason = certificate.why.clone().unwrap_or_else(|| "there is none".into());
-                vec![format!("{reason}; and no CA is asked for one: {ASK}")]
+                vec![format!("{reason}; a CA is asked where its Ingress is annotated {ASK}")]
             }
-            None => vec![format!("no Ingress asks for a certificate for {host}: give it a tls section, and {ASK}")],
+            None => vec![format!(
+                "no Ingress asks for a certificate for {host}: give it a tls section, and annotate it {ASK}"
+            )],
         };
     };
     let mut problems = Vec::new();
@@ -193,7 +195,8 @@ fn text(out: Output, why: &Why, now: OffsetDateTime) -> String {
     if let Some(certificate) = &why.certificate {
         text += &state(out, why, certificate, now);
         text += &line("Issuer", &issuer(out, why, certificate));
-        let rehearsed = if certificate.rehearsed { ", rehearsed with the CA's staging environment" } else { "" };
+        let rehearsed =
+            if certificate.rehearsed { ", rehearsed with the CA's staging environment" } else { "" };
         let provider = certificate.dns_provider.as_ref();
         let provider = provider.map_or(String::new(), |secret| format!(", by Secret {secret}"));
         text += &line("Challenge", &format!("{}{provider}{rehearsed}", certificate.challenge));
@@ -261,10 +264,10 @@ fn without(why: &Why) -> String {
     let certificate = why.served.as_ref().and_then(|served| served.certificate.as_ref());
     match certificate {
         Some(certificate) if certificate.served => {
-            let from = certificate.secret.as_ref().map_or_else(
-                || "made by edge".to_owned(),
-                |secret| format!("of Secret {secret}"),
-            );
+            let from = certificate
+                .secret
+                .as_ref()
+                .map_or_else(|| "made by edge".to_owned(), |secret| format!("of Secret {secret}"));
             let end = certificate.not_after.as_deref().unwrap_or("?");
             format!("{from}, until {end}; no CA is asked for one")
         }
@@ -303,7 +306,8 @@ fn looked_at(out: Output, preflight: Option<&AcmePreflight>, now: OffsetDateTime
         let said: Vec<String> = holds.chain(warnings).collect();
         match said.split_first() {
             None => {
-                text += &line(label, &format!("{}{asked}", out.marked(Mark::Good, "nothing against an order")));
+                text +=
+                    &line(label, &format!("{}{asked}", out.marked(Mark::Good, "nothing against an order")));
             }
             Some((first, more)) => {
                 text += &line(label, &format!("{first}{asked}"));
@@ -331,7 +335,9 @@ fn seen(out: Output, certificate: &AcmeCertificate, now: OffsetDateTime) -> Stri
 
 /// The newest first, each with the CA's own words and what they mean.
 fn failures(certificate: &AcmeCertificate, now: OffsetDateTime) -> String {
-    let Some(newest) = certificate.failures.last() else { return line("Failures", "none since the last certificate") };
+    let Some(newest) = certificate.failures.last() else {
+        return line("Failures", "none since the last certificate");
+    };
     let mut text = line("Failures", &format!("{} since the last certificate", certificate.failures.len()));
     for failure in certificate.failures.iter().rev() {
         let rehearsal = if failure.rehearsal { ", in the rehearsal" } else { "" };
@@ -367,7 +373,10 @@ fn own_words(failure: &AcmeFailure) -> String {
 fn next(certificate: &AcmeCertificate, now: OffsetDateTime) -> String {
     let newest = certificate.failures.last().and_then(|failure| failure.retry_after.as_deref());
     let limits = match certificate.retry_after.as_deref().or(newest) {
-        Some(until) => format!("the CA wants to be let alone until {until} ({}); nothing passes that", human::when(until, now)),
+        Some(until) => format!(
+            "the CA wants to be let alone until {until} ({}); nothing passes that",
+            human::when(until, now)
+        ),
         None => "the CA said none; we show a name to it at most 4 times an hour in vain".into(),
     };
     let mut text = line("Limits", &limits);
@@ -389,7 +398,7 @@ fn line(label: &str, words: &str) -> String {
     format!("{label:<12} {words}\n")
 }
 
-const ASK: &str = "annotate its Ingress with kubernetes.io/tls-acme: \"true\" (docs/acme.md)";
+const ASK: &str = "kubernetes.io/tls-acme: \"true\" (docs/acme.md)";
 const NO_LEADER: &str = "no replica of edge orders now, so nothing is renewed; one takes over within half a minute. If none does: kubectl -n \
                          signet-system logs deployment/edge";
 /// The resolver's own is 10 s and more, and this is the lesser half of the answer.

@@ -43,7 +43,13 @@ pub(crate) struct Acme {
 
 impl Args {
     pub(crate) fn read(self) -> Result<Acme> {
-        let Self { acme_email: email, acme_directory: directory, acme_staging, acme_profile: profile, acme_roots } = self;
+        let Self {
+            acme_email: email,
+            acme_directory: directory,
+            acme_staging,
+            acme_profile: profile,
+            acme_roots,
+        } = self;
         let (directory, staging) = match (directory, acme_staging.as_deref()) {
             (Some(_), Some("")) => bail!(
                 "--acme-staging beside --acme-directory: write --acme-staging=URL of that CA's staging environment, or name it as --acme-directory"
@@ -57,7 +63,9 @@ impl Args {
         };
         let roots = acme_roots.map(|file| roots(&file)).transpose()?.unwrap_or_default();
         if email.is_none() && directory.is_none() && (profile.is_some() || !roots.is_empty()) {
-            bail!("--acme-profile and --acme-roots are about a CA; name it with --acme-directory, or Let's Encrypt with --acme-email");
+            bail!(
+                "--acme-profile and --acme-roots are about a CA; name it with --acme-directory, or Let's Encrypt with --acme-email"
+            );
         }
         Ok(Acme { email, directory, staging, profile, roots })
     }
@@ -85,11 +93,16 @@ fn roots(file: &PathBuf) -> Result<String> {
         .collect::<Result<_, _>>()
         .with_context(|| format!("--acme-roots {name}"))?;
     if all.is_empty() {
-        bail!("--acme-roots {name}: there is no certificate in it; it is to be PEM, -----BEGIN CERTIFICATE-----");
+        bail!(
+            "--acme-roots {name}: there is no certificate in it; it is to be PEM, -----BEGIN CERTIFICATE-----"
+        );
     }
     let roots: String = all.iter().map(|root| certificate_pem(root)).collect();
     if roots.len() > MOST_ROOTS {
-        bail!("--acme-roots {name}: {} bytes of certificates, and {MOST_ROOTS} fit; name only those that the CA's server needs", roots.len());
+        bail!(
+            "--acme-roots {name}: {} bytes of certificates, and {MOST_ROOTS} fit; name only those that the CA's server needs",
+            roots.len()
+        );
     }
     Ok(roots)
 }
@@ -145,7 +158,9 @@ mod tests {
             staging.flags(),
             ["--acme-email", "a@b.example", "--acme-directory", LETS_ENCRYPT_STAGING]
         );
-        let own = read("signet --acme-directory https://ca.example/d --acme-staging=https://ca.example/s --acme-profile short");
+        let own = read(
+            "signet --acme-directory https://ca.example/d --acme-staging=https://ca.example/s --acme-profile short",
+        );
         assert_eq!(
             own.unwrap().flags(),
             [

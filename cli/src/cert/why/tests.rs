@@ -12,9 +12,11 @@ fn now() -> OffsetDateTime {
 }
 
 fn host(certificate: Value) -> HostAnswer {
-    serde_json::from_value(json!({"host": "app.example.com", "owner": "shop", "by": "claim", "why": "namespace shop has it",
+    serde_json::from_value(
+        json!({"host": "app.example.com", "owner": "shop", "by": "claim", "why": "namespace shop has it",
         "ingresses": ["shop/web"], "rules": [], "plaintext": "redirect", "certificate": certificate,
-        "refused": [{"ingress": "thief/web", "why": "it is not this namespace's"}]}))
+        "refused": [{"ingress": "thief/web", "why": "it is not this namespace's"}]}),
+    )
     .unwrap()
 }
 
@@ -78,7 +80,8 @@ fn a_host_that_is_served_is_explained_from_its_owner_to_its_renewal_and_is_fine(
         "Limits       the CA said none",
         "Next         in 60d: order, by its life",
     ] {
-        let at = rest.find(part).unwrap_or_else(|| panic!("{part} is not there, or not in its place:\n{text}"));
+        let at =
+            rest.find(part).unwrap_or_else(|| panic!("{part} is not there, or not in its place:\n{text}"));
         rest = &rest[at..];
     }
     assert!(!text.contains("To fix"), "{text}");
@@ -129,7 +132,7 @@ fn a_host_that_no_ca_is_asked_for_says_what_to_write_unless_it_has_a_certificate
     assert!(of(None)[0].contains("no Ingress of class signet asks for app.example.com"));
     assert!(of(Some(host(json!(null))))[0].contains("kubernetes.io/tls-acme"));
     let secret = |served: bool| json!({"served": served, "secret": "shop/web-tls", "names": [], "why": "there is no Secret"});
-    assert!(of(Some(host(secret(false))))[0].contains("there is no Secret; and no CA is asked"));
+    assert!(of(Some(host(secret(false))))[0].contains("there is no Secret; a CA is asked where"));
     assert_eq!(of(Some(host(secret(true)))), [""; 0]);
     assert_eq!(of(Some(host(json!({"served": true, "names": []})))), [""; 0]);
 }
