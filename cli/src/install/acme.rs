@@ -1,6 +1,6 @@
 //! Which CA certifies public hosts: the options of `signet install`, judged as edge would, and the flags that edge is started with.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -9,6 +9,7 @@ use signet_core::bundle::certificate_pem;
 
 /// All optional: without any, only Issuer and ClusterIssuer objects name a CA.
 #[derive(Debug, Default, clap::Args)]
+#[group(skip)] // its name is that of the options around it
 pub(crate) struct Args {
     /// Your e-mail address: Let's Encrypt certifies the hosts of Ingresses that ask (docs/acme.md), and you agree to its terms
     #[arg(long, value_name = "EMAIL", value_parser = email)]
@@ -86,7 +87,7 @@ impl Acme {
 }
 
 /// Its certificates and nothing else of the file: what is printed may be kept in Git.
-fn roots(file: &PathBuf) -> Result<String> {
+fn roots(file: &Path) -> Result<String> {
     let name = file.display();
     let text = std::fs::read(file).with_context(|| format!("--acme-roots {name}"))?;
     let all: Vec<_> = CertificateDer::pem_slice_iter(&text)
