@@ -41,7 +41,10 @@ struct Said {
 async fn ask(whom: &Whom) -> Result<Said> {
     let answers = whom.ask::<AcmeAnswer>(Part::Edge, StateDir::edge_socket, PAGE).await?;
     let given = answers.given.into_iter().filter_map(|(pod, answer)| Some(Said { pod, answer: answer? }));
-    let Some(said) = best(given) else { bail!("{}", nobody(whom)) };
+    let is_here = matches!(whom, Whom::Local(_));
+    let Some(said) = best(given).filter(|said| !is_here || !is_empty(&said.answer)) else {
+        bail!("{}", nobody(whom))
+    };
     for missing in answers.missing {
         output::note(&format!("Not all of it: {missing}"));
     }
@@ -76,9 +79,11 @@ fn nobody(whom: &Whom) -> &'static str {
 pub(crate) async fn known(whom: &Whom) -> Option<AcmeAnswer> {
     let answers = whom.ask::<AcmeAnswer>(Part::Edge, StateDir::edge_socket, PAGE).await.ok()?;
     let given = answers.given.into_iter().filter_map(|(pod, answer)| Some(Said { pod, answer: answer? }));
-    let answer = best(given)?.answer;
-    let is_empty = answer.certificates.is_empty() && answer.issuers.is_empty() && answer.broken.is_empty();
-    (!is_empty).then_some(answer)
+    best(given).map(|said| said.answer).filter(|answer| !is_empty(answer))
+}
+
+fn is_empty(answer: &AcmeAnswer) -> bool {
+    answer.certificates.is_empty() && answer.issuers.is_empty() && answer.broken.is_empty()
 }
 
 /// A host as people paste it, "https://App.example.com/", as certificates have it.
