@@ -3,7 +3,7 @@
 
 mod failing;
 mod killed;
-mod outside;
+pub(crate) mod outside;
 mod scope;
 mod seed;
 
@@ -44,8 +44,10 @@ async fn certified(
     story: impl AsyncFnOnce(&Mesh, &Outside, &[IpAddr]) -> Result<()>,
 ) -> Result<()> {
     let mut outside = Outside::prepare(setting.nonces)?;
-    let ca = outside.options();
-    let options: Vec<&str> = ca.iter().map(String::as_str).chain(setting.options.iter().copied()).collect();
+    let ca = outside.ca();
+    let email = ["--acme-email", "team@acme.test"];
+    let options = ca.iter().map(String::as_str).chain(email).chain(setting.options.iter().copied());
+    let options: Vec<&str> = options.collect();
     mesh_with(&options, async |mesh| {
         let addresses = reached(mesh, setting.gateways).await?;
         outside.start(mesh, &addresses).await?;

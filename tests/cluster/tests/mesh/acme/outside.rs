@@ -12,7 +12,7 @@ use tokio::process::{Child, Command};
 
 use crate::{edge::web::Web, installed::Mesh};
 
-pub(super) struct Outside {
+pub(crate) struct Outside {
     /// Settings and logs; removed with this.
     directory: PathBuf,
     /// How many of a hundred good nonces Pebble refuses.
@@ -22,7 +22,7 @@ pub(super) struct Outside {
 
 impl Outside {
     /// Makes what an installation has to know of it: the roots of the CA's own server.
-    pub(super) fn prepare(nonces: u8) -> Result<Self> {
+    pub(crate) fn prepare(nonces: u8) -> Result<Self> {
         let directory = std::env::temp_dir().join(format!("signet-outside-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("run"))?;
@@ -33,17 +33,15 @@ impl Outside {
         Ok(Self { directory, nonces, running: Vec::new() })
     }
 
-    /// Of `signet install`.
-    pub(super) fn options(&self) -> Vec<String> {
+    /// Which CA it is, as options of `signet install`.
+    pub(crate) fn ca(&self) -> [String; 4] {
         let directory = format!("https://{CA}:14000/dir");
         let roots = self.directory.join("ca.pem").display().to_string();
-        ["--acme-email", "team@acme.test", "--acme-directory", &directory, "--acme-roots", &roots]
-            .map(str::to_owned)
-            .into()
+        ["--acme-directory".into(), directory, "--acme-roots".into(), roots]
     }
 
     /// Starts both. Every host of the zone is at `addresses`, but for sick.acme.test, where nobody listens.
-    pub(super) async fn start(&mut self, mesh: &Mesh, addresses: &[IpAddr]) -> Result<()> {
+    pub(crate) async fn start(&mut self, mesh: &Mesh, addresses: &[IpAddr]) -> Result<()> {
         let cluster = &mesh.namespace.cluster;
         self.write("zone", &zone(addresses))?;
         self.write("knot.conf", &self.knot())?;
