@@ -172,8 +172,11 @@ fn zone(addresses: &[IpAddr]) -> String {
     zone
 }
 
-const HOSTS: [&str; 9] = [
+const HOSTS: [&str; 12] = [
     "*",
+    "*.files",
+    "*.own",
+    "*.more",
     "*.then",
     "blog.then",
     "*.blog.then",
