@@ -15,7 +15,7 @@ use kube::api::ListParams;
 use serde_json::Value;
 use signet_cluster::{Namespace, is_ready};
 
-use self::outside::Outside;
+use self::outside::{LONG_LIFE, Outside};
 use crate::{
     edge::web::Web,
     installed::{Mesh, mesh_with},
@@ -26,6 +26,8 @@ use crate::{
 struct Setting {
     /// How many of a hundred good nonces Pebble refuses.
     nonces: u8,
+    /// Of its certificates, seconds.
+    life: u32,
     gateways: usize,
     /// Of `signet install`.
     options: &'static [&'static str],
@@ -34,7 +36,7 @@ struct Setting {
 impl Default for Setting {
     /// As `signet install` makes it: two of each.
     fn default() -> Self {
-        Self { nonces: 50, gateways: 2, options: &[] }
+        Self { nonces: 50, life: LONG_LIFE, gateways: 2, options: &[] }
     }
 }
 
@@ -43,7 +45,7 @@ async fn certified(
     setting: Setting,
     story: impl AsyncFnOnce(&Mesh, &Outside, &[IpAddr]) -> Result<()>,
 ) -> Result<()> {
-    let mut outside = Outside::prepare(setting.nonces)?;
+    let mut outside = Outside::prepare(setting.nonces, setting.life)?;
     let ca = outside.ca();
     let email = ["--acme-email", "team@acme.test"];
     let options = ca.iter().map(String::as_str).chain(email).chain(setting.options.iter().copied());

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    acme::outside::Outside,
+    acme::outside::{LONG_LIFE, Outside},
     installed::{Mesh, binary},
 };
 
@@ -50,7 +50,7 @@ async fn from_an_empty_cluster_to_three_https_hosts_every_command_prints_what_th
     disturb(async |namespace| {
         let mesh = Mesh::of(namespace);
         clean(&mesh).await?; // of a test that was killed
-        let mut outside = Outside::prepare(0)?;
+        let mut outside = Outside::prepare(0, LONG_LIFE)?;
         let mut nodes = Vec::new();
         for node in ["node1", "node2"] {
             nodes.extend(namespace.cluster.node_addresses(node).await?);

@@ -15,7 +15,8 @@ use crate::{edge::web::Web, installed::Mesh};
 #[tokio::test]
 async fn with_nine_of_ten_nonces_refused_and_certificates_of_a_minute_no_request_fails_and_a_host_that_fails_is_tried_within_limits()
 -> Result<()> {
-    let setting = Setting { nonces: 90, options: &["--acme-profile", "minute"], ..Setting::default() };
+    let setting =
+        Setting { nonces: 90, life: 60, options: &["--acme-profile", "story"], ..Setting::default() };
     certified(setting, async |mesh, outside, addresses| {
         let team = &mesh.namespace;
         team.apply(&ingress("sick", SICK, ASKS)).await?;

@@ -17,12 +17,14 @@ pub(crate) struct Outside {
     directory: PathBuf,
     /// How many of a hundred good nonces Pebble refuses.
     nonces: u8,
+    /// Of its certificates, seconds.
+    life: u32,
     running: Vec<Child>,
 }
 
 impl Outside {
     /// Makes what an installation has to know of it: the roots of the CA's own server.
-    pub(crate) fn prepare(nonces: u8) -> Result<Self> {
+    pub(crate) fn prepare(nonces: u8, life: u32) -> Result<Self> {
         let directory = std::env::temp_dir().join(format!("signet-outside-{}", std::process::id()));
         let _ = fs::remove_dir_all(&directory);
         fs::create_dir_all(directory.join("run"))?;
@@ -30,7 +32,7 @@ impl Outside {
         let certificate = CertificateParams::new(vec![CA.to_owned()])?.self_signed(&key)?;
         fs::write(directory.join("ca.pem"), certificate.pem())?;
         fs::write(directory.join("ca.key"), key.serialize_pem())?;
-        Ok(Self { directory, nonces, running: Vec::new() })
+        Ok(Self { directory, nonces, life, running: Vec::new() })
     }
 
     /// Which CA it is, as options of `signet install`.
@@ -131,10 +133,8 @@ impl Outside {
             "listenAddress": at(14000), "managementListenAddress": at(15000),
             "certificate": file("ca.pem"), "privateKey": file("ca.key"), "httpPort": 80, "tlsPort": 443,
             "keyAlgorithm": "ecdsa", "retryAfter": { "authz": 1, "order": 1 },
-            "profiles": {
-                "default": { "description": "90 days", "validityPeriod": 90 * 86400 },
-                "minute": { "description": "60 seconds", "validityPeriod": 60 },
-            },
+            // One alone: of several it takes one by chance where an order names none.
+            "profiles": { "story": { "description": "of the story", "validityPeriod": self.life } },
         }});
         Ok(serde_json::to_string_pretty(&config)?)
     }
@@ -186,6 +186,8 @@ const HOSTS: [&str; 12] = [
     "*.blog.now",
     "*.files.now",
 ];
+/// Seconds: 90 days.
+pub(crate) const LONG_LIFE: u32 = 90 * 86_400;
 const ZONE: &str = network::ABROAD;
 const CA: &str = "ca.acme.test";
 /// As in dns.yaml.
