@@ -64,7 +64,7 @@ impl Outside {
             (format!("PEBBLE_WFE_NONCEREJECT={}", self.nonces), format!("{}:53", network::FABRIC_V4));
         let environment =
             ["env", &nonces, "PEBBLE_VA_NOSLEEP=1", "PEBBLE_AUTHZREUSE=0", "PEBBLE_CHAIN_LENGTH=2"];
-        let command = [&pebble, "-config", &config, "-dnsserver", &dns, "-strict"];
+        let command = [pebble.as_str(), "-config", &config, "-dnsserver", &dns, "-strict"];
         self.run(cluster, "pebble", &[&environment[..], &command].concat())?;
         let root = async || root(cluster).await.map(drop);
         mesh.namespace.eventually("Pebble to answer", root).await
