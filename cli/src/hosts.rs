@@ -84,7 +84,7 @@ enum Place {
 }
 
 pub(crate) fn is_ingress_wrong(ingress: &IngressAnswer) -> bool {
-    ingress.refused || ingress.findings.iter().any(|finding| finding.word != "NotHonoured")
+    ingress.refused || ingress.findings.iter().any(|finding| !WARNINGS.contains(&finding.word.as_str()))
 }
 
 fn is_wrong(host: &HostAnswer) -> bool {
@@ -104,7 +104,8 @@ fn hosts_text(out: Output, list: &HostList) -> String {
     let header = ["HOST", "OWNER", "HTTP", "CERTIFICATE", "ISSUER", "LEFT", "BACKENDS", "MESH", "INGRESSES"];
     let mut text = output::table(header, list.hosts.iter().map(|host| host_row(out, host)));
     let waiting = list.hosts.iter().filter_map(|host| Some((host, host.certificate.as_ref()?.why.as_ref()?)));
-    let waiting: Vec<String> = waiting.map(|(host, why)| format!("{}: {why}\n", host.host)).collect();
+    let waiting: Vec<String> =
+        waiting.map(|(host, why)| format!("{}: {why}{}\n", host.host, more(host))).collect();
     if !waiting.is_empty() {
         text += &format!("\nCertificates:\n{}", waiting.concat());
     }
@@ -118,12 +119,18 @@ fn hosts_text(out: Output, list: &HostList) -> String {
     text
 }
 
+/// Which command says more.
+fn more(host: &HostAnswer) -> String {
+    let is_ordered = host.certificate.as_ref().is_some_and(|certificate| certificate.acme.is_some());
+    if is_ordered { format!("; more: signet cert why '{}'", host.host) } else { String::new() }
+}
+
 fn host_row(out: Output, host: &HostAnswer) -> [String; 9] {
     let none = || "-".to_owned();
     let certificate = host.certificate.as_ref();
     let secret = match certificate {
         None => none(),
-        Some(CertificateAnswer { served: true, secret, .. }) => secret.clone().unwrap_or_else(|| MADE.into()),
+        Some(certificate @ CertificateAnswer { served: true, .. }) => from(certificate).into(),
         Some(_) => out.marked(Mark::Bad, "none"),
     };
     let served = certificate.filter(|certificate| certificate.served);
@@ -135,12 +142,24 @@ fn host_row(out: Output, host: &HostAnswer) -> [String; 9] {
         host.owner.clone(),
         host.plaintext.clone(),
         secret,
-        served.and_then(|served| served.issuer.clone()).unwrap_or_else(none),
+        served.and_then(|served| issuer(out, served)).unwrap_or_else(none),
         served.and_then(|served| served.left_seconds).map_or_else(none, human::left),
         if backends.is_empty() { none() } else { backends.join(", ") },
         mesh(out, host),
         if host.ingresses.is_empty() { none() } else { host.ingresses.join(", ") },
     ]
+}
+
+/// Where a certificate is from.
+fn from(certificate: &CertificateAnswer) -> &str {
+    let made = if certificate.acme.is_some() { ORDERED } else { MADE };
+    certificate.secret.as_deref().unwrap_or(made)
+}
+
+/// As the certificate says; red where no browser believes it.
+fn issuer(out: Output, certificate: &CertificateAnswer) -> Option<String> {
+    let issuer = certificate.issuer.clone()?;
+    Some(if certificate.staging { out.marked(Mark::Bad, &format!("{issuer}, staging")) } else { issuer })
 }
 
 /// "3/3" endpoints by mutual TLS; each once, however many rules lead to it.
@@ -185,7 +204,7 @@ fn ingress_text(out: Output, ingress: &IngressAnswer, at: Place) -> String {
         }
         text += &format!("HTTP         {}\n", plaintext(&host.plaintext));
         if let Some(certificate) = &host.certificate {
-            text += &certificate_text(certificate);
+            text += &certificate_text(out, &host.host, certificate);
         }
         let rows: Vec<[String; 5]> = host
             .rules
@@ -214,18 +233,21 @@ fn plaintext(word: &str) -> &str {
     }
 }
 
-fn certificate_text(certificate: &CertificateAnswer) -> String {
-    let secret = certificate.secret.as_deref().unwrap_or(MADE);
+fn certificate_text(out: Output, host: &str, certificate: &CertificateAnswer) -> String {
     let mut text = match &certificate.not_after {
         Some(not_after) if certificate.served => format!(
-            "Certificate  {secret}, by {}, until {not_after}, for {}\n",
-            certificate.issuer.as_deref().unwrap_or("?"),
+            "Certificate  {}, by {}, until {not_after}, for {}\n",
+            from(certificate),
+            issuer(out, certificate).as_deref().unwrap_or("?"),
             certificate.names.join(", ")
         ),
         _ => "Certificate  none\n".to_owned(),
     };
     if let Some(why) = &certificate.why {
         text += &format!("             {why}\n");
+    }
+    if certificate.acme.is_some() && (certificate.why.is_some() || !certificate.served) {
+        text += &format!("             more: signet cert why '{host}'\n");
     }
     text
 }
@@ -260,8 +282,11 @@ fn rule_rows(out: Output, rule: &RuleAnswer) -> Vec<[String; 5]> {
         .collect()
 }
 
-/// Where a certificate is from that no Secret holds.
+/// Words of findings with which everything is served all the same.
+const WARNINGS: [&str; 3] = ["NotHonoured", "SecretFirst", "StagingCertificate"];
+/// Where a certificate is from that no Secret of the user's holds: the edge CA, or a CA that edge asked.
 const MADE: &str = "made by edge";
+const ORDERED: &str = "ordered by edge";
 
 #[cfg(test)]
 mod tests {
@@ -296,6 +321,19 @@ mod tests {
         for part in ["app.example", "shop/web-tls", "R11", "10d", "1/2"] {
             assert!(text.contains(part), "{part} in {text}");
         }
+    }
+
+    #[test]
+    fn a_certificate_that_edge_ordered_says_so_and_one_of_a_staging_environment_is_marked() {
+        let ordered = |staging: bool| {
+            host(
+                json!({"certificate": {"served": true, "secret": null, "acme": "0123", "staging": staging, "names": ["app.example"],
+                "issuer": "Fake LE R11", "notAfter": "2027-01-01T00:00:00Z", "leftSeconds": 864_000, "why": null}}),
+            )
+        };
+        let (staged, fine) = (text(vec![ordered(true)]), text(vec![ordered(false)]));
+        assert!(staged.contains("ordered by edge") && staged.contains("Fake LE R11, staging"), "{staged}");
+        assert!(!fine.contains("staging"), "{fine}");
     }
 
     #[test]

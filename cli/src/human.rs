@@ -41,6 +41,17 @@ pub(crate) fn seconds_until(end: &str, now: OffsetDateTime) -> Option<i64> {
     Some((end - now).whole_seconds())
 }
 
+/// Where an RFC 3339 time is, seen from now: "in 9m", "12m ago", "now"; what does not parse is shown as it came.
+pub(crate) fn when(at: &str, now: OffsetDateTime) -> String {
+    let length = |seconds: i64| duration(Duration::from_secs(seconds.unsigned_abs()));
+    match seconds_until(at, now) {
+        None => at.to_owned(),
+        Some(0) => "now".into(),
+        Some(seconds) if seconds < 0 => format!("{} ago", length(seconds)),
+        Some(seconds) => format!("in {}", length(seconds)),
+    }
+}
+
 /// "312 B", "1.2 KiB", "7.0 GiB".
 pub(crate) fn bytes(bytes: u64) -> String {
     if bytes < 1024 {
@@ -92,6 +103,14 @@ mod tests {
         let now = OffsetDateTime::from_unix_timestamp(1_000_000).unwrap();
         assert_eq!(left_until("1970-01-12T13:47:40Z", now), "1m");
         assert_eq!(left_until("soon", now), "soon");
+        for (at, want) in [
+            ("1970-01-12T13:47:40Z", "in 1m"),
+            ("1970-01-12T13:46:40Z", "now"),
+            ("1970-01-12T13:46:28Z", "12s ago"),
+            ("soon", "soon"),
+        ] {
+            assert_eq!(when(at, now), want);
+        }
     }
 
     #[test]

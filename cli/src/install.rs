@@ -1,5 +1,6 @@
 //! `signet install`: the manifests of deploy/ with the user's few settings, on stdout. It changes nothing; kubectl, Argo CD or Flux do.
 
+pub(crate) mod acme;
 pub(crate) mod helm;
 pub(crate) mod manifests;
 pub(crate) mod ranges;
@@ -32,6 +33,7 @@ use crate::{
 /// Examples:
 ///   signet check --pre && signet install | kubectl apply --server-side -f -
 ///   signet install --dev --expose hostport | kubectl apply --server-side -f -      # kind, Minikube: one replica of each
+///   signet install --acme-email you@example.com | kubectl apply --server-side -f -  # public hosts with certificates of Let's Encrypt
 ///   signet install --trust-domain prod.example.com --mesh-range 10.244.0.0/16 --mesh-range 10.96.0.0/12 > signet.yaml
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment, after_help = "Exit status: 0 printed, 1 could not")]
@@ -65,6 +67,8 @@ pub(crate) struct Args {
     /// The edge CA, when it is made, is for names below this one, too, beside .localhost and .test. May be repeated
     #[arg(long, value_name = "SUFFIX")]
     edge_suffix: Vec<Suffix>,
+    #[command(flatten)]
+    acme: acme::Args,
     /// YAML or JSON file that says how gateways serve, with fields like drainSeconds and proxyProtocol: see docs/gateway.md
     #[arg(long, value_name = "FILE")]
     gateway_settings: Option<PathBuf>,
@@ -85,6 +89,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     }
     check_life(&args.leaf_life, args.allow_short_leaves)?;
     let serving = args.gateway_settings.as_deref().map(serving).transpose()?.unwrap_or_default();
+    let acme = args.acme.read()?;
     let mesh_ranges =
         if args.mesh_range.is_empty() { ask_ranges(&args.cluster).await? } else { args.mesh_range };
     let settings = Settings {
@@ -97,6 +102,7 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         expose: args.expose,
         edge_issuer: args.edge_issuer,
         edge_suffixes: args.edge_suffix.iter().map(ToString::to_string).collect(),
+        acme,
         serving,
         autoscaled: args.gateway_autoscaled,
     };

@@ -8,6 +8,7 @@
 mod allow;
 pub mod ask;
 mod ca;
+mod cert;
 mod check;
 mod cluster;
 mod completion;
@@ -49,6 +50,7 @@ use clap::{CommandFactory as _, FromArgMatches as _};
 ///   signet status               is it well
 ///   signet edges                who talks to whom, and is it encrypted
 ///   signet hosts                which public hosts are served, and with which certificate
+///   signet cert why HOST        why a host has no certificate of Let's Encrypt, and what happens next
 #[derive(Debug, clap::Parser)]
 #[command(
     name = "signet",
@@ -74,6 +76,8 @@ enum Command {
     Explain(explain::Args),
     Endpoints(explain::EndpointsArgs),
     Hosts(hosts::Args),
+    #[command(subcommand)]
+    Cert(cert::Command),
     Allow(allow::Args),
     #[command(subcommand)]
     Trust(trust::Command),
@@ -137,6 +141,7 @@ impl Command {
             Self::Allow(args) => allow::run(&args),
             Self::Trust(command) => Box::pin(trust::run(command)).await,
             Self::Hosts(args) => Box::pin(hosts::run(args)).await,
+            Self::Cert(command) => Box::pin(cert::run(command)).await,
             Self::Inject(args) => inject::run(args),
             Self::Uninject(args) => inject::run_uninject(args),
             Self::Identity(args) => Box::pin(identity::run(args)).await,

@@ -12,6 +12,7 @@ pub(crate) use signet_controller::{
         Status as ControllerStatus, WorkloadStatus,
     },
     edge::answers::{
+        AcmeAnswer, AcmeCertificate, AcmeFailure, AcmeIssuer, AcmePreflight, AcmeRenew, AcmeRenewing,
         CertificateAnswer, EdgeCaAnswer, FindingList, HostAnswer, HostList, IngressAnswer, IngressFinding,
         RuleAnswer, Status as EdgeStatus, WayAnswer,
     },

@@ -7,13 +7,15 @@ use signet_core::clock;
 use crate::{
     Exit,
     ask::Place,
-    ca,
+    ca, cert,
     cluster::{Cluster, ClusterName, Part},
     human,
     named::Scope,
     output::{self, Mark, Output},
     replicas,
-    shapes::{CaStatus, ControllerStatus, EdgeStatus, RootState, WorkloadStatus},
+    shapes::{
+        AcmeAnswer, AcmeCertificate, CaStatus, ControllerStatus, EdgeStatus, RootState, WorkloadStatus,
+    },
     state::{Kind, Running, StateDir},
     whom::{Asking, Whom},
 };
@@ -52,19 +54,28 @@ struct Status {
     controller: Option<ControllerStatus>,
     /// `None`: none runs here, or it does not answer.
     edge: Option<EdgeStatus>,
+    /// Certificates of ACME CAs; left out where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    acme: Option<AcmeAnswer>,
     /// What to fix, in words. Empty: all is well.
     problems: Vec<String>,
 }
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
-    let mut status = match args.asking.whom().await? {
-        Whom::Local(state) => local(&state).await?,
-        Whom::Cluster(cluster) => in_cluster(&cluster).await?,
+    let whom = args.asking.whom().await?;
+    let status = async {
+        match &whom {
+            Whom::Local(state) => local(state).await,
+            Whom::Cluster(cluster) => in_cluster(cluster).await,
+        }
     };
+    let (status, acme) = tokio::join!(Box::pin(status), Box::pin(cert::known(&whom)));
+    let mut status = Status { acme, ..status? };
     if let (Some(namespace), Some(controller)) = (args.scope.namespace(), &mut status.controller) {
         controller.workloads.retain(|workload| workload.namespace == namespace);
     }
     status.problems.extend(status.controller.iter().flat_map(controller_problems));
+    status.problems.extend(status.acme.iter().flat_map(acme_problems));
     let out = Output::to_stdout(args.asking.output);
     out.show(&status, |status| text(out, status, args.scope.namespace()))?;
     Ok(if status.problems.is_empty() { Exit::Fine } else { Exit::Fix })
@@ -99,7 +110,7 @@ async fn local(state: &StateDir) -> Result<Status> {
         problems.extend(edge.errors.iter().filter(|error| !known.contains(error)).map(ToString::to_string));
         problems.extend(edge_problems(edge));
     }
-    Ok(Status { running: Some(running), cluster: None, ca, controller, edge, problems })
+    Ok(Status { running: Some(running), cluster: None, ca, controller, edge, acme: None, problems })
 }
 
 async fn in_cluster(cluster: &Cluster) -> Result<Status> {
@@ -132,12 +143,35 @@ async fn in_cluster(cluster: &Cluster) -> Result<Status> {
         edge.map_err(|e| problems.push(format!("{e:#}"))).ok()
     });
     problems.extend(edge.iter().flat_map(edge_problems));
-    Ok(Status { running: None, cluster: Some(cluster.name.clone()), ca, controller, edge, problems })
+    Ok(Status {
+        running: None,
+        cluster: Some(cluster.name.clone()),
+        ca,
+        controller,
+        edge,
+        acme: None,
+        problems,
+    })
 }
 
 /// What edge hears nothing new of.
 fn edge_problems(edge: &EdgeStatus) -> Vec<String> {
     edge.faults.iter().map(|(what, fault)| format!("edge, {what}: {fault}")).collect()
+}
+
+/// Certificates that somebody has to look at.
+fn acme_problems(acme: &AcmeAnswer) -> Vec<String> {
+    let wrong = acme.certificates.iter().filter(|certificate| cert::answer::is_wrong(certificate));
+    let certificates = wrong.map(|certificate| {
+        let (_, state) = cert::answer::state(certificate);
+        let host = certificate.names.first().map_or("?", String::as_str);
+        format!(
+            "the certificate of {}: {state}; see: signet cert why '{host}'",
+            cert::answer::hosts(certificate)
+        )
+    });
+    let broken = acme.broken.iter().map(|one| format!("the stored certificate {}: {}", one.id, one.why));
+    certificates.chain(broken).collect()
 }
 
 /// Manifests that do not parse, and meshed pods whose proxy is missing or not ready.
@@ -190,6 +224,9 @@ fn text(out: Output, status: &Status, namespace: Option<&str>) -> String {
         text +=
             &format!("{well} Edge        {hosts}, Ingresses: {}; signet hosts shows them\n", edge.ingresses);
     }
+    if let Some(acme) = &status.acme {
+        text += &acme_line(out, acme);
+    }
     if let Some(controller) = &status.controller {
         let header = ["WORKLOAD", "MESHED", "MODE", "PROXY", "CERT LEFT", "ADDRESS", "IDENTITY"];
         text += "\n";
@@ -219,6 +256,27 @@ fn ca_line(ca: &ca::Answer) -> String {
         "{root}, intermediate {intermediate} left, rotation {rotation}, {issued} issued, {} refused",
         ca.refused
     )
+}
+
+fn acme_line(out: Output, acme: &AcmeAnswer) -> String {
+    let (now, all) = (clock::now(), &acme.certificates);
+    let served: Vec<&AcmeCertificate> = all.iter().filter(|certificate| certificate.served).collect();
+    let staging = served.iter().filter(|certificate| certificate.staging).count();
+    let well = acme_problems(acme).is_empty() && staging == 0;
+    let mut text = format!(
+        "{} ACME        {}, {} served",
+        out.mark(if well { Mark::Good } else { Mark::Bad }),
+        human::count(all.len() as u64, "certificate"),
+        served.len()
+    );
+    if staging > 0 {
+        text += &format!(", {staging} of a staging environment");
+    }
+    // RFC 3339 in UTC: the first in time is the first by letter.
+    if let Some(first) = served.iter().filter_map(|certificate| certificate.not_after.as_deref()).min() {
+        text += &format!(", the first ends in {}", human::left_until(first, now));
+    }
+    text + "; signet cert list shows them\n"
 }
 
 fn row(out: Output, workload: &WorkloadStatus) -> [String; 7] {

@@ -33,6 +33,10 @@ fn every_command_says_what_it_does_and_how_it_ends() {
         &["check"],
         &["install"],
         &["uninstall"],
+        &["hosts"],
+        &["cert", "list"],
+        &["cert", "why"],
+        &["cert", "renew"],
         &["ca", "status"],
         &["ca", "rotate"],
         &["ca", "bundle"],
@@ -60,6 +64,10 @@ fn what_cannot_be_asked_is_2_and_says_how_to_start() {
         &["identity", "web-0"],
         &["explain", "shop/web-0"],
         &["endpoints", "--from", "shop/web-0"],
+        &["hosts"],
+        &["cert", "list"],
+        &["cert", "why", "app.example.com"],
+        &["cert", "renew", "app.example.com", "--wait"],
         &["ca", "status"],
         &["ca", "rotate"],
         &["ca", "bundle"],
@@ -161,7 +169,7 @@ fn wrong_usage_is_64_and_what_cannot_start_is_1() {
 fn completion_knows_every_command() {
     for shell in ["bash", "zsh", "fish"] {
         let script = words(&signet(&["completion", shell]).stdout);
-        for command in ["demo", "local", "edges", "identity", "distrust"] {
+        for command in ["demo", "local", "edges", "identity", "distrust", "renew"] {
             assert!(script.contains(command), "{shell} does not complete {command}");
         }
     }

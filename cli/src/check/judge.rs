@@ -42,25 +42,30 @@ pub(super) fn findings(facts: &Facts, expiry_within: i64) -> Vec<Finding> {
         findings.extend(certificates(facts));
         findings.extend(roots(facts, expiry_within));
         findings.extend(brought(facts));
-        findings.extend(facts.ingresses.iter().map(ingress));
+        findings.extend(facts.ingresses.iter().filter_map(ingress));
         findings.extend(edge_ca(facts, expiry_within));
     }
     findings
 }
 
-/// Edge's own words, which say what to do.
-fn ingress(found: &IngressFinding) -> Finding {
+/// Edge's own words, which say what to do. `None`: nothing is wrong yet.
+fn ingress(found: &IngressFinding) -> Option<Finding> {
     let IngressFinding { ingress, finding } = found;
     let id = match finding.word.as_str() {
         "BackendRefused" => Id::RefusedBackend,
         "NoBackend" => Id::WithoutBackend,
         "MissingRight" | "NoCertificate" => Id::WithoutCertificate,
+        "BeingOrdered" => return None,
+        "NotRenewed" => Id::NotRenewed,
+        "OrderFailed" => Id::OrderFailed,
+        "StagingCertificate" => Id::StagingCertificate,
+        "SecretFirst" => Id::SecretFirst,
         "BadValue" | "NotHonoured" => Id::NotHonoured,
         _ => Id::NotServed, // HostTaken, Refused, and whatever a newer edge says
     };
     let (namespace, name) = ingress.split_once('/').unwrap_or(("", ingress));
     let next = format!("signet explain -n {namespace} ingress/{name}");
-    Finding::new(id, format!("Ingress {ingress}: {}", finding.message), next)
+    Some(Finding::new(id, format!("Ingress {ingress}: {}", finding.message), next))
 }
 
 fn old_kubernetes(facts: &Facts) -> Vec<Finding> {

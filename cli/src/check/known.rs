@@ -44,6 +44,10 @@ pub(crate) enum Id {
     NotHonoured,
     WithoutBackend,
     EdgeCaEnds,
+    NotRenewed,
+    OrderFailed,
+    StagingCertificate,
+    SecretFirst,
 }
 
 /// `--list`.
@@ -232,6 +236,30 @@ impl Id {
                 Warn,
                 "The edge CA has ended, or ends soon",
                 "It certifies no host beyond its end, and nobody renews it by himself: who believes its root has to install the next one.",
+            ),
+            Self::NotRenewed => (
+                "SG056",
+                Error,
+                "A certificate of an ACME CA is not renewed in time",
+                "Less than a third of its life is left (half, below ten days), and it should have been renewed before. When it ends, handshakes fail.",
+            ),
+            Self::OrderFailed => (
+                "SG057",
+                Warn,
+                "Orders for a certificate fail, and an older one is served",
+                "It is tried again by itself, and the CA counts failures: whoever waits too long finds its limits.",
+            ),
+            Self::StagingCertificate => (
+                "SG058",
+                Warn,
+                "A certificate is of a CA's staging environment",
+                "It is served as asked, and no browser believes it.",
+            ),
+            Self::SecretFirst => (
+                "SG059",
+                Warn,
+                "A certificate is asked for by annotation, and a Secret of yours is served",
+                "What you bring always wins, so nothing is ordered, and nobody but you, or who makes that Secret, renews it.",
             ),
         }
     }

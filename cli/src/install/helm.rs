@@ -41,6 +41,8 @@ pub(crate) fn chart() -> Result<BTreeMap<String, String>> {
             "$EXPOSE" => vec![json!(EXPOSE)],
             "$EDGE_ISSUER" => vec![json!(EDGE_ISSUER)],
             "$EDGE_SUFFIXES" => vec![json!(EDGE_SUFFIXES)],
+            "$ACME" => vec![json!(ACME)],
+            "$ACME_ROOTS" => vec![json!(ACME_ROOTS)],
             "$GATEWAY" => vec![json!(GATEWAY)],
             "$GATEWAY_REPLICAS" => vec![json!(GATEWAY_REPLICAS)],
             "$GATEWAY_GRACE" => vec![json!(GATEWAY_GRACE)],
@@ -107,6 +109,14 @@ fn expressions(line: &str) -> String {
             );
         }
     }
+    if let Some(indent) = line.strip_suffix(&format!("- {ACME}")) {
+        let flags = ["email", "directory", "staging", "profile"].map(|name| {
+            format!(
+                "{indent}{{{{- with .Values.acme.{name} }}}}\n{indent}- --acme-{name}\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
+            )
+        });
+        return flags.concat();
+    }
     if line.ends_with(GATEWAY_REPLICAS) {
         return format!(
             "  {{{{- if not .Values.gatewayAutoscaled }}}}\n{}\n  {{{{- end }}}}\n",
@@ -121,6 +131,7 @@ fn expressions(line: &str) -> String {
         .replace(REPLICAS, "{{ if .Values.dev }}1{{ else }}2{{ end }}")
         .replace(EXPOSE, &string("expose"))
         .replace(EDGE_ISSUER, &string("edgeIssuer"))
+        .replace(ACME_ROOTS, &string("acme.roots"))
         .replace(
             GATEWAY_GRACE,
             &format!("{{{{ add .Values.gateway.drainSeconds .Values.gateway.finishSeconds {GRACE} }}}}"),
@@ -159,7 +170,7 @@ fn schema() -> Value {
         "$schema": "http://json-schema.org/draft-07/schema#",
         "type": "object",
         "additionalProperties": false,
-        "required": ["trustDomain", "image", "leafLife", "dev", "meshRanges", "expose", "edgeIssuer", "edgeSuffixes", "gateway", "gatewayAutoscaled", "createNamespace"],
+        "required": ["trustDomain", "image", "leafLife", "dev", "meshRanges", "expose", "edgeIssuer", "edgeSuffixes", "acme", "gateway", "gatewayAutoscaled", "createNamespace"],
         "properties": {
             "trustDomain": { "type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[a-z0-9._-]+$" },
             "image": { "type": "string", "pattern": "^[!-~]+$" },
@@ -173,6 +184,17 @@ fn schema() -> Value {
             "expose": { "enum": ["loadbalancer", "hostport", "none"] },
             "edgeIssuer": { "enum": ["none", "local"] },
             "edgeSuffixes": { "type": "array", "items": { "type": "string", "pattern": SUFFIX } },
+            "acme": {
+                "type": "object",
+                "additionalProperties": false,
+                "properties": {
+                    "email": { "type": "string", "pattern": "^([^@, ]+@[^@, ]+[.][^@, ]+)?$" },
+                    "directory": { "type": "string", "pattern": "^(https://.+)?$" },
+                    "staging": { "type": "string", "pattern": "^(https://.+)?$" },
+                    "profile": { "type": "string", "pattern": "^[!-~]*$" },
+                    "roots": { "type": "string", "maxLength": 65536 },
+                },
+            },
             "gateway": {
                 "type": "object",
                 "additionalProperties": false,
@@ -236,6 +258,15 @@ expose: loadbalancer
 # is for names below these suffixes, too, beside .localhost and .test.
 edgeIssuer: none
 edgeSuffixes: []
+# Who certifies public hosts (docs/acme.md): with an e-mail address Let's Encrypt, whose terms you agree to by it; or the CA at an ACME
+# directory (https://..). Beside it: the directory of its staging environment, where first orders are rehearsed; a profile of the CA;
+# PEM with the roots that its server is believed by.
+acme:
+  email: \"\"
+  directory: \"\"
+  staging: \"\"
+  profile: \"\"
+  roots: \"\"
 # How gateways serve; docs/gateway.md has all fields and their defaults, docs/http.md those of requests, below \"http\".
 gateway:
 SERVING# Leave the number of gateways to an autoscaler: print none.
@@ -257,6 +288,8 @@ const REPLICAS: &str = "HELM_REPLICAS";
 const EXPOSE: &str = "HELM_EXPOSE";
 const EDGE_ISSUER: &str = "HELM_EDGE_ISSUER";
 const EDGE_SUFFIXES: &str = "HELM_EDGE_SUFFIXES";
+const ACME: &str = "HELM_ACME_FLAGS";
+const ACME_ROOTS: &str = "HELM_ACME_PEM";
 const GATEWAY: &str = "HELM_GATEWAY_JSON";
 const GATEWAY_REPLICAS: &str = "HELM_GATEWAY_COUNT";
 const GATEWAY_GRACE: &str = "HELM_GATEWAY_GRACE";

@@ -10,6 +10,8 @@ use signet_core::{
     pod::{CA_PORT, EDGE_PORT, Gateway, Serving},
 };
 
+use super::acme::Acme;
+
 /// What a user may choose.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
@@ -23,6 +25,7 @@ pub(crate) struct Settings {
     pub(crate) expose: Expose,
     pub(crate) edge_issuer: EdgeIssuer,
     pub(crate) edge_suffixes: Vec<String>,
+    pub(crate) acme: Acme,
     /// How gateways serve.
     pub(crate) serving: Serving,
     /// The number of gateways is somebody else's to say.
@@ -63,6 +66,7 @@ impl Default for Settings {
             expose: Expose::default(),
             edge_issuer: EdgeIssuer::default(),
             edge_suffixes: Vec::new(),
+            acme: Acme::default(),
             serving: Serving::default(),
             autoscaled: false,
         }
@@ -113,6 +117,8 @@ fn files(settings: &Settings) -> Result<Vec<File>> {
             "$EXPOSE" => vec![json!(settings.expose.word())],
             "$EDGE_ISSUER" => vec![json!(issuer.get_name())],
             "$EDGE_SUFFIXES" => suffixes.clone(),
+            "$ACME" => settings.acme.flags().into_iter().map(Value::from).collect(),
+            "$ACME_ROOTS" => vec![json!(settings.acme.roots)],
             "$GATEWAY" => vec![json!(gateway)],
             "$GATEWAY_REPLICAS" if settings.autoscaled => Vec::new(),
             "$GATEWAY_REPLICAS" => vec![replicas.clone()],

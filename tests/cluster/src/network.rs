@@ -20,6 +20,8 @@ pub const API_SERVICE: [IpAddr; 2] =
 /// `kube-dns.kube-system.svc`.
 pub const DNS_SERVICE: Ipv4Addr = Ipv4Addr::new(198, 19, 0, 10);
 pub const DOMAIN: &str = "cluster.local";
+/// A domain of the world outside, which CoreDNS asks the fabric about: a story may run a DNS server there.
+pub const ABROAD: &str = "acme.test";
 
 pub const API_PORT: u16 = 6443;
 /// The image registry, on the first node.

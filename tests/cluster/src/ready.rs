@@ -47,7 +47,9 @@ async fn tell_pod_ranges(cluster: &Cluster, number: u8, node: &str) -> Result<()
 fn apply_coredns(state: &State, programs: &Programs) -> Result<()> {
     let manifest = include_str!("../manifests/coredns.yaml")
         .replace("@DNS_IP@", &network::DNS_SERVICE.to_string())
-        .replace("@DOMAIN@", network::DOMAIN);
+        .replace("@DOMAIN@", network::DOMAIN)
+        .replace("@ABROAD@", network::ABROAD)
+        .replace("@FABRIC@", &network::FABRIC_V4.to_string());
     let mut kubectl = Command::new(programs.path("kubectl")?)
         .args(["apply", "--server-side", "-f", "-"])
         .env("KUBECONFIG", &state.kubeconfig)

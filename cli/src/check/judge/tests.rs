@@ -254,6 +254,14 @@ const BROKEN: [(Id, Break, &str); 29] = [
     (Id::RefusedBackend, |facts| facts.ingresses = found("BackendRefused"), "Ingress shop/web: it says"),
     (Id::WithoutCertificate, |facts| facts.ingresses = found("MissingRight"), "Ingress shop/web: it says"),
     (Id::NotHonoured, |facts| facts.ingresses = found("NotHonoured"), "Ingress shop/web: it says"),
+    (Id::NotRenewed, |facts| facts.ingresses = found("NotRenewed"), "Ingress shop/web: it says"),
+    (Id::OrderFailed, |facts| facts.ingresses = found("OrderFailed"), "Ingress shop/web: it says"),
+    (
+        Id::StagingCertificate,
+        |facts| facts.ingresses = found("StagingCertificate"),
+        "Ingress shop/web: it says",
+    ),
+    (Id::SecretFirst, |facts| facts.ingresses = found("SecretFirst"), "Ingress shop/web: it says"),
     (Id::WithoutBackend, |facts| facts.ingresses = found("NoBackend"), "Ingress shop/web: it says"),
     (Id::EdgeCaEnds, |facts| facts.edge_ca = Some(edge_ca(29)), "edge CA 0123: 29d"),
     (Id::EdgeCaEnds, |facts| facts.edge_ca = Some(edge_ca(-1)), "edge CA 0123: expired 1d ago"),
@@ -284,6 +292,13 @@ fn each_finding_is_provoked_by_what_it_is_about_and_by_nothing_else() {
     }
     provoked.extend(strict::tests::BROKEN.iter().map(|(id, ..)| *id)); // they have a test of their own
     assert_eq!(provoked, Id::all().iter().copied().collect(), "an ID without a provoking case");
+}
+
+#[test]
+fn a_certificate_that_is_being_ordered_is_nothing_wrong() {
+    let mut facts = well();
+    facts.ingresses = found("BeingOrdered");
+    assert_eq!(findings(&facts, MONTH), []);
 }
 
 #[test]

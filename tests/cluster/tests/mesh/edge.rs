@@ -5,7 +5,7 @@ pub(crate) mod certificates;
 mod conformance;
 mod notebook;
 mod scenarios;
-mod web;
+pub(crate) mod web;
 
 use std::{net::IpAddr, time::Duration};
 

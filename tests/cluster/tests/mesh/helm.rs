@@ -25,7 +25,7 @@ fn values(dev: bool) -> Vec<String> {
 }
 
 /// The chart's, and those of `signet install`.
-const SETTINGS: [(&[&str], &[&str]); 5] = [
+const SETTINGS: [(&[&str], &[&str]); 6] = [
     (&[], &[]),
     (&["dev=true"], &["--dev"]),
     (&["expose=hostport"], &["--expose", "hostport"]),
@@ -40,6 +40,17 @@ const SETTINGS: [(&[&str], &[&str]); 5] = [
             "home.example",
             "--edge-suffix",
             "lan.example",
+        ],
+    ),
+    (
+        &["acme.email=you@acme.test", "acme.directory=https://ca.acme.test/dir", "acme.profile=shortlived"],
+        &[
+            "--acme-email",
+            "you@acme.test",
+            "--acme-directory",
+            "https://ca.acme.test/dir",
+            "--acme-profile",
+            "shortlived",
         ],
     ),
 ];
@@ -74,6 +85,9 @@ async fn helm_template_is_what_signet_install_prints() -> Result<()> {
             "unknown=1",
             "expose=nodeport",
             "edgeIssuer=letsencrypt",
+            "acme.email=nobody",
+            "acme.directory=http://ca.acme.test/dir",
+            "acme.server=https://ca.acme.test/dir",
             "gateway.drainSecond=1",
             "gateway.workers=0",
         ] {

@@ -1,5 +1,6 @@
 //! Signet on the real cluster, as its users install and meet it. There is one signet-system, so each story has the cluster to itself.
 
+mod acme;
 mod brought;
 mod cold;
 mod edge;

@@ -20,24 +20,44 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::installed::{Mesh, binary};
+use crate::{
+    acme::outside::{LONG_LIFE, Outside},
+    installed::{Mesh, binary},
+};
 
 #[tokio::test]
 async fn every_command_of_the_readme_prints_what_the_readme_says() -> Result<()> {
     disturb(async |namespace| {
         let (mesh, begun) = (Mesh::of(namespace), Instant::now());
         clean(&mesh).await?; // of a test that was killed
-        let desk = Desk::new(&namespace.cluster)?;
+        let desk = Desk::new(&namespace.cluster, String::new())?;
         let read: Result<()> = Box::pin(async {
-            let steps = steps(&fs::read_to_string(root().join("README.md"))?);
-            ensure!(steps.len() > 10, "the README has only {} commands", steps.len());
-            for step in &steps {
-                desk.follow(step).await?;
-            }
+            desk.read("README.md", 10).await?;
             ensure!(begun.elapsed() < PROMISED, "it took {:?}", begun.elapsed());
             Ok(())
         })
         .await;
+        let cleaned = clean(&mesh).await;
+        fs::remove_dir_all(&desk.scratch)?;
+        read.and(cleaned)
+    })
+    .await
+}
+
+/// With a CA and DNS outside of the cluster, which its reader has at home.
+#[tokio::test]
+async fn from_an_empty_cluster_to_three_https_hosts_every_command_prints_what_the_page_says() -> Result<()> {
+    disturb(async |namespace| {
+        let mesh = Mesh::of(namespace);
+        clean(&mesh).await?; // of a test that was killed
+        let mut outside = Outside::prepare(0, LONG_LIFE)?;
+        let mut nodes = Vec::new();
+        for node in ["node1", "node2"] {
+            nodes.extend(namespace.cluster.node_addresses(node).await?);
+        }
+        outside.start(&mesh, &nodes).await?;
+        let desk = Desk::new(&namespace.cluster, outside.ca().join(" "))?;
+        let read = Box::pin(desk.read("docs/readme-edge.md", 8)).await;
         let cleaned = clean(&mesh).await;
         fs::remove_dir_all(&desk.scratch)?;
         read.and(cleaned)
@@ -79,10 +99,12 @@ fn steps(page: &str) -> Vec<Step> {
 struct Desk {
     scratch: PathBuf,
     kubeconfig: PathBuf,
+    /// `$CA`: which one certifies public hosts, as options of `signet install`.
+    ca: String,
 }
 
 impl Desk {
-    fn new(cluster: &Cluster) -> Result<Self> {
+    fn new(cluster: &Cluster, ca: String) -> Result<Self> {
         let scratch = std::env::temp_dir().join(format!("signet-readme-{}", std::process::id()));
         let bin = scratch.join("bin");
         fs::create_dir_all(&bin)?;
@@ -95,7 +117,17 @@ impl Desk {
         ] {
             unix::fs::symlink(from, &to).with_context(|| to.display().to_string())?;
         }
-        Ok(Self { scratch, kubeconfig: cluster.state.kubeconfig.clone() })
+        Ok(Self { scratch, kubeconfig: cluster.state.kubeconfig.clone(), ca })
+    }
+
+    /// Types every command of a page that has more than `least`.
+    async fn read(&self, page: &str, least: usize) -> Result<()> {
+        let steps = steps(&fs::read_to_string(root().join(page))?);
+        ensure!(steps.len() > least, "{page} has only {} commands", steps.len());
+        for step in &steps {
+            self.follow(step).await?;
+        }
+        Ok(())
     }
 
     async fn follow(&self, step: &Step) -> Result<()> {
@@ -122,6 +154,7 @@ impl Desk {
             .envs([("PATH", path.as_str()), ("LANG", "C.UTF-8")])
             .env("HOME", &self.scratch)
             .env("KUBECONFIG", &self.kubeconfig)
+            .env("CA", &self.ca)
             .stdin(Stdio::null())
             .kill_on_drop(true)
             .output();
@@ -202,7 +235,10 @@ fn only_console_blocks_are_typed() {
 
 const ANY: &str = "...";
 /// Commands that change nothing.
-const ASKS: [&str; 8] = [
+const ASKS: [&str; 11] = [
+    "kubectl -n shop get",
+    "signet cert list",
+    "signet cert why",
     "signet check",
     "signet edges",
     "signet endpoints",

@@ -30,41 +30,41 @@ use tokio::{
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
-pub(super) struct Web {
+pub(crate) struct Web {
     cluster: Cluster,
-    pub(super) address: IpAddr,
+    pub(crate) address: IpAddr,
     roots: Arc<RootCertStore>,
 }
 
 /// A response, whole.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) headers: HeaderMap,
-    pub(super) body: String,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: String,
 }
 
 /// A response whose body is still to come; the connection ends with it.
-pub(super) struct Exchange {
-    pub(super) response: Response<Incoming>,
+pub(crate) struct Exchange {
+    pub(crate) response: Response<Incoming>,
     _connection: JoinSet<()>,
 }
 
 impl Web {
-    pub(super) fn at(cluster: &Cluster, address: IpAddr, root: &CertificateDer<'static>) -> Result<Self> {
+    pub(crate) fn at(cluster: &Cluster, address: IpAddr, root: &CertificateDer<'static>) -> Result<Self> {
         let mut roots = RootCertStore::empty();
         roots.add(root.clone())?;
         Ok(Self { cluster: cluster.clone(), address, roots: Arc::new(roots) })
     }
 
     /// GET `http://<host>/...` from port 80, or `https://` from 443, over HTTP/1.1.
-    pub(super) async fn get(&self, url: &str) -> Result<Answer> {
+    pub(crate) async fn get(&self, url: &str) -> Result<Answer> {
         let request = Request::get(url).body(Empty::<Bytes>::new())?;
         self.send(request).await?.whole().await.with_context(|| url.to_owned())
     }
 
     /// Sends a request with an absolute URL over HTTP/1.1; returns when its response has begun.
-    pub(super) async fn send<B>(&self, mut request: Request<B>) -> Result<Exchange>
+    pub(crate) async fn send<B>(&self, mut request: Request<B>) -> Result<Exchange>
     where
         B: Body<Data = Bytes, Error: Into<Box<dyn std::error::Error + Send + Sync>>> + Send + 'static,
     {
@@ -84,7 +84,7 @@ impl Web {
     }
 
     /// GET over HTTP/2.
-    pub(super) async fn get_h2(&self, url: &str) -> Result<Answer> {
+    pub(crate) async fn get_h2(&self, url: &str) -> Result<Answer> {
         let host = url.parse::<Uri>()?.host().context("a URL without a host")?.to_owned();
         let tls = self.handshake(&host, &[b"h2"]).await?;
         let protocol = tls.get_ref().1.alpn_protocol();
@@ -112,7 +112,7 @@ impl Web {
     }
 
     /// TLS to port 443 with this name, which the certificate has to have.
-    pub(super) async fn handshake(&self, host: &str, alpn: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
+    pub(crate) async fn handshake(&self, host: &str, alpn: &[&[u8]]) -> Result<TlsStream<TcpStream>> {
         let provider = Arc::new(tls::default_provider());
         let mut config = ClientConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()?
@@ -133,7 +133,7 @@ impl Web {
 }
 
 impl Exchange {
-    pub(super) async fn whole(self) -> Result<Answer> {
+    pub(crate) async fn whole(self) -> Result<Answer> {
         let (parts, body) = self.response.into_parts();
         let body =
             timeout(PATIENCE, Limited::new(body, LARGEST).collect()).await.context("no end in time")?;
@@ -157,6 +157,6 @@ where
 /// For everything but large bodies.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// 1 GiB on a machine that compiles meanwhile.
-pub(super) const LONG: Duration = Duration::from_secs(300);
+pub(crate) const LONG: Duration = Duration::from_secs(300);
 /// Of an answer that is kept: pages and lists.
 const LARGEST: usize = 8 << 20;
