@@ -17,8 +17,8 @@ SIGNET_TESTS_LATER=lifecycle,kubernetes,mesh,disruption \
 scripts/stage.sh lifecycle scripts/cargo-test.sh --workspace --test lifecycle || status=$?
 
 # Two clusters: a story of the mesh waits more than it works. Each story there, and each of `disruption`, has its cluster to itself, so
-# one at a time, and the wait for that would not count as its own. Who stops whole machines (cold, disruption) comes last on
-# either: twice in CI, requests that a story of the other cluster may not lose were lost in those minutes.
+# one at a time, and the wait for that would not count as its own. Who starts whole machines anew (cold, disruption) comes last on
+# either, when the stories that may lose no request are over.
 second=$SIGNET_CLUSTER-2
 busy=(edge:: hosts:: outage:: restarts:: rotation:: webhook::)
 alone() { # STAGE ARGUMENTS...: of cargo-test.sh

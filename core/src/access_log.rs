@@ -1,8 +1,8 @@
 //! The access log: a line for each request of a gateway and each connection of a sidecar, in the form of all other log lines.
 //!
 //! It is most of what a data plane logs, so it has a way of its own: tracing's visitors took a tenth of a request. A thread that
-//! [collects](collect) writes its lines together when its event loop has nothing left to do, which its runtime tells by
-//! [`flush`]; on every other thread a line is written at once.
+//! collects writes its lines together when its event loop has nothing left to do ([`crate::runtime`]); on every other thread a line
+//! is written at once.
 
 use std::{
     cell::RefCell,
@@ -10,7 +10,6 @@ use std::{
     io::{self, Write as _},
     net::{IpAddr, SocketAddr},
     sync::OnceLock,
-    time::Duration,
 };
 
 use time::OffsetDateTime;
@@ -29,8 +28,8 @@ thread_local! {
 struct Page {
     text: Vec<u8>,
     collects: bool,
-    /// A second since 1970, and how it is written.
-    second: (u64, String),
+    /// The second of the last line, Unix, and how it is written: "2026-11-26T12:43:10".
+    second: Option<(i64, String)>,
 }
 
 /// How lines look from now on. The first word counts.
@@ -39,12 +38,12 @@ pub(crate) fn set_format(format: LogFormat) {
 }
 
 /// From now on this thread keeps its lines until [`flush`].
-pub fn collect() {
+pub(crate) fn collect() {
     PAGE.with_borrow_mut(|page| page.collects = true);
 }
 
 /// Writes what this thread has kept, to stderr.
-pub fn flush() {
+pub(crate) fn flush() {
     PAGE.with_borrow_mut(Page::flush);
 }
 
@@ -59,8 +58,7 @@ pub fn line(level: Level, fields: impl FnOnce(&mut Line<'_>)) {
     }
     let format = FORMAT.get().copied().unwrap_or_default();
     PAGE.with_borrow_mut(|page| {
-        let now = clock::since_epoch();
-        page.line(format, level, now, fields);
+        page.line(format, level, clock::now(), fields);
         if !page.collects || page.text.len() > MOST {
             page.flush();
         }
@@ -68,11 +66,18 @@ pub fn line(level: Level, fields: impl FnOnce(&mut Line<'_>)) {
 }
 
 impl Page {
-    fn line(&mut self, format: LogFormat, level: Level, now: Duration, fields: impl FnOnce(&mut Line<'_>)) {
-        if self.second.0 != now.as_secs() || self.second.1.is_empty() {
-            self.second = (now.as_secs(), second(now.as_secs()));
-        }
-        let (second, micros) = (&self.second.1, now.subsec_micros());
+    fn line(
+        &mut self,
+        format: LogFormat,
+        level: Level,
+        now: OffsetDateTime,
+        fields: impl FnOnce(&mut Line<'_>),
+    ) {
+        let (unix, micros) = (now.unix_timestamp(), now.microsecond());
+        let (_, second) = match &mut self.second {
+            Some(held) if held.0 == unix => held,
+            held => held.insert((unix, second(unix))),
+        };
         let text = &mut self.text;
         // Writing to a Vec cannot fail.
         let _ = match format {
@@ -106,8 +111,9 @@ pub struct Line<'a> {
 }
 
 impl Line<'_> {
-    /// What somebody else may have chosen: escaped, and in quotes in both formats.
-    pub fn text(&mut self, name: &'static str, value: &str) {
+    /// What somebody else may have chosen: escaped, and in quotes in both formats. `None`: no such field.
+    pub fn text<'v>(&mut self, name: &'static str, value: impl Into<Option<&'v str>>) {
+        let Some(value) = value.into() else { return };
         self.name(name);
         match self.format {
             LogFormat::Json => quoted(self.text, value),
@@ -117,27 +123,24 @@ impl Line<'_> {
 
     /// A word of ours, or a name that was checked: nothing in it needs escaping.
     pub fn word(&mut self, name: &'static str, value: impl fmt::Display) {
-        self.name(name);
-        let _ = match self.format {
-            LogFormat::Json => write!(self.text, "\"{value}\""),
-            LogFormat::Text => write!(self.text, "{value}"),
-        };
+        self.plain(name, |text| drop(write!(text, "{value}")));
     }
 
-    pub fn number(&mut self, name: &'static str, value: u64) {
+    /// `None`: no such field.
+    pub fn number(&mut self, name: &'static str, value: impl Into<Option<u64>>) {
+        let Some(value) = value.into() else { return };
         self.name(name);
         digits(self.text, value);
     }
 
     pub fn ip(&mut self, name: &'static str, value: IpAddr) {
-        self.name(name);
-        self.unquoted(|text| ip(text, value));
+        self.plain(name, |text| ip(text, value));
     }
 
-    /// With its port.
-    pub fn address(&mut self, name: &'static str, value: SocketAddr) {
-        self.name(name);
-        self.unquoted(|text| match value {
+    /// With its port. `None`: no such field.
+    pub fn address(&mut self, name: &'static str, value: impl Into<Option<SocketAddr>>) {
+        let Some(value) = value.into() else { return };
+        self.plain(name, |text| match value {
             SocketAddr::V4(v4) => {
                 ip(text, IpAddr::V4(*v4.ip()));
                 text.push(b':');
@@ -147,7 +150,9 @@ impl Line<'_> {
         });
     }
 
-    fn unquoted(&mut self, value: impl FnOnce(&mut Vec<u8>)) {
+    /// What is a string in JSON, and needs no quotes elsewhere.
+    fn plain(&mut self, name: &'static str, value: impl FnOnce(&mut Vec<u8>)) {
+        self.name(name);
         let quote: &[u8] = if self.format == LogFormat::Json { b"\"" } else { b"" };
         self.text.extend_from_slice(quote);
         value(self.text);
@@ -170,7 +175,7 @@ impl Line<'_> {
     }
 }
 
-/// Without `fmt`, which takes ten times as long: there are ten of these in a line.
+/// Without `fmt`: with numbers and addresses of a line so, a request of 14 to 19 us takes 0.1 to 0.2 us less.
 fn digits(text: &mut Vec<u8>, mut value: u64) {
     let mut digits = [b'0'; 20]; // of u64::MAX
     let mut first = digits.len();
@@ -216,12 +221,9 @@ fn quoted(text: &mut Vec<u8>, value: &str) {
     text.push(b'"');
 }
 
-/// "2026-11-26T12:43:10", UTC.
-fn second(unix: u64) -> String {
-    let at = i64::try_from(unix).ok().and_then(|unix| OffsetDateTime::from_unix_timestamp(unix).ok());
-    let at = at.unwrap_or(OffsetDateTime::UNIX_EPOCH);
-    let (date, hour, minute, second) = (at.date(), at.hour(), at.minute(), at.second());
-    format!("{date}T{hour:02}:{minute:02}:{second:02}")
+/// As all log lines begin, UTC. A time that no calendar has is empty.
+fn second(unix: i64) -> String {
+    clock::rfc3339(unix).unwrap_or_default().trim_end_matches('Z').to_owned()
 }
 
 /// Bytes that a thread keeps: a busy turn of its event loop has tens of lines.
@@ -233,7 +235,8 @@ mod tests {
 
     fn written(format: LogFormat, fields: impl FnOnce(&mut Line<'_>)) -> String {
         let mut page = Page::default();
-        page.line(format, Level::INFO, Duration::from_micros(1_795_696_990_000_042), fields);
+        let now = OffsetDateTime::from_unix_timestamp_nanos(1_795_696_990_000_042_000).unwrap();
+        page.line(format, Level::INFO, now, fields);
         String::from_utf8(page.text).unwrap()
     }
 

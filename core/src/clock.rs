@@ -8,12 +8,6 @@ pub fn now() -> OffsetDateTime {
     std::time::SystemTime::now().into()
 }
 
-/// Since the Unix epoch, for a line of a log: no date is worked out. Zero before it.
-#[expect(clippy::disallowed_methods, reason = "this is the edge where the clock is read")]
-pub fn since_epoch() -> std::time::Duration {
-    std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default()
-}
-
 /// Whole seconds since the Unix epoch, as certificates count.
 pub fn unix_now() -> i64 {
     now().unix_timestamp()

@@ -17,10 +17,7 @@ pub const PUBLIC: u32 = 0o644;
 /// the new content, never a part; after a crash too. A left-over temporary file is overwritten by the next write.
 pub fn write_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let temporary = temporary(path)?;
-    let _ = fs::remove_file(&temporary); // a crashed writer's; create_new below takes care that the mode is ours
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    file.write_all(content)?;
-    file.sync_all()?;
+    write_new(&temporary, content, mode)?;
     fs::rename(&temporary, path)?;
     sync_directory(path)
 }
@@ -31,12 +28,9 @@ pub fn create_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<bool>
     static NUMBER: AtomicU64 = AtomicU64::new(0);
     let number = NUMBER.fetch_add(1, Ordering::Relaxed);
     let temporary = temporary(path)?.with_extension(format!("{}-{number}", std::process::id()));
-    let _ = fs::remove_file(&temporary); // of a process that had our id, and crashed
-    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(&temporary)?;
-    let linked =
-        file.write_all(content).and_then(|()| file.sync_all()).and_then(|()| fs::hard_link(&temporary, path));
+    let made = write_new(&temporary, content, mode).map(|()| fs::hard_link(&temporary, path));
     let _ = fs::remove_file(&temporary);
-    match linked {
+    match made? {
         Ok(()) => sync_directory(path).map(|()| true),
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(false),
         Err(e) => Err(e),
@@ -46,6 +40,14 @@ pub fn create_atomic(path: &Path, content: &[u8], mode: u32) -> io::Result<bool>
 /// Creates a directory that only we can enter; an existing one keeps its mode.
 pub fn create_private_dir(path: &Path) -> io::Result<()> {
     fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
+/// On the disk, whole, or an error. What a writer that crashed left there goes; `create_new` takes care that the mode is ours.
+fn write_new(temporary: &Path, content: &[u8], mode: u32) -> io::Result<()> {
+    let _ = fs::remove_file(temporary);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(temporary)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 /// The one that `path` is in.

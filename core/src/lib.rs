@@ -16,6 +16,7 @@ pub mod http_settings;
 pub mod identity;
 pub mod parent;
 pub mod pod;
+pub mod runtime;
 pub mod schedule;
 pub mod serving;
 pub mod signals;

@@ -160,9 +160,9 @@ async fn arrive(
             access_log::line(Level::INFO, |line| {
                 line.ip("client", ip);
                 line.address("peer", client);
-                line.number("port", port.into());
+                line.number("port", u64::from(port));
                 line.word("version", version);
-                line.text("host", &host);
+                line.text("host", host.as_str());
                 line.word("reason", "acme_challenge");
             });
             return Ok(Arrived::Challenge);

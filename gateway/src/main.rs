@@ -5,9 +5,9 @@ use std::{process::ExitCode, sync::Arc, time::Duration};
 use anyhow::anyhow;
 use clap::Parser as _;
 use signet_core::{
-    access_log, descriptors,
+    descriptors,
     drain::Drain,
-    parent,
+    parent, runtime,
     signals::Signals,
     telemetry::{self, Metrics},
     tls,
@@ -23,10 +23,7 @@ use signet_link::{
     trust_file,
 };
 use signet_wire::pool::{self, Pool};
-use tokio::{
-    runtime::{Builder, Runtime},
-    time::sleep,
-};
+use tokio::time::sleep;
 use tracing::info;
 
 signet_allocator::settings!(dirty_ms = 1000);
@@ -42,29 +39,7 @@ fn main() -> anyhow::Result<ExitCode> {
         None => Config::of_pod(|name| Some(std::env::var_os(name)?.to_string_lossy().into_owned()))?,
     };
     descriptors::raise(); // two for each of its connections, at the least
-    let ended = runtime(config.workers)?.block_on(Box::pin(run(config)));
-    access_log::flush();
-    ended
-}
-
-/// One worker unless told otherwise, and then no other thread to wake (design 12). A worker writes its access log when it has nothing
-/// else to do.
-fn runtime(workers: usize) -> std::io::Result<Runtime> {
-    let mut builder = match workers {
-        1 => {
-            access_log::collect(); // this thread is the worker
-            Builder::new_current_thread()
-        }
-        workers => {
-            let mut builder = Builder::new_multi_thread();
-            builder
-                .worker_threads(workers)
-                .on_thread_start(access_log::collect)
-                .on_thread_stop(access_log::flush);
-            builder
-        }
-    };
-    builder.enable_all().on_thread_park(access_log::flush).build()
+    runtime::run(config.workers, Box::pin(run(config)))?
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {
@@ -86,10 +61,10 @@ async fn run(config: Config) -> anyhow::Result<ExitCode> {
     let wires = Pool::new(&mut metrics);
     pool::run(Arc::clone(&wires), svid.clone(), &trust, &control);
     let ways = Ways::new(wires, svid.clone(), Arc::clone(&trust), algorithms, &config, &control);
-    let limits = config.http.clone();
     let serving = serde_json::to_string(&config.serving)?;
     info!(%serving, "limits");
-    let engine = Engine::new(Arc::new(ways), limits, HttpMetrics::new(&mut metrics), data.clone());
+    let engine =
+        Engine::new(Arc::new(ways), config.http.clone(), HttpMetrics::new(&mut metrics), data.clone());
     let discovery = Discovery::new(&mut metrics);
     let gateway = Gateway::new(config, svid, trust, engine, GatewayMetrics::new(&mut metrics));
     pages.serve(&gateway, &discovery, metrics, &control);

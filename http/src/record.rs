@@ -128,44 +128,25 @@ impl Record {
         access_log::line(Level::INFO, |line| {
             line.ip("client", of.client);
             line.address("peer", self.arrival.client);
-            line.number("port", self.arrival.port.into());
+            line.number("port", u64::from(self.arrival.port));
             line.word("version", of.version);
-            if let Some(method) = &of.method {
-                line.text("method", method.as_str());
-            }
+            line.text("method", of.method.as_ref().map(Method::as_str));
             line.word("scheme", of.scheme.word());
-            let path = of.target.as_ref().map(PathAndQuery::path);
-            for (name, value) in [("authority", of.authority.as_deref()), ("path", path)] {
-                if let Some(value) = value {
-                    line.text(name, value);
-                }
-            }
-            let host = (*of.host != *OTHER).then_some(&of.host);
-            for (name, value) in
-                [("host", host), ("route", of.route.as_ref()), ("backend", of.backend.as_ref())]
-            {
-                if let Some(value) = value {
-                    line.text(name, value);
-                }
-            }
-            if let Some(endpoint) = of.endpoint {
-                line.address("endpoint", endpoint);
-            }
-            line.number("tries", of.tries.into());
-            line.number("status", of.status.as_u16().into());
+            line.text("authority", of.authority.as_deref());
+            line.text("path", of.target.as_ref().map(PathAndQuery::path));
+            line.text("host", (*of.host != *OTHER).then_some(&*of.host));
+            line.text("route", of.route.as_deref());
+            line.text("backend", of.backend.as_deref());
+            line.address("endpoint", of.endpoint);
+            line.number("tries", u64::from(of.tries));
+            line.number("status", u64::from(of.status.as_u16()));
             line.number("received", self.progress.as_ref().map_or(0, |progress| progress.bytes()));
             line.number("sent", sent);
-            if let Some(after) = of.answered_after {
-                line.number("answered_ms", milliseconds(after));
-            }
+            line.number("answered_ms", of.answered_after.map(milliseconds));
             line.number("lasted_ms", milliseconds(self.began.elapsed()));
-            if let Some(id) = of.request_id.as_ref().and_then(|id| id.to_str().ok()) {
-                line.text("request_id", id);
-            }
+            line.text("request_id", of.request_id.as_ref().and_then(|id| id.to_str().ok()));
             line.word("reason", reason);
-            if let Some(why) = why {
-                line.text("why", why);
-            }
+            line.text("why", why);
         });
     }
 }

@@ -175,9 +175,7 @@ pub(crate) fn trailers_for_backend(mut trailers: HeaderMap) -> HeaderMap {
 /// Takes away what belongs to one connection: the known ones, and those that Connection names. Not Host and Content-Length,
 /// whatever it names: they are the message's.
 pub(crate) fn strip_hop(headers: &mut HeaderMap) {
-    if !headers.keys().any(is_hop) {
-        return;
-    }
+    let hop: Vec<HeaderName> = headers.keys().filter(|name| is_hop(name)).cloned().collect();
     if headers.contains_key(header::CONNECTION) {
         let connection = headers.get_all(header::CONNECTION).iter().filter_map(|value| value.to_str().ok());
         let named: Vec<HeaderName> = connection
@@ -190,7 +188,6 @@ pub(crate) fn strip_hop(headers: &mut HeaderMap) {
             }
         }
     }
-    let hop: Vec<HeaderName> = headers.keys().filter(|name| is_hop(name)).cloned().collect();
     for name in hop {
         headers.remove(name);
     }

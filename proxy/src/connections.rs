@@ -327,12 +327,8 @@ fn log(ended: &Ended) {
         line.word("direction", facts.direction.word());
         line.address("source", facts.source);
         line.word("destination", &facts.destination);
-        if let Some(address) = facts.peer_address {
-            line.address("peer_address", address);
-        }
-        if let Some(peer) = &facts.peer {
-            line.text("peer", peer);
-        }
+        line.address("peer_address", facts.peer_address);
+        line.text("peer", facts.peer.as_deref());
         if let Some(id) = facts.peer_id() {
             line.word("peer_id", id);
         }
@@ -347,13 +343,9 @@ fn log(ended: &Ended) {
         line.number("received", ended.received);
         line.number("lasted_ms", u64::try_from(ended.lasted.as_millis()).unwrap_or(u64::MAX));
         line.number("model", facts.model_generation);
-        if let Some(audited) = &facts.audited {
-            line.text("audited", audited);
-        }
+        line.text("audited", facts.audited.as_deref());
         line.word("reason", ended.reason);
-        if let Some(why) = &ended.why {
-            line.text("why", why);
-        }
+        line.text("why", ended.why.as_deref());
     });
 }
 

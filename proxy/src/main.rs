@@ -5,9 +5,9 @@ use std::{process::ExitCode, sync::Arc};
 use anyhow::anyhow;
 use clap::Parser as _;
 use signet_core::{
-    access_log, descriptors,
+    descriptors,
     drain::Drain,
-    parent,
+    parent, runtime,
     signals::Signals,
     telemetry::{self, Metrics},
     tls,
@@ -57,12 +57,7 @@ fn main() -> anyhow::Result<ExitCode> {
     config.limits.connections = limits::connections_for(descriptors::raise());
     // One worker, and no other thread to wake: a sidecar must not take a node's cores by default; enough for 30 000 requests/s
     // (relay/REPORT.md).
-    access_log::collect();
-    let mut runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = runtime.enable_all().on_thread_park(access_log::flush).build()?;
-    let ended = runtime.block_on(Box::pin(run(config)));
-    access_log::flush();
-    ended
+    runtime::run(1, Box::pin(run(config)))?
 }
 
 async fn run(config: Config) -> anyhow::Result<ExitCode> {

@@ -29,12 +29,12 @@ fn load_or_make(directory: &Path, more: &[Suffix], now: i64) -> Result<EdgeCa, U
         None => make(&whole, more, now)?,
     };
     let (root, pem) = (directory.join(ROOT), ca.pem());
-    let is_there = || fs::read_to_string(&root).ok().as_deref() == Some(&pem);
-    if !is_there()
-        && let Err(why) = files::write_atomic(&root, pem.as_bytes(), PUBLIC)
-        && !is_there()
-    {
-        return Err(why.into()); // nor did the other edge write it
+    if fs::read_to_string(&root).ok().as_deref() != Some(&pem) {
+        match fs::remove_file(&root) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {} // of another CA, or none
+        }
+        files::create_atomic(&root, pem.as_bytes(), PUBLIC)?; // or another edge did, with the same root
     }
     Ok(ca)
 }

@@ -142,7 +142,7 @@ fn where_nothing_is_wrong_nothing_is_found() {
 type Break = fn(&mut Facts);
 
 /// What is broken, and how the one finding begins.
-const BROKEN: [(Id, Break, &str); 29] = [
+const BROKEN: [(Id, Break, &str); 33] = [
     (
         Id::OldKubernetes,
         |facts| facts.server.as_mut().unwrap().git_version = "v1.32.9+k3s1".into(),

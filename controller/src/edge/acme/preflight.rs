@@ -88,11 +88,13 @@ pub(crate) async fn look(
     now: i64,
 ) -> Verdicts {
     let published = published(addresses);
-    let each = stream::iter(asked).map(|(id, asked)| {
+    let each = |(id, asked): (String, Asked)| {
         let published = &published;
         async move { (id, one(lookups, web, &asked, accounts, published, now).await) }
-    });
-    each.buffer_unordered(AT_ONCE).collect().await
+    };
+    // Collected first: of a stream that makes them, rustc does not see that it is Send.
+    let each: Vec<_> = asked.into_iter().map(each).collect();
+    stream::iter(each).buffer_unordered(AT_ONCE).collect().await
 }
 
 async fn one(
@@ -113,13 +115,12 @@ async fn one(
         account: account.map(String::as_str),
     };
     let mut verdict = Verdict { at: now, of: Some((issuer.clone(), asked.kind)), ..Verdict::default() };
-    let questions =
-        asked.names.iter().map(|name| Question { name, method: method(asked.kind), ca: ca(), published });
-    let answered = stream::iter(questions).map(|question| async move {
-        let answers = preflight::look(lookups, &question).await;
-        preflight::judge(&question, &answers)
-    });
-    let mut answered = std::pin::pin!(answered.buffered(NAMES_AT_ONCE));
+    let ask = |name| {
+        let question = Question { name, method: method(asked.kind), ca: ca(), published };
+        async move { preflight::judge(&question, &preflight::look(lookups, &question).await) }
+    };
+    let asked_for: Vec<_> = asked.names.iter().map(ask).collect();
+    let mut answered = stream::iter(asked_for).buffered(NAMES_AT_ONCE);
     while let Some(judged) = answered.next().await {
         verdict.holds.extend(judged.holds.iter().map(ToString::to_string));
         verdict.warnings.extend(judged.warnings.iter().map(ToString::to_string));

@@ -87,6 +87,12 @@ pub(crate) async fn under_load(mesh: &Mesh, story: impl AsyncFnOnce() -> Result<
     let namespace = mesh.namespace.within(STARTS);
     namespace.apply(LOAD).await?;
     namespace.wait_ready("load").await?;
+    namespace
+        .eventually("the client's first answer", async || {
+            ensure!(load::has_begun(&namespace.logs("load", "load").await?), "none yet");
+            Ok(())
+        })
+        .await?;
     let begun = Instant::now();
     let ended = Box::pin(story()).await;
     let lasted = begun.elapsed();

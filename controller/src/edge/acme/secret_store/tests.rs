@@ -33,7 +33,8 @@ async fn of_two_that_write_one_is_told_that_it_moved() {
     let store = SecretStore::new(api.client());
     let first = store.put(&new(), None).await.unwrap();
     assert!(matches!(store.put(&new(), None).await, Err(StoreError::Moved { .. })), "there is one already");
-    let changed = Record { tried: 7, ..new() };
+    let mut changed = new();
+    changed.tried = 7;
     let second = store.put(&changed, Some(&first)).await.unwrap();
     assert!(matches!(store.put(&new(), Some(&first)).await, Err(StoreError::Moved { .. })));
     assert!(matches!(store.delete(&new().id(), &first).await, Err(StoreError::Moved { .. })));
