@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io::{Read as _, Seek as _, Write as _},
     net::{self, IpAddr, SocketAddr},
-    path::{Path, PathBuf},
+    path::Path,
     thread,
 };
 
@@ -14,7 +14,10 @@ use k8s_openapi::api::core::v1::Service;
 use kube::api::{Patch, PatchParams};
 use nix::sched::{CloneFlags, setns};
 use serde_json::json;
-use tokio::{net::TcpStream, sync::oneshot};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+};
 
 use super::{Cluster, Namespace, kube_proxy, output, output::PATIENCE};
 use crate::network;
@@ -56,13 +59,31 @@ impl Namespace {
 impl Cluster {
     /// A TCP connection from the network outside of the cluster.
     pub async fn dial_from_outside(&self, to: SocketAddr) -> Result<TcpStream> {
-        let (told, dialled) = oneshot::channel();
-        let outside = self.state.fabric.clone();
-        // On a thread of its own, which never leaves the network that it enters. The socket stays there whoever uses it.
-        thread::Builder::new().spawn(move || told.send(dial(&outside, to)))?;
-        let stream = dialled.await.context("the thread is gone")??;
+        let dial = move || {
+            net::TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("dial {to} from outside"))
+        };
+        let stream = self.outside_of(dial).await?;
         stream.set_nonblocking(true)?;
         Ok(TcpStream::from_std(stream)?)
+    }
+
+    /// Listens in the network outside of the cluster.
+    pub async fn listen_outside(&self, at: SocketAddr) -> Result<TcpListener> {
+        let bind = move || net::TcpListener::bind(at).with_context(|| format!("listen at {at} outside"));
+        let listener = self.outside_of(bind).await?;
+        listener.set_nonblocking(true)?;
+        Ok(TcpListener::from_std(listener)?)
+    }
+
+    /// On a thread of its own, which never leaves the network that it enters. A socket stays there whoever uses it.
+    async fn outside_of<T: Send + 'static>(
+        &self,
+        make: impl FnOnce() -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let (told, made) = oneshot::channel();
+        let outside = self.state.fabric.clone();
+        thread::Builder::new().spawn(move || told.send(enter(&outside).and_then(|()| make())))?;
+        made.await.context("the thread is gone")?
     }
 
     async fn route(&self, address: IpAddr, via: IpAddr) -> Result<()> {
@@ -80,10 +101,9 @@ impl Cluster {
     }
 }
 
-fn dial(network: &PathBuf, to: SocketAddr) -> Result<net::TcpStream> {
+fn enter(network: &Path) -> Result<()> {
     setns(File::open(network)?, CloneFlags::CLONE_NEWNET)
-        .with_context(|| format!("enter {}", network.display()))?;
-    net::TcpStream::connect_timeout(&to, PATIENCE).with_context(|| format!("dial {to} from outside"))
+        .with_context(|| format!("enter {}", network.display()))
 }
 
 /// Counts up in a file, from 1, never the same twice whichever process asks.

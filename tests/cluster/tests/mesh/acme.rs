@@ -1,7 +1,10 @@
 //! Certificates from a CA outside of the cluster, as users ask for them: Pebble and a DNS server that takes updates, both on the fabric, and
 //! clients who believe in nothing but what Pebble issues.
 
+mod between;
 mod failing;
+mod hostile;
+mod hour;
 mod killed;
 pub(crate) mod outside;
 mod scope;
@@ -29,6 +32,8 @@ struct Setting {
     /// Of its certificates, seconds.
     life: u32,
     gateways: usize,
+    /// Where the CA is asked.
+    port: u16,
     /// Of `signet install`.
     options: &'static [&'static str],
 }
@@ -36,7 +41,7 @@ struct Setting {
 impl Default for Setting {
     /// As `signet install` makes it: two of each.
     fn default() -> Self {
-        Self { nonces: 50, life: LONG_LIFE, gateways: 2, options: &[] }
+        Self { nonces: 50, life: LONG_LIFE, gateways: 2, port: outside::CA_PORT, options: &[] }
     }
 }
 
@@ -46,7 +51,7 @@ async fn certified(
     story: impl AsyncFnOnce(&Mesh, &Outside, &[IpAddr]) -> Result<()>,
 ) -> Result<()> {
     let mut outside = Outside::prepare(setting.nonces, setting.life)?;
-    let ca = outside.ca();
+    let ca = outside.ca(setting.port);
     let email = ["--acme-email", "team@acme.test"];
     let options = ca.iter().map(String::as_str).chain(email).chain(setting.options.iter().copied());
     let options: Vec<&str> = options.collect();

@@ -21,7 +21,7 @@ use tokio::{
 };
 
 use crate::{
-    acme::outside::{LONG_LIFE, Outside},
+    acme::outside::{CA_PORT, LONG_LIFE, Outside},
     installed::{Mesh, binary},
 };
 
@@ -56,7 +56,7 @@ async fn from_an_empty_cluster_to_three_https_hosts_every_command_prints_what_th
             nodes.extend(namespace.cluster.node_addresses(node).await?);
         }
         outside.start(&mesh, &nodes).await?;
-        let desk = Desk::new(&namespace.cluster, outside.ca().join(" "))?;
+        let desk = Desk::new(&namespace.cluster, outside.ca(CA_PORT).join(" "))?;
         let read = Box::pin(desk.read("docs/readme-edge.md", 8)).await;
         let cleaned = clean(&mesh).await;
         fs::remove_dir_all(&desk.scratch)?;

@@ -35,9 +35,9 @@ impl Outside {
         Ok(Self { directory, nonces, life, running: Vec::new() })
     }
 
-    /// Which CA it is, as options of `signet install`.
-    pub(crate) fn ca(&self) -> [String; 4] {
-        let directory = format!("https://{CA}:14000/dir");
+    /// Which CA it is, as options of `signet install`. `port`: [`CA_PORT`], or that of somebody in between.
+    pub(crate) fn ca(&self, port: u16) -> [String; 4] {
+        let directory = format!("https://{CA}:{port}/dir");
         let roots = self.directory.join("ca.pem").display().to_string();
         ["--acme-directory".into(), directory, "--acme-roots".into(), roots]
     }
@@ -74,6 +74,12 @@ impl Outside {
     pub(super) async fn web(&self, mesh: &Mesh, address: IpAddr) -> Result<Web> {
         let cluster = &mesh.namespace.cluster;
         Web::at(cluster, address, &root(cluster).await?)
+    }
+
+    /// What the CA's own server is, PEM: its certificate, which is its own root, and its key.
+    pub(super) fn server(&self) -> Result<(String, String)> {
+        let read = |name| fs::read_to_string(self.directory.join(name));
+        Ok((read("ca.pem")?, read("ca.key")?))
     }
 
     /// How often Pebble's log has `words`.
@@ -130,7 +136,7 @@ impl Outside {
         let at = |port: u16| format!("{}:{port}", network::FABRIC_V4);
         let file = |name: &str| self.directory.join(name).display().to_string();
         let config = json!({ "pebble": {
-            "listenAddress": at(14000), "managementListenAddress": at(15000),
+            "listenAddress": at(CA_PORT), "managementListenAddress": at(15000),
             "certificate": file("ca.pem"), "privateKey": file("ca.key"), "httpPort": 80, "tlsPort": 443,
             "keyAlgorithm": "ecdsa", "retryAfter": { "authz": 1, "order": 1 },
             // One alone: of several it takes one by chance where an order names none.
@@ -189,7 +195,8 @@ const HOSTS: [&str; 12] = [
 /// Seconds: 90 days.
 pub(crate) const LONG_LIFE: u32 = 90 * 86_400;
 const ZONE: &str = network::ABROAD;
-const CA: &str = "ca.acme.test";
+pub(super) const CA: &str = "ca.acme.test";
+pub(crate) const CA_PORT: u16 = 14_000;
 /// As in dns.yaml.
 const SECRET: &str = "bWFrZSB5b3VyIG93biBrZXkgd2l0aCB0c2lnLWtleWdlbiE=";
 /// Lines of Pebble's log, when a story fails.
