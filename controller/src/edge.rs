@@ -173,8 +173,9 @@ async fn start(args: &Args, drain: &Drain) -> anyhow::Result<()> {
     let (followed, acme, cluster) = match &args.process.source.source_dir {
         Some(root) => {
             let (root, ca) = (root.clone(), args.edge_ca_dir.clone());
+            let store = acme::directory(&args.acme, &authorities).await?;
             let followed = follow::directory(root, ca, builder(Membership::Labelled), drain).await?;
-            let acme = ordering(followed.snapshots.clone()).in_directory(drain)?;
+            let acme = ordering(followed.snapshots.clone()).in_directory(store, drain);
             (followed, acme, None)
         }
         None => {

@@ -150,7 +150,7 @@ async fn arrive(
     }
     let _shaking =
         Places::take(&budget.handshakes, counted_as(client.ip())).ok_or(Refused::TooManyHandshakes)?;
-    let shaken = timeout_at(deadline, handshake(gateway, port.number, tcp)).await;
+    let shaken = timeout_at(deadline, Box::pin(handshake(gateway, port.number, tcp))).await;
     let (tls, sni, presented) = match shaken.map_err(|_| Refused::TimedOut)?? {
         Shaken::Host(tls, sni, presented) => (tls, sni, presented),
         Shaken::Challenge(host) => {
@@ -195,7 +195,7 @@ async fn handshake(gateway: &Gateway, port: u16, tcp: TcpStream) -> Result<Shake
     let hello = start.client_hello();
     let sni = hello.server_name().map(str::to_ascii_lowercase);
     if hello.alpn().is_some_and(challenges::is_asked) {
-        return challenge(gateway, start, sni).await;
+        return Box::pin(challenge(gateway, start, sni)).await;
     }
     let offer = Offer { schemes: hello.signature_schemes(), suites: hello.cipher_suites() };
     let certificates = gateway.certificates.load_full();

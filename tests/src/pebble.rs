@@ -55,6 +55,7 @@ impl Pebble {
             "listenAddress": at(14000).to_string(), "managementListenAddress": at(15000).to_string(),
             "certificate": certificate, "privateKey": key, "httpPort": 5002, "tlsPort": 5001,
             "keyAlgorithm": "ecdsa", "retryAfter": { "authz": 1, "order": 1 },
+            // Of these it takes one by chance where an order names none.
             "profiles": {
                 "default": { "description": "90 days", "validityPeriod": 90 * 86400 },
                 "minute": { "description": "60 seconds", "validityPeriod": 60 },

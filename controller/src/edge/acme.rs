@@ -24,7 +24,7 @@ use kube::Client;
 use signet_acme::{
     dns::Dns01,
     steps::Hands,
-    store::directory::DirectoryStore,
+    store::{Store as _, directory::DirectoryStore},
     transport::{Web, web_tls},
 };
 use signet_core::{drain::Drain, tls};
@@ -56,6 +56,18 @@ pub(crate) struct Acme<'a> {
     pub(crate) https: u16,
 }
 
+/// Where certificates are kept on one machine, and what is there: known before gateways are told anything, so that a start takes nothing away.
+pub(crate) async fn directory(
+    args: &AcmeArgs,
+    followed: &Followed,
+) -> anyhow::Result<Option<DirectoryStore>> {
+    let Some(place) = &args.acme_dir else { return Ok(None) };
+    let named = || format!("--acme-dir {}", place.display());
+    let store = DirectoryStore::open(place).with_context(named)?;
+    followed.stored(store.load().await.with_context(named)?);
+    Ok(Some(store))
+}
+
 impl Acme<'_> {
     /// Orders while the Lease is held.
     pub(crate) fn in_cluster(self, client: Client, lease: &Arc<Lease>, drain: &Drain) -> Page {
@@ -69,17 +81,16 @@ impl Acme<'_> {
     }
 
     /// Orders all the time, where there is a directory for it: the directory's lock says that nobody else does.
-    pub(crate) fn in_directory(self, drain: &Drain) -> anyhow::Result<Page> {
-        let Some(place) = &self.args.acme_dir else {
-            return Ok(Page { followed: self.followed, desk: Desk::default(), snapshots: self.snapshots });
+    pub(crate) fn in_directory(self, store: Option<DirectoryStore>, drain: &Drain) -> Page {
+        let Some(store) = store else {
+            return Page { followed: self.followed, desk: Desk::default(), snapshots: self.snapshots };
         };
-        let store = DirectoryStore::open(place).with_context(|| format!("--acme-dir {}", place.display()))?;
         let gateway = Gateway { address: self.args.acme_gateway, http: self.http, https: self.https };
         let told = ByDirectory { challenges: self.followed.challenges.clone(), gateway };
         let followed = self.followed.clone();
         let page = self.start(store, told, None, drain);
         followed.driven(page.desk.driven.subscribe(), drain);
-        Ok(page)
+        page
     }
 
     fn start<S, T>(self, store: S, told: T, lease: Option<Arc<Lease>>, drain: &Drain) -> Page
@@ -112,7 +123,7 @@ impl Acme<'_> {
 }
 
 /// What gateways are to answer, by [`Challenge::name`]. Several tokens of a host stand beside each other; of TLS-ALPN-01 a host has
-/// one, so that its second order waits for the first.
+/// one: the newest.
 pub(crate) type Challenges = BTreeMap<String, Arc<Challenge>>;
 
 #[cfg(test)]

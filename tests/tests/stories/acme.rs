@@ -227,9 +227,9 @@ async fn pebble_gives_certificates_by_http_01_tls_alpn_01_and_dns_01_while_it_re
     let edge = Edge::start("kinds").await;
     let set = |names: &[&str]| NameSet::new(names).unwrap();
     let sets = BTreeMap::from([
-        (set(&["blog.example.com", "www.example.com"]), edge.wish(Kind::Http01, None)),
-        (set(&["files.example.com"]), edge.wish(Kind::TlsAlpn01, None)),
-        (set(&["*.lab.example.com", "lab.example.com"]), edge.wish(Kind::Dns01, None)),
+        (set(&["blog.example.com", "www.example.com"]), edge.wish(Kind::Http01, Some("default"))),
+        (set(&["files.example.com"]), edge.wish(Kind::TlsAlpn01, Some("default"))),
+        (set(&["*.lab.example.com", "lab.example.com"]), edge.wish(Kind::Dns01, Some("default"))),
     ]);
     let names: Vec<NameSet> = sets.keys().cloned().collect();
     let snapshot = edge.drive(sets, |snapshot, _| names.iter().all(|of| is_done(snapshot, of))).await;
@@ -276,7 +276,7 @@ async fn certificates_of_60_seconds_are_renewed_in_time_and_pebble_hears_what_ea
 async fn killed_after_any_step_an_order_at_pebble_goes_on_with_one_finalize() {
     let edge = Edge::start("killed").await;
     let names = NameSet::new(["blog.example.com", "www.example.com"]).unwrap();
-    let wishes = BTreeMap::from([(names.clone(), edge.wish(Kind::Http01, None))]);
+    let wishes = BTreeMap::from([(names.clone(), edge.wish(Kind::Http01, Some("default")))]);
     let mut processes = 0;
     // Each takes one step more than the one before, and dies while it begins the next. (Were it always one, none would ever tell the CA.)
     loop {

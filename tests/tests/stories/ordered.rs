@@ -8,7 +8,10 @@ use signet_tests::{
     binaries::binary, client, eventually::eventually, fake_ca::FakeCa, gateway::Gateway, manifests::file,
     network::Network, pebble::Pebble, pki::Authority,
 };
-use tokio::process::{Child, Command};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    process::{Child, Command},
+};
 
 #[tokio::test]
 async fn ingresses_of_2019_and_of_today_get_their_certificates_and_after_a_kill_they_are_still_there() {
@@ -115,6 +118,7 @@ fn start(home: &Path, network: &Network, pebble: &Pebble) -> Child {
     command.args(["--trust-bundle", &at("bundle.pem"), "--admin-socket", &at("admin")]);
     command.args(["--http-port", "5002", "--https-port", "5001"]); // where Pebble looks
     command.args(["--acme-directory", &pebble.directory, "--acme-roots", &at("roots.pem")]);
+    command.args(["--acme-profile", "default"]);
     command.args(["--acme-resolver", &pebble.resolver.to_string(), "--acme-dir", &at("acme")]);
     command.args(["--acme-gateway", &network.address(1, 1).to_string()]);
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).kill_on_drop(true);
@@ -135,7 +139,11 @@ fn certificate<'a>(page: &'a Value, host: &str) -> Option<&'a Value> {
 async fn plaintext(gateway: &Gateway, host: &str) -> u16 {
     let request = format!("GET / HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
     let at = gateway.at(5002);
-    let answer = client::exchange(at.ip(), at, request.as_bytes()).await.unwrap();
+    // Open until the answer is there: who ends its side is taken for gone.
+    let mut connection = client::dial(at.ip(), at).await.unwrap();
+    connection.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = Vec::new();
+    connection.read_to_end(&mut answer).await.unwrap();
     let answer = String::from_utf8_lossy(&answer);
     answer.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0)
 }

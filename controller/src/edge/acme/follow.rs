@@ -16,6 +16,8 @@ use signet_acme::{
     account::AccountRecord,
     dns::credentials::{self, Raw, Registry},
     drive,
+    record::Record,
+    store::Loaded,
 };
 use signet_core::{clock, drain::Drain, identity::EDGE_NAMESPACE, tls};
 use signet_lease::{NoAnswer, call};
@@ -81,29 +83,26 @@ impl Followed {
         drain.keep(async move { Box::pin(issuers.issuers(&client, &built_in)).await });
     }
 
-    /// Of a directory: whoever orders says what is stored.
+    /// Of a directory: all that is stored there.
+    pub(crate) fn stored(&self, loaded: Loaded) {
+        let records: Vec<Arc<Record>> =
+            loaded.records.into_iter().map(|stored| Arc::new(stored.value)).collect();
+        self.known.send_modify(|known| {
+            known.read = Read::ALL; // there is nothing else to read
+            known.records.are(records.iter(), &loaded.broken, &tls::default_provider());
+        });
+    }
+
+    /// Of a directory: whoever orders says what becomes of it.
     pub(crate) fn driven(&self, mut driven: watch::Receiver<Option<Arc<drive::Snapshot>>>, drain: &Drain) {
-        self.known.send_modify(|known| known.read = Read::ALL); // there is nothing else to read
         let this = self.clone();
         let provider = tls::default_provider();
         drain.keep(async move {
             while driven.changed().await.is_ok() {
                 let Some(snapshot) = driven.borrow_and_update().clone() else { continue };
+                let records = snapshot.entries.values().map(|entry| &entry.record);
                 this.known.send_if_modified(|known| {
-                    let mut is_new = false;
-                    let is_there = |id: &String| {
-                        snapshot.entries.contains_key(id)
-                            || snapshot.broken.iter().any(|(broken, _)| broken == id)
-                    };
-                    for id in known.records.ids().iter().filter(|id| !is_there(id)) {
-                        is_new |= known.records.gone(id);
-                    }
-                    for entry in snapshot.entries.values() {
-                        is_new |= known.records.take(Arc::clone(&entry.record), &provider);
-                    }
-                    for (id, why) in &snapshot.broken {
-                        is_new |= known.records.broke(id, why);
-                    }
+                    let is_new = known.records.are(records, &snapshot.broken, &provider);
                     known.records.forget(clock::unix_now());
                     is_new
                 });

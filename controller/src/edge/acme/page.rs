@@ -98,7 +98,10 @@ impl Page {
         if let Some(why) = self.followed.known.borrow().held_back.get(*id) {
             return Err(NoRenewal::Conflict(format!("nothing is ordered for {host}: {why}")));
         }
-        self.desk.renew(id, clock::unix_now());
+        // Later than the certificate that came, or the order that failed, in this very second.
+        let of = |record: &Record| record.held.as_ref().map_or(0, |held| held.since).max(record.tried);
+        let last = entry.map_or(0, |entry| of(&entry.record));
+        self.desk.renew(id, clock::unix_now().max(last + 1));
         Ok((*id).clone())
     }
 

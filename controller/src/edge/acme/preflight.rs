@@ -1,7 +1,7 @@
 //! When DNS is looked at for the names of a certificate, and what came of it. Before an order: what would have to fail costs none of the
 //! authority's limits, and is told. Nothing here ends an order that is under way: a resolver's bad minute must not.
 
-use std::{collections::BTreeMap, net::IpAddr, sync::Arc};
+use std::{collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
 use signet_acme::{
@@ -14,6 +14,7 @@ use signet_acme::{
     preflight::{self, Ca, Method, Published, Wanted as Question},
     transport::Web,
 };
+use tokio::time::timeout;
 
 use super::{
     super::objects::Address,
@@ -34,10 +35,20 @@ pub(crate) struct Verdict {
 /// By id.
 pub(crate) type Verdicts = BTreeMap<String, Verdict>;
 
-/// Why one is held back by what was seen, or was not yet; `has_order`: one is under way.
-pub(crate) fn hold(asked: &Asked, verdict: Option<&Verdict>, has_order: bool) -> Option<String> {
+/// Why one is held back by what was seen, or was not yet. `entry`: what is planned. An order that is under way goes on, and a renewal waits for
+/// no look.
+pub(crate) fn hold(
+    asked: &Asked,
+    verdict: Option<&Verdict>,
+    entry: Option<&drive::Entry>,
+    now: i64,
+) -> Option<String> {
+    let record = entry.map(|entry| &entry.record);
+    if record.is_some_and(|record| record.order.is_some()) {
+        return None;
+    }
     match verdict.filter(|verdict| verdict.is_of(asked)) {
-        _ if has_order => None,
+        None if record.is_some_and(|record| record.served(now).is_some()) => None,
         None => Some("DNS is being looked at first".into()),
         Some(verdict) if verdict.holds.is_empty() => None,
         Some(verdict) => Some(verdict.holds.join("; ")),
@@ -45,12 +56,17 @@ pub(crate) fn hold(asked: &Asked, verdict: Option<&Verdict>, has_order: bool) ->
 }
 
 impl Verdict {
+    /// Nothing is known against it.
+    fn new(asked: &Asked, at: i64) -> Self {
+        Self { at, of: Some((asked.issuer.clone(), asked.kind)), ..Self::default() }
+    }
+
     fn is_of(&self, asked: &Asked) -> bool {
         self.of.as_ref() == Some(&(asked.issuer.clone(), asked.kind))
     }
 }
 
-/// Those that are to be looked at now. `entries`: what is planned.
+/// Those that are to be looked at now, who waited longest first. `entries`: what is planned.
 pub(crate) fn due<'a>(
     wanted: &'a Wanted,
     verdicts: &Verdicts,
@@ -72,13 +88,16 @@ pub(crate) fn due<'a>(
         };
         now - verdict.at >= age
     };
-    wanted.certificates.iter().filter(is_due).take(MOST).collect()
+    let mut due: Vec<(&String, &Asked)> = wanted.certificates.iter().filter(is_due).collect();
+    due.sort_by_key(|(id, _)| verdicts.get(*id).map(|verdict| verdict.at));
+    due.truncate(MOST);
+    due
 }
 
 /// When [`due`] may say more, seconds from now at most.
 pub(crate) const AGAIN: u64 = 10;
 
-/// What DNS says of each, side by side and in bounded time.
+/// What DNS says of each, side by side and in bounded time; `told` hears of each as it comes.
 pub(crate) async fn look(
     lookups: &Lookups,
     web: &Arc<Web>,
@@ -86,15 +105,26 @@ pub(crate) async fn look(
     accounts: &BTreeMap<String, String>,
     addresses: &[Address],
     now: i64,
-) -> Verdicts {
+    mut told: impl FnMut(String, Verdict),
+) {
     let published = published(addresses);
     let each = |(id, asked): (String, Asked)| {
         let published = &published;
-        async move { (id, one(lookups, web, &asked, accounts, published, now).await) }
+        async move {
+            let looked = timeout(LONGEST, one(lookups, web, &asked, accounts, published, now)).await;
+            let verdict = looked.unwrap_or_else(|_| Verdict {
+                warnings: vec![format!("DNS could not be looked at within {LONGEST:?}")],
+                ..Verdict::new(&asked, now)
+            });
+            (id, verdict)
+        }
     };
     // Collected first: of a stream that makes them, rustc does not see that it is Send.
     let each: Vec<_> = asked.into_iter().map(each).collect();
-    stream::iter(each).buffer_unordered(AT_ONCE).collect().await
+    let mut each = stream::iter(each).buffer_unordered(AT_ONCE);
+    while let Some((id, verdict)) = each.next().await {
+        told(id, verdict);
+    }
 }
 
 async fn one(
@@ -107,14 +137,15 @@ async fn one(
 ) -> Verdict {
     let issuer = &asked.issuer;
     // One that cannot be asked now says so when it is ordered of.
-    let identities = web.identities(issuer).await.unwrap_or_default();
+    let identities =
+        timeout(IDENTITIES, web.identities(issuer)).await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
     let account = accounts.get(&account::id(&issuer.directory, issuer.email.as_deref()));
     let ca = || Ca {
         public: issuer.roots.is_none(),
         identities: &identities,
         account: account.map(String::as_str),
     };
-    let mut verdict = Verdict { at: now, of: Some((issuer.clone(), asked.kind)), ..Verdict::default() };
+    let mut verdict = Verdict::new(asked, now);
     let ask = |name| {
         let question = Question { name, method: method(asked.kind), ca: ca(), published };
         async move { preflight::judge(&question, &preflight::look(lookups, &question).await) }
@@ -160,6 +191,10 @@ const STALE: i64 = 12 * 3600;
 const MOST: usize = 64;
 const AT_ONCE: usize = 8;
 const NAMES_AT_ONCE: usize = 4;
+/// Of one certificate: a resolver that drops questions holds others back no longer, and no order.
+const LONGEST: Duration = Duration::from_secs(30);
+/// For an authority's name in CAA records.
+const IDENTITIES: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 #[path = "preflight/tests.rs"]

@@ -2,7 +2,10 @@
 //!
 //! The last good certificate stays: whatever becomes of its record, it is presented until it ends, or a newer one of the same names is there.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use rustls::crypto::CryptoProvider;
 use signet_acme::record::{Held, Record};
@@ -53,6 +56,15 @@ pub(crate) struct Kept {
     /// `None`: it is gone, and what it held is presented on.
     pub(crate) record: Option<Arc<Record>>,
     pub(crate) certificate: Option<Arc<Checked>>,
+    /// The one before it, until that one is valid: an authority's clock may be ahead of ours.
+    before: Option<Arc<Checked>>,
+}
+
+impl Kept {
+    /// The best of those that are valid.
+    fn valid(&self, now: i64) -> Option<&Arc<Checked>> {
+        [&self.certificate, &self.before].into_iter().flatten().find(|held| held.is_valid(now))
+    }
 }
 
 impl Records {
@@ -66,13 +78,40 @@ impl Records {
         }
         let chain = |kept: &Kept| Some(kept.record.as_ref()?.held.as_ref()?.chain.clone());
         let is_same = before.and_then(chain) == record.held.as_ref().map(|held| held.chain.clone());
-        let held = before.and_then(|kept| kept.certificate.clone());
-        let certificate = match record.held.as_ref().filter(|_| !(is_same && held.is_some())) {
-            Some(new) => check(&id, new, provider).or(held),
-            None => held,
+        let (held, older) =
+            before.map(|kept| (kept.certificate.clone(), kept.before.clone())).unwrap_or_default();
+        let new = record.held.as_ref().filter(|_| !(is_same && held.is_some()));
+        let (certificate, before) = match new.and_then(|new| check(&id, new, provider)) {
+            Some(new) => (Some(new), held),
+            None => (held, older),
         };
-        self.kept.insert(id, Kept { record: Some(record), certificate });
+        self.kept.insert(id, Kept { record: Some(record), certificate, before });
         true
+    }
+
+    /// These are all that there are, and those that are not understood, with why. True when something is new.
+    pub(crate) fn are<'r>(
+        &mut self,
+        records: impl Iterator<Item = &'r Arc<Record>> + Clone,
+        broken: &[(String, String)],
+        provider: &CryptoProvider,
+    ) -> bool {
+        let mut is_new = false;
+        let there: BTreeSet<String> = records
+            .clone()
+            .map(|record| record.id())
+            .chain(broken.iter().map(|(id, _)| id.clone()))
+            .collect();
+        for id in self.ids().iter().filter(|id| !there.contains(*id)) {
+            is_new |= self.gone(id);
+        }
+        for record in records {
+            is_new |= self.take(Arc::clone(record), provider);
+        }
+        for (id, why) in broken {
+            is_new |= self.broke(id, why);
+        }
+        is_new
     }
 
     /// There is no such record any more.
@@ -100,8 +139,13 @@ impl Records {
         ids
     }
 
-    /// Forgets what is gone and has ended; keys are wiped. `now`: Unix seconds.
+    /// Forgets what is gone and has ended, and what was replaced; keys are wiped. `now`: Unix seconds.
     pub(crate) fn forget(&mut self, now: i64) {
+        for kept in self.kept.values_mut() {
+            if kept.certificate.as_ref().is_some_and(|held| held.not_before <= now) {
+                kept.before = None;
+            }
+        }
         let is_over = |kept: &Kept| {
             kept.record.is_none() && kept.certificate.as_ref().is_none_or(|held| held.not_after < now)
         };
@@ -122,8 +166,8 @@ impl Records {
 
     /// The one of this id, if it is for the host and valid.
     pub(crate) fn of(&self, id: &str, host: &HostPattern, now: i64) -> Option<Arc<Checked>> {
-        let held = self.kept.get(id)?.certificate.as_ref()?;
-        Some(Arc::clone(held)).filter(|held| held.covers(host) && held.is_valid(now))
+        let held = self.kept.get(id)?.valid(now)?;
+        Some(Arc::clone(held)).filter(|held| held.covers(host))
     }
 
     /// Any that is for the host, the one that ends last: what was ordered with other hosts in the same entry is good until it ends. Never
@@ -138,10 +182,8 @@ impl Records {
         let is_foreign = |name: &HostPattern| {
             owners.get(&name.to_string()).is_some_and(|owner| owner.namespace != namespace)
         };
-        let fits = |held: &&Arc<Checked>| {
-            held.covers(host) && held.is_valid(now) && !held.names.iter().any(is_foreign)
-        };
-        let all = self.kept.iter().filter_map(|(id, kept)| Some((id, kept.certificate.as_ref()?)));
+        let fits = |held: &&Arc<Checked>| held.covers(host) && !held.names.iter().any(is_foreign);
+        let all = self.kept.iter().filter_map(|(id, kept)| Some((id, kept.valid(now)?)));
         let best = all.filter(|(_, held)| fits(held)).max_by_key(|(_, held)| held.not_after);
         best.map(|(id, held)| (id.clone(), Arc::clone(held)))
     }

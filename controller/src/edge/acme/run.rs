@@ -99,8 +99,9 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
 
     /// Errors: the store could not be read.
     async fn work(&self) -> Result<Infallible, StoreError> {
-        let mut known = self.followed.known.subscribe();
-        if known.wait_for(|known| known.read == Read::ALL).await.is_err() {
+        // What is wanted must come of all of it: another issuer ends an order.
+        let mut snapshots = self.snapshots.clone();
+        if snapshots.wait_for(|snapshot| snapshot.translated.acme.read == Read::ALL).await.is_err() {
             std::future::pending::<()>().await; // we are stopping
         }
         // Which orders are under way is known before anything may be held back.
@@ -202,10 +203,10 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
         verdicts: &Verdicts,
         entries: &BTreeMap<String, drive::Entry>,
     ) -> BTreeMap<String, String> {
+        let now = clock::unix_now();
         let why = |(id, asked): (&String, &wanted::Asked)| {
-            let has_order = entries.get(id).is_some_and(|entry| entry.record.order.is_some());
             let hold = || match self.lookups {
-                Some(_) => preflight::hold(asked, verdicts.get(id), has_order),
+                Some(_) => preflight::hold(asked, verdicts.get(id), entries.get(id), now),
                 None => None,
             };
             Some((id.clone(), wanted::refusal(asked, credentials).or_else(hold)?))
@@ -231,11 +232,13 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
             if !due.is_empty() {
                 let accounts = self.followed.accounts.borrow().clone();
                 let addresses = &snapshot.translated.addresses;
-                let seen = preflight::look(lookups, &self.hands.web, due, &accounts, addresses, now).await;
-                let mut all = (*verdicts).clone();
-                all.retain(|id, _| wanted.certificates.contains_key(id));
-                all.extend(seen);
-                self.desk.verdicts.send_replace(Arc::new(all));
+                self.desk.verdicts.send_modify(|all| {
+                    Arc::make_mut(all).retain(|id, _| wanted.certificates.contains_key(id));
+                });
+                let told = |id, verdict| {
+                    self.desk.verdicts.send_modify(|all| drop(Arc::make_mut(all).insert(id, verdict)));
+                };
+                preflight::look(lookups, &self.hands.web, due, &accounts, addresses, now, told).await;
             }
             tokio::select! {
                 _ = tick.tick() => {}

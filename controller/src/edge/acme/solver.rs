@@ -4,7 +4,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use futures_util::future::join_all;
+use futures_util::{StreamExt as _, future::join_all, stream};
 use signet_acme::{
     challenge::{Answer, Challenge},
     dns::{Dns01, PATIENCE, Saw, Sight, credentials::Registry},
@@ -82,8 +82,8 @@ impl Tell for ByDirectory {
     }
 
     async fn take_back(&self, challenges: &[Challenge]) -> Result<(), Problem> {
-        let names: Vec<String> = challenges.iter().filter_map(|c| Some(answerable(c).ok()?.name())).collect();
-        self.challenges.send_modify(|held| Arc::make_mut(held).retain(|name, _| !names.contains(name)));
+        let is_over = |held: &contract::Challenge| challenges.iter().any(|ended| answers(held, ended));
+        self.challenges.send_modify(|held| Arc::make_mut(held).retain(|_, one| !is_over(one)));
         Ok(())
     }
 
@@ -98,10 +98,8 @@ impl<T: Tell> Solver for EdgeSolver<T> {
         if !gateways.is_empty() {
             self.told.put(&gateways).await?;
         }
-        for challenge in dns {
-            self.publish(challenge).await?;
-        }
-        Ok(())
+        let published: Vec<_> = dns.into_iter().map(|challenge| self.publish(challenge)).collect();
+        all(published).await
     }
 
     async fn look(&self, challenges: &[Challenge]) -> Result<Seen, Problem> {
@@ -123,14 +121,15 @@ impl<T: Tell> Solver for EdgeSolver<T> {
         if !gateways.is_empty() {
             self.told.take_back(&gateways).await?;
         }
-        for challenge in dns {
-            let Answer::Dns01 { name, value } = &challenge.answer else { continue };
-            let registry = Arc::clone(&self.credentials.borrow());
-            let by = registry.choose(&challenge.namespace, &challenge.host).map_err(Problem::ours)?;
-            self.dns()?.remove(by, name, value).await.map_err(Problem::ours)?;
-        }
-        Ok(())
+        let removed: Vec<_> = dns.into_iter().map(|challenge| self.remove(challenge)).collect();
+        all(removed).await
     }
+}
+
+/// Some side by side, for providers that answer when a change is everywhere. One that fails keeps none of the others from being tried.
+async fn all<F: Future<Output = Result<(), Problem>>>(changes: Vec<F>) -> Result<(), Problem> {
+    let done: Vec<_> = stream::iter(changes).buffer_unordered(AT_ONCE).collect().await;
+    done.into_iter().collect()
 }
 
 impl<T: Tell> EdgeSolver<T> {
@@ -143,6 +142,13 @@ impl<T: Tell> EdgeSolver<T> {
         let registry = Arc::clone(&self.credentials.borrow());
         let by = registry.choose(&challenge.namespace, &challenge.host).map_err(Problem::ours)?;
         self.dns()?.publish(by, name, value).await.map(drop).map_err(Problem::ours)
+    }
+
+    async fn remove(&self, challenge: &Challenge) -> Result<(), Problem> {
+        let Answer::Dns01 { name, value } = &challenge.answer else { return Ok(()) };
+        let registry = Arc::clone(&self.credentials.borrow());
+        let by = registry.choose(&challenge.namespace, &challenge.host).map_err(Problem::ours)?;
+        self.dns()?.remove(by, name, value).await.map_err(Problem::ours)
     }
 
     /// Each name's servers, all at once.
@@ -206,6 +212,19 @@ impl<T: Tell> EdgeSolver<T> {
     }
 }
 
+/// Whether it is exactly this one's answer: of TLS-ALPN-01 a host has one, and it may be a newer order's. Its certificate is made anew each
+/// time that it is asked for; what it answers with is in it.
+fn answers(held: &contract::Challenge, challenge: &Challenge) -> bool {
+    match (held, &challenge.answer) {
+        (contract::Challenge::TlsAlpn01(held), Answer::TlsAlpn01(answer)) => {
+            let has = |bytes: &[u8]| bytes.windows(answer.digest.len()).any(|part| part == answer.digest);
+            held.host.as_str() == challenge.host && has(&held.certificate)
+        }
+        (_, Answer::TlsAlpn01(_)) => false,
+        _ => answerable(challenge).is_ok_and(|this| this == *held),
+    }
+}
+
 /// DNS-01's, and those that gateways answer.
 fn divided(challenges: &[Challenge]) -> (Vec<&Challenge>, Vec<Challenge>) {
     let is_dns = |challenge: &&Challenge| matches!(challenge.answer, Answer::Dns01 { .. });
@@ -240,6 +259,9 @@ fn with_cause(error: &(dyn std::error::Error + 'static)) -> String {
     }
     words
 }
+
+/// Changes of DNS at once: Route 53 takes five requests a second, and a change is one for minutes.
+const AT_ONCE: usize = 4;
 
 #[cfg(test)]
 #[path = "solver/tests.rs"]

@@ -26,6 +26,7 @@ use super::{
         words,
     },
     issuers::Entry,
+    records::Read,
 };
 
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,6 +37,8 @@ pub(crate) struct Wanted {
     pub(super) hosts: BTreeMap<(Name, String), Result<String, String>>,
     /// What Ingresses are told beside that.
     pub(crate) findings: Vec<(Name, Finding)>,
+    /// What it comes of.
+    pub(crate) read: Read,
 }
 
 /// One certificate.
@@ -59,7 +62,7 @@ struct Group<'a> {
 
 /// `ingresses`: the oldest first.
 pub(crate) fn wanted(state: &State<'_>, ingresses: &[&Ingress], owners: &BTreeMap<String, Owner>) -> Wanted {
-    let mut wanted = Wanted::default();
+    let mut wanted = Wanted { read: state.acme.read, ..Wanted::default() };
     for ingress in ingresses.iter().filter(|ingress| ingress.settings.refused.is_none()) {
         let Some(named) = ingress.settings.acme.issuer() else { continue };
         if ingress.settings.issuer == Some(EdgeIssuer::Local) {

@@ -6,6 +6,7 @@ mod failing;
 mod hostile;
 mod hour;
 mod killed;
+mod moved;
 pub(crate) mod outside;
 mod scope;
 mod seed;

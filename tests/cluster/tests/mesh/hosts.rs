@@ -58,10 +58,7 @@ async fn a_host_is_taken_by_no_path_no_certificate_and_no_race_of_another_namesp
         thief.apply(&ingress("thief", &host, "/")).await?;
         thief.eventually("the thief to be told again", async || told(&thief, "thief").await).await?;
         public.is_refused().await?;
-        let claims = Namespace::of_others(&owner.cluster, "signet-edge")
-            .api::<ConfigMap>()
-            .get("signet-claims")
-            .await?;
+        let claims = mesh.edge.api::<ConfigMap>().get("signet-claims").await?;
         let kept = claims.data.iter().flat_map(|data| data.values()).any(|claims| claims.contains(&host));
         ensure!(kept, "the claim is not kept: {claims:?}");
 

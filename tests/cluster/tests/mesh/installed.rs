@@ -29,6 +29,8 @@ pub(crate) struct Mesh {
     pub(crate) system: Namespace,
     /// Where gateways run.
     pub(crate) gateways: Namespace,
+    /// Where edge keeps what it must not lose.
+    pub(crate) edge: Namespace,
     pub(crate) trust_domain: String,
 }
 
@@ -76,9 +78,10 @@ pub(crate) async fn mesh_after(
 
 impl Mesh {
     pub(crate) fn of(namespace: &Namespace) -> Self {
-        let [system, gateways] =
-            [SYSTEM, GATEWAYS].map(|name| Namespace::of_others(&namespace.cluster, name));
-        Self { namespace: namespace.clone(), system, gateways, trust_domain: "cluster.local".into() }
+        let [system, gateways, edge] =
+            [SYSTEM, GATEWAYS, EDGE].map(|name| Namespace::of_others(&namespace.cluster, name));
+        let trust_domain = "cluster.local".into();
+        Self { namespace: namespace.clone(), system, gateways, edge, trust_domain }
     }
 
     /// Applies what `signet install` prints and waits until every part is available.
@@ -243,5 +246,6 @@ async fn end_of(cluster: &Cluster, program: PathBuf, arguments: &[&str], stdin: 
 
 const SYSTEM: &str = "signet-system";
 const GATEWAYS: &str = "signet-gateway";
+const EDGE: &str = "signet-edge";
 /// Images are pulled, and the kubelet tries a ConfigMap that is not there yet again after up to a minute.
 const STARTS: Duration = Duration::from_secs(180);

@@ -32,7 +32,7 @@ async fn every_command_of_the_readme_prints_what_the_readme_says() -> Result<()>
         clean(&mesh).await?; // of a test that was killed
         let desk = Desk::new(&namespace.cluster, String::new())?;
         let read: Result<()> = Box::pin(async {
-            desk.read("README.md", 10).await?;
+            desk.read("On Kubernetes", 10).await?;
             ensure!(begun.elapsed() < PROMISED, "it took {:?}", begun.elapsed());
             Ok(())
         })
@@ -57,7 +57,7 @@ async fn from_an_empty_cluster_to_three_https_hosts_every_command_prints_what_th
         }
         outside.start(&mesh, &nodes).await?;
         let desk = Desk::new(&namespace.cluster, outside.ca(CA_PORT).join(" "))?;
-        let read = Box::pin(desk.read("docs/readme-edge.md", 8)).await;
+        let read = Box::pin(desk.read("From an empty cluster to HTTPS", 8)).await;
         let cleaned = clean(&mesh).await;
         fs::remove_dir_all(&desk.scratch)?;
         read.and(cleaned)
@@ -77,6 +77,12 @@ async fn clean(mesh: &Mesh) -> Result<()> {
 struct Step {
     command: String,
     output: String,
+}
+
+/// What stands below a title of the second level.
+fn section<'p>(page: &'p str, title: &str) -> Option<&'p str> {
+    let mut sections = page.split("\n## ");
+    sections.find_map(|section| section.strip_prefix(title)?.strip_prefix('\n'))
 }
 
 fn steps(page: &str) -> Vec<Step> {
@@ -120,10 +126,11 @@ impl Desk {
         Ok(Self { scratch, kubeconfig: cluster.state.kubeconfig.clone(), ca })
     }
 
-    /// Types every command of a page that has more than `least`.
-    async fn read(&self, page: &str, least: usize) -> Result<()> {
-        let steps = steps(&fs::read_to_string(root().join(page))?);
-        ensure!(steps.len() > least, "{page} has only {} commands", steps.len());
+    /// Types every command of a section that has more than `least`.
+    async fn read(&self, title: &str, least: usize) -> Result<()> {
+        let page = fs::read_to_string(root().join("README.md"))?;
+        let steps = steps(section(&page, title).with_context(|| format!("no section {title}"))?);
+        ensure!(steps.len() > least, "{title} has only {} commands", steps.len());
         for step in &steps {
             self.follow(step).await?;
         }

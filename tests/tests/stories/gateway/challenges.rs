@@ -220,7 +220,10 @@ async fn tls_alpn_01_shows_the_challenges_certificate_for_exactly_its_name_and_n
                 let mut tls = edge.dial(&config, challenge.host.as_str()).await.unwrap();
                 let session = tls.get_ref().1;
                 assert_eq!(session.alpn_protocol(), Some(ACME));
-                assert_eq!(session.peer_certificates().unwrap(), [challenge.certificate.clone()]);
+                assert_eq!(
+                    session.peer_certificates().unwrap(),
+                    std::slice::from_ref(&challenge.certificate)
+                );
                 assert_eq!(session.handshake_kind(), Some(HandshakeKind::Full), "no session is kept");
                 // Closed, and no request is read: not even one that came with the handshake.
                 let _ = tls.write_all(format!("GET / HTTP/1.1\r\nhost: {APP}\r\n\r\n").as_bytes()).await;

@@ -1,7 +1,9 @@
 use signet_acme::{
     names::NameSet,
+    order::{Order, Stage},
     plan::{Because, Plan},
-    record::Record,
+    record::{Held, Record},
+    secret::Secret,
 };
 
 use super::{
@@ -37,20 +39,74 @@ fn entry(seconds: i64) -> drive::Entry {
     drive::Entry { record, wish: None, next, is_busy: false }
 }
 
+fn order() -> Order {
+    Order {
+        rehearsal: false,
+        directory: "https://ca.example/dir".into(),
+        email: None,
+        profile: None,
+        kind: Kind::Http01,
+        namespace: "shop".into(),
+        begun: NOW,
+        replaces: false,
+        url: None,
+        stage: Stage::Asking,
+        challenges: Vec::new(),
+        key: None,
+    }
+}
+
+fn certificate() -> Held {
+    Held {
+        directory: "https://ca.example/dir".into(),
+        chain: String::new(),
+        key: Secret::new(String::new().into()),
+        not_before: NOW - 10,
+        not_after: NOW + 10,
+        since: NOW - 10,
+        ari_id: None,
+        replaced: false,
+        window: None,
+        ask_window: None,
+    }
+}
+
 #[test]
 fn nothing_is_ordered_before_dns_was_looked_at_and_nothing_ends_an_order_under_way() {
     let (_, asked) = asked(Kind::Http01);
-    assert!(hold(&asked, None, false).is_some());
-    assert_eq!(hold(&asked, None, true), None);
-    assert_eq!(hold(&asked, Some(&verdict(&asked, 5, &[])), false), None);
-    let held = verdict(&asked, 5, &["NXDOMAIN", "CAA"]);
-    assert_eq!(hold(&asked, Some(&held), false).unwrap(), "NXDOMAIN; CAA");
-    assert_eq!(hold(&asked, Some(&held), true), None);
-    let other = Asked { kind: Kind::Dns01, ..asked };
-    assert!(
-        hold(&other, Some(&verdict(&self::asked(Kind::Http01).1, 5, &[])), false).is_some(),
-        "of another challenge"
-    );
+    let hold = |asked: &Asked, verdict: Option<&Verdict>, entry: &drive::Entry| {
+        hold(asked, verdict, Some(entry), NOW)
+    };
+    let (idle, mut ordered, mut held) = (entry(0), entry(0), entry(0));
+    Arc::make_mut(&mut ordered.record).order = Some(order());
+    Arc::make_mut(&mut held.record).held = Some(certificate());
+    assert!(hold(&asked, None, &idle).is_some());
+    assert_eq!(hold(&asked, None, &ordered), None);
+    assert_eq!(hold(&asked, None, &held), None, "a renewal waits for no look");
+    assert_eq!(hold(&asked, Some(&verdict(&asked, 5, &[])), &idle), None);
+    let bad = verdict(&asked, 5, &["NXDOMAIN", "CAA"]);
+    for entry in [&idle, &held] {
+        assert_eq!(hold(&asked, Some(&bad), entry).unwrap(), "NXDOMAIN; CAA");
+    }
+    assert_eq!(hold(&asked, Some(&bad), &ordered), None);
+    let (other, of_another) = (Asked { kind: Kind::Dns01, ..asked.clone() }, verdict(&asked, 5, &[]));
+    assert!(hold(&other, Some(&of_another), &idle).is_some(), "of another challenge");
+}
+
+#[test]
+fn who_was_never_looked_at_or_waited_longest_is_looked_at_first() {
+    let mut all = Wanted::default();
+    for name in ["a.example", "b.example", "c.example"] {
+        let (_, mut asked) = asked(Kind::Http01);
+        asked.names = NameSet::new([name]).unwrap();
+        all.certificates.insert(asked.names.id(), asked);
+    }
+    let ids: Vec<&String> = all.certificates.keys().collect();
+    let seen = |id: &str, age| (id.to_owned(), verdict(&all.certificates[id], age, &["x"]));
+    let verdicts = Verdicts::from([seen(ids[0], 70), seen(ids[1], 90)]);
+    let first: Vec<&String> =
+        due(&all, &verdicts, &BTreeMap::new(), NOW).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(first, [ids[2], ids[1], ids[0]]);
 }
 
 #[test]

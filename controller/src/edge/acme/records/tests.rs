@@ -66,6 +66,28 @@ fn the_last_good_certificate_is_presented_until_it_ends_whatever_becomes_of_its_
 }
 
 #[test]
+fn a_certificate_that_is_not_valid_yet_takes_nothing_away() {
+    let mut records = Records::default();
+    take(&mut records, record(&["a.example"], NOW));
+    let next = record(&["a.example"], NOW + 600); // valid in 100 s
+    let id = next.id();
+    take(&mut records, next.clone());
+    let mut renewed = next;
+    renewed.tried += 1; // something else of the record changes meanwhile
+    take(&mut records, renewed);
+    let end = |records: &Records, now| records.of(&id, &host("a.example"), now).map(|held| held.not_after);
+    let any = |records: &Records, now| {
+        records.any(&host("a.example"), "shop", &BTreeMap::new(), now).map(|(_, held)| held.not_after)
+    };
+    records.forget(NOW + 99);
+    for (now, until) in [(NOW + 99, NOW + 1500), (NOW + 100, NOW + 2100)] {
+        assert_eq!((end(&records, now), any(&records, now)), (Some(until), Some(until)));
+    }
+    records.forget(NOW + 100);
+    assert!(records.kept[&id].before.is_none(), "its key is wiped");
+}
+
+#[test]
 fn a_broken_record_is_named_until_it_is_mended() {
     let (mut records, good) = (Records::default(), record(&["a.example"], NOW));
     assert!(records.broke(&good.id(), "no JSON") && !records.broke(&good.id(), "no JSON"));

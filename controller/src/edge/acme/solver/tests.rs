@@ -1,5 +1,7 @@
 use std::sync::Mutex;
 
+use signet_acme::challenge::AlpnCertificate;
+
 use super::*;
 
 /// Gateways that nobody has, at ports where nobody listens.
@@ -65,6 +67,24 @@ async fn a_gateway_that_does_not_answer_is_passed_over_and_named() {
     assert!(seen.by.is_empty());
     let [missing] = &seen.missing[..] else { panic!("{seen:?}") };
     assert!(missing.who == "gateway-1" && missing.why.contains("does not take connections"), "{missing:?}");
+}
+
+#[tokio::test]
+async fn in_a_directory_an_order_takes_back_its_own_challenges_and_no_newer_ones() {
+    let gateway = Gateway { address: std::net::Ipv4Addr::LOCALHOST.into(), http: 80, https: 443 };
+    let told = ByDirectory { challenges: watch::Sender::default(), gateway };
+    let alpn = |digest| {
+        let answer = AlpnCertificate::new("a.example", [digest; 32]).unwrap();
+        Challenge { host: "a.example".into(), namespace: "shop".into(), answer: Answer::TlsAlpn01(answer) }
+    };
+    told.put(&[http("a.example"), alpn(1)]).await.unwrap();
+    told.put(&[alpn(2)]).await.unwrap();
+    told.take_back(&[alpn(1)]).await.unwrap();
+    assert_eq!(told.challenges.borrow().len(), 2, "the newer order's stays");
+    told.take_back(&[alpn(2)]).await.unwrap();
+    assert_eq!(told.challenges.borrow().len(), 1);
+    told.take_back(&[http("a.example")]).await.unwrap();
+    assert!(told.challenges.borrow().is_empty());
 }
 
 #[tokio::test]

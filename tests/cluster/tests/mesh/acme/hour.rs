@@ -91,8 +91,8 @@ async fn hour(mesh: &Mesh, web: &Web, hosts: &[String]) -> Result<Met> {
         met.requests += 2;
         if begun.elapsed() > SETTLES && sampled.is_none_or(|at| at.elapsed() >= SAMPLED) {
             sampled = Some(Instant::now());
-            sample(&mesh.system, "edge", &mut met.memory).await?;
-            sample(&mesh.gateways, "gateway", &mut met.memory).await?;
+            Box::pin(sample(&mesh.system, "edge", &mut met.memory)).await?;
+            Box::pin(sample(&mesh.gateways, "gateway", &mut met.memory)).await?;
         }
     }
     Ok(met)
