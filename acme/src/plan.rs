@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt};
 use crate::{
     issuer::Issuer,
     order::{Kind, Order, Stage},
-    record::{DAY, HOUR, Held, Record, TEN_DAYS},
+    record::{DAY, HOUR, Held, Record, TEN_DAYS, Telling},
 };
 
 /// What is wanted of one certificate now, beside its names.
@@ -110,7 +110,9 @@ impl Tellings {
         let mut all = Self::default();
         for record in records.into_iter().filter(|record| !record.tellings.is_empty()) {
             let id = record.id();
-            for telling in &record.tellings {
+            // No CA's word makes a record count for a name that is another's.
+            let own = |telling: &&Telling| record.names.iter().any(|name| name == telling.name);
+            for telling in record.tellings.iter().filter(own) {
                 all.0.entry(telling.name.clone()).or_default().push((id.clone(), telling.at));
             }
         }
@@ -178,12 +180,9 @@ fn under_way(record: &Record, order: &Order, all: &Tellings, now: i64, candidate
         });
     }
     let ca_until = record.ca_until(&order.directory);
-    // One that is sealed may still bring a certificate, so it is given more of it.
-    let patience = if order.is_sealed() { SEALED_PATIENCE } else { PATIENCE };
-    let slow = Step::Abandon { failed: true };
     candidates.push(Plan {
-        at: order.begun.max(ca_until) + patience,
-        step: slow,
+        at: too_slow(record, order),
+        step: Step::Abandon { failed: true },
         because: Because::UnderWay,
     });
 
@@ -211,6 +210,21 @@ fn under_way(record: &Record, order: &Order, all: &Tellings, now: i64, candidate
     }
     plan.not_before(ca_until, Because::RetryAfter);
     candidates.push(plan);
+}
+
+/// When an order has taken too long.
+fn too_slow(record: &Record, order: &Order) -> i64 {
+    // One that is sealed may still bring a certificate, so it is given more of it.
+    let patience = if order.is_sealed() { SEALED_PATIENCE } else { PATIENCE };
+    let since = order.begun.max(record.ca_until(&order.directory));
+    let patient = since.saturating_add(patience);
+    match &record.held {
+        // What gateways or zones take until they answer, and our own limits, are not the CA's slowness.
+        Some(held) if held.life() < TEN_DAYS && !order.stage.is_ours() => {
+            patient.min(since.max(order.told) + (held.life() / 4).max(SHORT_PATIENCE))
+        }
+        _ => patient,
+    }
 }
 
 /// When an order is asked for, where there is none.
@@ -336,26 +350,32 @@ impl Plan {
 }
 
 /// How long after the `failed`th order in a row the next is asked for: 1, 10, 100 minutes, then a day, as Let's Encrypt advises, give
-/// or take a tenth; at most a quarter of what the held certificate has left, so that short ones have several tries, too.
-pub(crate) fn back_off(failed: u32, left: i64, random: &mut fastrand::Rng) -> i64 {
+/// or take a tenth; at most `most` ([`longest_pause`]).
+pub(crate) fn back_off(failed: u32, most: i64, random: &mut fastrand::Rng) -> i64 {
     let step = match failed {
         0 | 1 => 60,
         2 => 600,
         3 => 6000,
         _ => DAY,
     };
-    part(shortened(step, left), 0.9 + 0.2 * random.f64()).max(1)
+    part(step.min(most), 0.9 + 0.2 * random.f64()).max(1)
 }
 
-/// How long after the `count`th call in a row that failed it is made again: 5 s, then three times that and so on, at most 15 minutes.
-pub(crate) fn call_again(count: u32, left: i64, random: &mut fastrand::Rng) -> i64 {
+/// How long after the `count`th call in a row that failed it is made again: 5 s, then three times that and so on, at most 15 minutes, and at
+/// most `most`.
+pub(crate) fn call_again(count: u32, most: i64, random: &mut fastrand::Rng) -> i64 {
     let step = 5_i64.saturating_mul(3_i64.saturating_pow(count.saturating_sub(1))).min(15 * 60);
-    part(shortened(step, left), 0.9 + 0.2 * random.f64()).max(1)
+    part(step.min(most), 0.9 + 0.2 * random.f64()).max(1)
 }
 
-/// `left`: seconds that a held certificate is still valid; 0 where there is none.
-fn shortened(step: i64, left: i64) -> i64 {
-    if left <= 0 { step } else { step.min((left / 4).max(SHORTEST)) }
+/// What no back-off is longer than, seconds: a quarter of what the held certificate has left, so that short ones have several tries, too;
+/// of one that has ended, its life, so that the limit of orders is what holds back whoever lives by minutes.
+pub(crate) fn longest_pause(record: &Record, now: i64) -> i64 {
+    match &record.held {
+        None => i64::MAX,
+        Some(held) if now <= held.not_after => ((held.not_after - now) / 4).max(SHORTEST),
+        Some(held) => held.life().max(AFTER_END),
+    }
 }
 
 impl fmt::Display for Because {
@@ -398,6 +418,8 @@ const REHEARSED_FOR: i64 = DAY;
 const PATIENCE: i64 = 3 * HOUR;
 /// The same, when the certificate was asked for: giving it up may cost a second one of five that Let's Encrypt makes in a week.
 const SEALED_PATIENCE: i64 = DAY;
+/// Seconds; where the certificate that is held lives less than ten days, a quarter of its life is patience enough, and so much is the least.
+const SHORT_PATIENCE: i64 = 60;
 /// Of a certificate's life, gone when it is renewed at the latest. A third is left where Let's Encrypt would have it renewed; one
 /// hundredth and a half is room for a notBefore that the CA dated back.
 const FRACTION: f64 = 0.65;
@@ -406,6 +428,9 @@ const SHORT_FRACTION: f64 = 0.485;
 const SPREAD: f64 = 0.05;
 /// Seconds; of any back-off, so that a certificate of a minute is not tried for without a pause.
 const SHORTEST: i64 = 5;
+/// Seconds; the same after the end of a certificate: a little less than the tenth part of an hour, of which the limit of orders makes six
+/// minutes.
+const AFTER_END: i64 = 300;
 
 #[cfg(test)]
 mod tests;

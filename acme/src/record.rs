@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    names::NameSet,
+    names::{MAX_NAMES, NameSet},
     order::{Order, Pending},
     problem::Problem,
     secret::Secret,
@@ -29,7 +29,7 @@ pub struct Record {
     pub twin_silent_since: Option<i64>,
     /// Calls that failed one after the other; the stage stays, and they are tried again.
     pub trouble: Option<Trouble>,
-    /// Orders that failed, newest last, at most [`MAX_FAILURES`]; gone with the next certificate.
+    /// Orders that failed, newest last, at most ten; gone with the next certificate.
     pub failures: Vec<Failure>,
     /// How many of them since the last certificate.
     pub failed: u32,
@@ -210,8 +210,21 @@ impl Record {
     pub(crate) fn end_order(&mut self) {
         let Some(order) = self.order.take() else { return };
         self.leftover.challenges.extend(order.challenges);
+        let surplus = self.leftover.challenges.len().saturating_sub(MAX_LEFTOVER);
+        self.leftover.challenges.drain(..surplus);
         (self.leftover.tries, self.leftover.next) = (0, 0);
         self.trouble = None;
+    }
+
+    /// Keeps why an order failed. The newest may say the most: the record is bounded, whatever CAs say.
+    pub(crate) fn keep_failure(&mut self, failure: Failure) {
+        self.failures.push(failure);
+        let surplus = self.failures.len().saturating_sub(MAX_FAILURES);
+        self.failures.drain(..surplus);
+        let mut left = MAX_WORDS;
+        for failure in self.failures.iter_mut().rev() {
+            failure.problem.bound_names(&mut left);
+        }
     }
 
     /// Forgets what is too old to count.
@@ -257,7 +270,12 @@ pub(crate) const TEN_DAYS: i64 = 10 * DAY;
 /// Grows when a field changes its meaning, or an older program must not write it.
 const SCHEMA: u32 = 1;
 /// Enough for `cert why` to show how it went on; a record stays far below a Secret's 1 MiB.
-pub(crate) const MAX_FAILURES: usize = 10;
+const MAX_FAILURES: usize = 10;
+/// Bytes of JSON that CAs' words about single names may take in all failures, and again in the trouble of now: with a chain of 128 KiB and
+/// all challenges, a record has less than a Secret's 1 MiB.
+pub(crate) const MAX_WORDS: usize = 64 << 10;
+/// Challenges that are to be taken back: two orders' of the most names. Older ones stay where they are, which proves nothing to anybody.
+const MAX_LEFTOVER: usize = 2 * MAX_NAMES;
 
 #[cfg(test)]
 mod tests {

@@ -12,6 +12,7 @@ use crate::{
     solver::Seen,
 };
 
+mod bounds;
 mod laws;
 mod stories;
 
@@ -153,7 +154,7 @@ fn honest(life: i64) -> impl FnMut(&mut World, Step) -> Outcome {
 }
 
 fn trouble(after: Option<i64>) -> Outcome {
-    Outcome::Trouble { with: With::Ca, problem: Problem::ours("no route"), after, seen: None }
+    Outcome::Trouble { with: With::Ca, problem: Problem::ours("no route"), after, seen: None, unsure: false }
 }
 
 fn refused(after: Option<i64>) -> Outcome {

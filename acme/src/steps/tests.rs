@@ -125,11 +125,14 @@ impl Store for Arc<Memory> {
 #[derive(Default)]
 pub(crate) struct Gateways {
     silent: AtomicUsize,
+    /// How often challenges were presented.
+    presented: AtomicUsize,
     shown: Mutex<Vec<Challenge>>,
 }
 
 impl Solver for Arc<Gateways> {
     async fn present(&self, challenges: &[Challenge]) -> Result<(), Problem> {
+        self.presented.fetch_add(1, Ordering::SeqCst);
         let mut shown = self.shown.lock().unwrap();
         shown.retain(|held| {
             !challenges.iter().any(|new| (&new.host, new.kind()) == (&held.host, held.kind()))

@@ -204,11 +204,15 @@ proptest! {
         seed: u64,
     ) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let alone = back_off(failed, 0, &mut random);
+        let alone = back_off(failed, i64::MAX, &mut random);
         let base = [60, 600, 6000, DAY][(failed as usize - 1).min(3)];
         prop_assert!((base * 9 / 10..=base * 11 / 10).contains(&alone));
+        let mut record = Record::new(names());
+        record.held = Some(held(START, left));
+        let left = longest_pause(&record, START);
         let shortened = back_off(failed, left, &mut random);
-        prop_assert!((1..=(left / 4).max(SHORTEST) * 11 / 10 + 1).contains(&shortened));
+        prop_assert!((1..=(left).max(SHORTEST) * 11 / 10 + 1).contains(&shortened));
+        prop_assert!(left <= (record.held.as_ref().unwrap().not_after - START).max(4 * SHORTEST) / 4);
         let again = call_again(failed, left, &mut random);
         prop_assert!((1..=990).contains(&again));
     }
