@@ -75,6 +75,16 @@ impl Memory {
         Some(Stored { value: Record::parse(bytes).ok()?, version: Version(format!("{bytes:?}")) })
     }
 
+    /// This write never ends.
+    pub(crate) fn hang_at(&self, write: usize) {
+        *self.dies_at.lock().unwrap() = Some((self.writes.load(Ordering::SeqCst) + write, false));
+    }
+
+    /// As a person does with kubectl.
+    pub(crate) fn remove(&self, id: &str) {
+        self.records.lock().unwrap().remove(id);
+    }
+
     pub(crate) fn break_record(&self, id: &str) {
         self.records.lock().unwrap().insert(id.to_owned(), b"{\"schema\":99}".to_vec());
     }
