@@ -18,7 +18,7 @@ use crate::{
     names::NameSet,
     order::{Kind, Pending},
     outcome::Outcome,
-    plan::{Plan, Step, Tellings, Wish, plan},
+    plan::{Because, Plan, Step, Tellings, Wish, plan},
     record::Record,
     solver::Solver,
     steps::{Hands, advance},
@@ -93,16 +93,22 @@ pub async fn drive<S: Store, V: Solver>(
 
 /// What was done.
 enum Done {
-    Step {
-        id: String,
-        step: Step,
-        wish: Option<Wish>,
-        came: Result<(Option<Stored<Record>>, Outcome), StoreError>,
-    },
+    Step(Box<Taken>),
     /// A record of what is wanted for the first time.
-    Created { id: String, came: Result<Stored<Record>, StoreError> },
+    Created {
+        id: String,
+        came: Box<Result<Stored<Record>, StoreError>>,
+    },
     /// The store was read again.
     Read(Result<Loaded, StoreError>),
+}
+
+/// A step that was taken.
+struct Taken {
+    id: String,
+    step: Step,
+    wish: Option<Wish>,
+    came: Result<(Option<Stored<Record>>, Outcome), StoreError>,
 }
 
 /// What is done about a record now.
@@ -232,7 +238,8 @@ impl Desk {
             wake.due.push(
                 async move {
                     let version = hands.store.put(&value, None).await;
-                    Done::Created { id, came: version.map(|version| Stored { value, version }) }
+                    let came = Box::new(version.map(|version| Stored { value, version }));
+                    Done::Created { id, came }
                 }
                 .boxed(),
             );
@@ -257,7 +264,7 @@ impl Desk {
             let wish = wanted.get(&known.record.names);
             let mut next = plan(&known.record, wish, &all, now);
             next.at = next.at.max(self.resting.get(id).copied().unwrap_or(0));
-            if wish.is_none() && matches!(next.step, Step::Abandon { .. }) {
+            if next.because == Because::Unwanted && matches!(next.step, Step::Abandon { .. }) {
                 let since = self.absent.get(id).copied().unwrap_or(now).min(now);
                 next.at = next.at.max(since + ABSENT);
                 absent.insert(id.clone(), since);
@@ -285,7 +292,7 @@ impl Desk {
             wake.due.push(
                 async move {
                     let came = advance(hands, stored, wish.as_ref(), &next).await;
-                    Done::Step { id, step: next.step, wish, came }
+                    Done::Step(Box::new(Taken { id, step: next.step, wish, came }))
                 }
                 .boxed(),
             );
@@ -317,12 +324,13 @@ impl Desk {
             }
             Done::Created { id, came } => {
                 self.free(&id);
-                match came {
+                match *came {
                     Ok(stored) => drop(self.records.insert(id, stored.into())),
                     Err(error) => self.failed(id, &error, now),
                 }
             }
-            Done::Step { id, step, wish, came } => {
+            Done::Step(taken) => {
+                let Taken { id, step, wish, came } = *taken;
                 self.free(&id);
                 match came {
                     Ok((stored, outcome)) => {
@@ -413,7 +421,7 @@ fn place(record: &Record, wish: Option<&Wish>, step: Step) -> Option<Place> {
     let zones =
         |pending: &Pending| (pending.kind == Kind::Dns01).then(|| Place::Zones(pending.namespace.clone()));
     match step {
-        Step::Wait | Step::Abandon { .. } | Step::Promote | Step::Forget => None,
+        Step::Wait | Step::Abandon { .. } | Step::Promote | Step::Notice | Step::Forget => None,
         Step::Clear => record.leftover.challenges.iter().find_map(zones),
         Step::Present => record.order.iter().flat_map(|order| &order.challenges).find_map(zones),
         Step::AskWindow => record.held.as_ref().map(|held| Place::Ca(held.directory.clone())),

@@ -6,10 +6,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     order::{Order, Pending, Stage},
-    plan::{IN_FLIGHT, Step, Wish, back_off, call_again, longest_pause},
+    plan::{IN_FLIGHT, Step, Wish, back_off, call_again, longest_pause, moving},
     problem::Problem,
     record::{
-        DAY, Failure, HOUR, Held, MAX_WORDS, Record, Rehearsed, RetryAfter, Telling, Trouble, Window, With,
+        DAY, Failure, HOUR, Held, MAX_WORDS, Moving, Record, Rehearsed, RetryAfter, Telling, TriedWith,
+        Trouble, Window, With,
     },
     secret::Secret,
     solver::Seen,
@@ -67,6 +68,7 @@ pub enum Outcome {
     /// The CA has no such thing.
     NoWindow,
     WindowTrouble,
+    Noticed,
     Cleared,
     NotCleared,
 }
@@ -78,6 +80,10 @@ pub fn begin(record: &mut Record, step: Step, wish: Option<&Wish>, now: i64) -> 
             if order.is_none() {
                 *order = Order::new(&wish.issuer, wish, rehearsal, replaces, now);
                 record.seen = None;
+                if record.tried_with.as_ref().is_none_or(|with| !with.fits(wish)) {
+                    (record.failed, record.next_try) = (0, 0);
+                    record.tried_with = Some(TriedWith::new(wish));
+                }
             }
             record.in_vain.push(now);
             record.tried = now;
@@ -92,6 +98,9 @@ pub fn begin(record: &mut Record, step: Step, wish: Option<&Wish>, now: i64) -> 
             }
             order.stage = Stage::Finalizing { since: now, next: now + POLL };
         }
+        (Step::Notice, _, Some(wish)) => {
+            record.moving = moving(record, wish).map(|to| Moving { to: to.to_owned(), since: now });
+        }
         _ => return Ok(false),
     }
     record.prune(now);
@@ -103,7 +112,8 @@ pub fn apply(record: &mut Record, outcome: Outcome, now: i64) {
     let is_trouble = matches!(outcome, Outcome::Trouble { .. });
     let is_of_order = !matches!(
         outcome,
-        Outcome::Cleared
+        Outcome::Noticed
+            | Outcome::Cleared
             | Outcome::NotCleared
             | Outcome::Window { .. }
             | Outcome::NoWindow
@@ -167,6 +177,7 @@ pub fn apply(record: &mut Record, outcome: Outcome, now: i64) {
         }
         Outcome::Cleared => record.leftover = crate::record::Leftover::default(),
         Outcome::NotCleared => not_cleared(record, now),
+        Outcome::Noticed => {} // stored before
         of_order => advance(record, of_order, now),
     }
 }

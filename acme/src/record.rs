@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     names::{MAX_NAMES, NameSet},
-    order::{Order, Pending},
+    order::{Kind, Order, Pending},
+    plan::Wish,
     problem::Problem,
     secret::Secret,
     solver::Seen,
@@ -43,6 +44,10 @@ pub struct Record {
     pub in_vain: Vec<i64>,
     /// When an order was begun last.
     pub tried: i64,
+    /// What the last order was begun with: `failed` and `next_try` are its.
+    pub tried_with: Option<TriedWith>,
+    /// Another CA is wanted than the one whose certificate is held or asked for.
+    pub moving: Option<Moving>,
     /// Challenges that nobody needs any more, and that are still where the CA looked.
     pub leftover: Leftover,
     /// Who saw the challenges when they were last looked for.
@@ -89,6 +94,23 @@ pub struct Rehearsed {
     pub at: i64,
     /// The twin did not answer, and we went on without it.
     pub skipped: bool,
+}
+
+/// With which CA and kind of challenge an order was begun.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TriedWith {
+    /// The issuer's own, in a rehearsal too.
+    pub directory: String,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moving {
+    /// Its directory.
+    pub to: String,
+    pub since: i64,
 }
 
 /// A CA's Retry-After. It binds what is asked of that directory.
@@ -167,6 +189,8 @@ impl Record {
             tellings: Vec::new(),
             in_vain: Vec::new(),
             tried: 0,
+            tried_with: None,
+            moving: None,
             leftover: Leftover::default(),
             seen: None,
         }
@@ -231,6 +255,16 @@ impl Record {
     pub(crate) fn prune(&mut self, now: i64) {
         self.tellings.retain(|telling| telling.at > now - HOUR);
         self.in_vain.retain(|at| *at > now - HOUR);
+    }
+}
+
+impl TriedWith {
+    pub(crate) fn new(wish: &Wish) -> Self {
+        Self { directory: wish.issuer.directory.clone(), kind: wish.kind }
+    }
+
+    pub(crate) fn fits(&self, wish: &Wish) -> bool {
+        (&self.directory, self.kind) == (&wish.issuer.directory, wish.kind)
     }
 }
 

@@ -95,6 +95,7 @@ pub async fn take<S: Store, V: Solver>(
 ) -> Outcome {
     match step {
         Step::Wait | Step::Forget => Outcome::Cleared,
+        Step::Notice => Outcome::Noticed,
         Step::Promote => Outcome::Promoted,
         Step::Abandon { failed } => Outcome::Abandoned { failed },
         Step::Clear => clear(hands, record).await,

@@ -13,6 +13,7 @@ async fn drive_until(
     let (publish, mut published) = watch::channel(Arc::default());
     let mut taken = Vec::new();
     let driving = drive(&world.hands, wishes, &publish, |of| taken.push((of.id.to_owned(), of.step)));
+    is_send(&driving);
     let watching = async {
         loop {
             // The world's clock is not tokio's: it is woken to look at it.
@@ -30,6 +31,9 @@ async fn drive_until(
     };
     (snapshot, taken)
 }
+
+/// The controller's tasks are any thread's.
+fn is_send(_: &impl Send) {}
 
 /// The world's clock goes as fast as steps are waited for: a second of it is a hundredth of ours.
 async fn hurried<T>(world: &World, work: impl Future<Output = T>) -> T {
@@ -141,9 +145,9 @@ async fn one_ca_does_not_take_all_hands_and_who_loses_a_certificate_first_goes_f
     };
     let mut wishes: Wishes = (0..60).map(|n| (names(n), hanging(n))).collect();
     wishes.extend((60..80).map(|n| (names(n), world.wish.clone())));
-    let mut desk = desk(wishes.keys().cloned().map(|names| {
+    let mut desk = desk(wishes.keys().map(|names| {
         let mut record = Record::new(names.clone());
-        if let Some(n) = (70..80).find(|n| names == self::names(*n)) {
+        if let Some(n) = (70..80).find(|n| *names == self::names(*n)) {
             record.held = Some(held(&world.ca.directory, START + 100 + i64::try_from(n % 70).unwrap()));
         }
         record

@@ -134,7 +134,7 @@ fn challenges(world: &World) -> Vec<Pending> {
 /// A CA that does what RFC 8555 says, a second for each step; certificates live `life` seconds.
 fn honest(life: i64) -> impl FnMut(&mut World, Step) -> Outcome {
     move |world, step| {
-        if !matches!(step, Step::Clear | Step::Promote | Step::Abandon { .. }) {
+        if !matches!(step, Step::Clear | Step::Promote | Step::Notice | Step::Abandon { .. }) {
             world.now += 1;
         }
         match step {
@@ -148,6 +148,7 @@ fn honest(life: i64) -> impl FnMut(&mut World, Step) -> Outcome {
             Step::Abandon { failed } => Outcome::Abandoned { failed },
             Step::Promote => Outcome::Promoted,
             Step::AskWindow => Outcome::NoWindow,
+            Step::Notice => Outcome::Noticed,
             Step::Clear | Step::Wait | Step::Forget => Outcome::Cleared,
         }
     }

@@ -155,6 +155,126 @@ fn after_a_lost_answer_the_ca_is_asked_ever_more_seldom() {
     }
 }
 
+fn other() -> Issuer {
+    Issuer::new("other", "https://other.example/directory").unwrap()
+}
+
+#[test]
+fn another_issuer_must_be_wanted_for_five_minutes_where_a_valid_certificate_is_held() {
+    let mut world = without_twin();
+    world.record.held = Some(held(START - DAY, 90 * DAY));
+    let mine = world.wish.clone();
+    // It is gone for a moment, four times.
+    for _ in 0..4 {
+        world.wish.as_mut().unwrap().issuer = other();
+        world.run(299, honest(90 * DAY));
+        world.wish = mine.clone();
+        world.run(10, honest(90 * DAY));
+    }
+    assert!(world.asks().is_empty(), "{:?}", world.taken);
+    assert_eq!(world.count(Step::Notice), 8, "one store when it goes, and one when it comes back");
+    let began = world.now;
+    world.wish.as_mut().unwrap().issuer = other();
+    world.run(1, honest(90 * DAY));
+    assert_eq!((world.plan().at, world.plan().because), (began + 300, Because::Settling));
+    world.run(HOUR, honest(90 * DAY));
+    assert_eq!(world.asks(), [(began + 300 - START, false)]);
+    assert_eq!(world.record.held.as_ref().unwrap().directory, "https://other.example/directory");
+    assert_eq!(world.record.moving, None, "it is there");
+}
+
+#[test]
+fn whoever_asks_means_another_issuer_and_whoever_has_nothing_valid_waits_for_nothing() {
+    let mut world = without_twin();
+    world.record.held = Some(held(START - DAY, 90 * DAY));
+    world.wish.as_mut().unwrap().issuer = other();
+    world.run(10, honest(90 * DAY));
+    world.wish.as_mut().unwrap().renew = Some(world.now);
+    world.run(1, honest(90 * DAY));
+    assert_eq!(world.asks(), [(10, false)]);
+    for held in [None, Some(held(START - DAY, DAY - 1)), Some(held(START - DAY, DAY + 100))] {
+        let mut world = without_twin();
+        let end = held.as_ref().map_or(START, |held| (held.not_after + 1).max(START));
+        world.record.held = held;
+        world.wish.as_mut().unwrap().issuer = other();
+        world.run(200, honest(90 * DAY));
+        assert_eq!(world.asks(), [(end - START, false)]);
+    }
+}
+
+#[test]
+fn a_renewal_that_is_under_way_outlasts_an_issuer_that_is_gone_for_a_moment() {
+    for stops_before in [Step::Tell, Step::Collect] {
+        let mut world = without_twin();
+        world.record.held = Some(held(START - 60 * DAY, 90 * DAY));
+        let (mine, mut ca) = (world.wish.clone(), honest(90 * DAY));
+        while world.plan().step != stops_before {
+            assert!(world.step(START + 60, &mut ca));
+        }
+        world.wish.as_mut().unwrap().issuer = other();
+        world.run(200, &mut ca);
+        assert!(world.record.order.is_some(), "{stops_before:?}");
+        world.wish = mine;
+        world.run(60, &mut ca);
+        assert!(world.record.held.as_ref().unwrap().since > START, "{stops_before:?}");
+        assert_eq!(world.asks().len(), 1);
+    }
+}
+
+#[test]
+fn a_certificate_that_was_asked_for_is_fetched_when_its_wish_comes_back() {
+    let mut world = without_twin();
+    let (mine, mut ca) = (world.wish.clone(), honest(90 * DAY));
+    while world.plan().step != Step::Collect {
+        assert!(world.step(START + 60, &mut ca));
+    }
+    world.wish = None;
+    world.run(DAY - 100, &mut ca);
+    world.wish = mine.clone();
+    world.run(10, &mut ca);
+    assert_eq!((world.count(Step::Finalize), world.asks().len()), (1, 1));
+    assert!(world.record.held.is_some());
+
+    world.record = Record::new(names());
+    while world.plan().step != Step::Collect {
+        assert!(world.step(world.now + 60, &mut ca));
+    }
+    world.wish = None;
+    world.run(DAY + 100, &mut ca);
+    assert_eq!(world.count(Step::Abandon { failed: false }), 1, "not for ever");
+}
+
+#[test]
+fn who_mends_his_issuer_or_his_kind_of_challenge_does_not_wait_for_what_failed_before() {
+    let mend = |mend: fn(&mut Wish)| {
+        let mut world = without_twin();
+        let mut ca = honest(90 * DAY);
+        world.run(3 * DAY, |world, step| if step == Step::Read { refused(None) } else { ca(world, step) });
+        assert!(world.record.failed > 4 && world.plan().because == Because::BackOff);
+        mend(world.wish.as_mut().unwrap());
+        world.run(1, |world, step| if step == Step::Read { refused(None) } else { ca(world, step) });
+        (world.record.failed, world.plan().at - world.now)
+    };
+    for of in [(|wish| wish.kind = Kind::TlsAlpn01) as fn(&mut Wish), |wish| wish.issuer = other()] {
+        let (failed, wait) = mend(of);
+        assert!(failed == 1 && wait < 70, "at once, and then anew after a minute: {failed}, {wait}");
+    }
+    assert!(mend(|wish| wish.namespace = "mail".into()).0 > 4);
+}
+
+#[test]
+fn nothing_is_forgotten_while_challenges_are_to_be_taken_back() {
+    let mut world = without_twin();
+    let mut ca = honest(90 * DAY);
+    for _ in 0..3 {
+        world.step(START + 60, &mut ca);
+    }
+    world.wish = None;
+    world
+        .run(30 * DAY, |world, step| if step == Step::Clear { Outcome::NotCleared } else { ca(world, step) });
+    assert_eq!((world.count(Step::Clear), world.count(Step::Forget)), (12, 1), "{:?}", world.taken);
+}
+
 /// As long as names of a certificate may be, but for the number in front.
 const LONG_NAME: &str = concat!(
     "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffff.",

@@ -9,8 +9,10 @@ fn chaos(world: &mut World, step: Step) -> Outcome {
     let after = [None, None, Some(0), Some(90), Some(7200), Some(10_000_000)][world.random.usize(0..6)];
     let life = [60, 300, 6 * DAY, 90 * DAY][world.random.usize(0..4)];
     let well = honest(life)(world, step);
-    let is_of_order =
-        !matches!(step, Step::Clear | Step::Promote | Step::AskWindow | Step::Abandon { .. } | Step::Forget);
+    let is_of_order = !matches!(
+        step,
+        Step::Clear | Step::Promote | Step::Notice | Step::AskWindow | Step::Abandon { .. } | Step::Forget
+    );
     match (world.random.u8(0..10), step) {
         (0..=4, _) => well,
         (5, Step::Clear) => Outcome::NotCleared,
@@ -211,8 +213,8 @@ proptest! {
         record.held = Some(held(START, left));
         let left = longest_pause(&record, START);
         let shortened = back_off(failed, left, &mut random);
-        prop_assert!((1..=(left).max(SHORTEST) * 11 / 10 + 1).contains(&shortened));
-        prop_assert!(left <= (record.held.as_ref().unwrap().not_after - START).max(4 * SHORTEST) / 4);
+        prop_assert!((1..=left.max(pauses::SHORTEST) * 11 / 10 + 1).contains(&shortened));
+        prop_assert!(left <= (record.held.as_ref().unwrap().not_after - START).max(4 * pauses::SHORTEST) / 4);
         let again = call_again(failed, left, &mut random);
         prop_assert!((1..=990).contains(&again));
     }
