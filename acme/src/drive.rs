@@ -165,13 +165,7 @@ impl From<Stored<Record>> for Known {
 impl Desk {
     async fn load<S: Store, V>(hands: &Hands<S, V>) -> Result<Self, StoreError> {
         let loaded = hands.store.load().await?;
-        for (id, why) in &loaded.broken {
-            tracing::error!(
-                record = id,
-                why,
-                "a stored certificate cannot be read; its names get none until it is mended"
-            );
-        }
+        say_broken(&loaded.broken, &[]);
         let records = loaded.records.into_iter().map(|stored| (stored.value.id(), stored.into())).collect();
         Ok(Self {
             records,
@@ -383,6 +377,7 @@ impl Desk {
             tracing::info!(record = id, "a certificate's record was changed from outside");
             self.records.insert(id, stored.into());
         }
+        say_broken(&loaded.broken, &self.broken);
         self.broken = loaded.broken;
     }
 
@@ -403,6 +398,16 @@ impl Wake<'_> {
     fn until(&mut self, at: i64, now: i64) {
         let seconds = u64::try_from(at.saturating_sub(now)).unwrap_or(0);
         self.after = self.after.min(Duration::from_secs(seconds));
+    }
+}
+
+fn say_broken(broken: &[(String, String)], said: &[(String, String)]) {
+    for (id, why) in broken.iter().filter(|one| !said.contains(one)) {
+        tracing::error!(
+            record = id,
+            why,
+            "a stored certificate cannot be read; its names get none until it is mended"
+        );
     }
 }
 

@@ -142,9 +142,9 @@ impl Order {
 }
 
 impl Stage {
-    /// It waits for gateways, zones or limits of ours, and for nothing of the CA's.
+    /// It waits for gateways, zones or limits of ours and for nothing of the CA's, or there is no order yet that another could replace.
     pub(crate) fn is_ours(&self) -> bool {
-        matches!(self, Self::Presenting | Self::Presented)
+        matches!(self, Self::Asking | Self::Presenting | Self::Presented)
     }
 }
 

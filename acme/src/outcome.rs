@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use crate::{
     order::{Order, Pending, Stage},
     plan::{IN_FLIGHT, Step, Wish, back_off, call_again, longest_pause, moving},
-    problem::Problem,
+    problem::{Problem, bounded},
     record::{
         DAY, Failure, HOUR, Held, MAX_WORDS, Moving, Record, Rehearsed, RetryAfter, Telling, TriedWith,
         Trouble, Window, With,
@@ -119,6 +119,7 @@ pub fn apply(record: &mut Record, outcome: Outcome, now: i64) {
             | Outcome::NoWindow
             | Outcome::WindowTrouble
     );
+    let last = record.trouble.as_ref().map(|trouble| trouble.problem.clone());
     if is_of_order && !is_trouble {
         record.twin_silent_since = None;
         // What has to be done again has not got over its trouble yet.
@@ -130,7 +131,7 @@ pub fn apply(record: &mut Record, outcome: Outcome, now: i64) {
         Outcome::Promoted => promoted(record, now),
         Outcome::Abandoned { failed: false } => record.end_order(),
         Outcome::Abandoned { failed: true } => {
-            refused(record, Problem::ours("the CA did not finish the order in time"), None, now);
+            refused(record, too_slow(last), None, now);
         }
         Outcome::Refused { problem, after } => {
             // Its Retry-After holds back what comes.
@@ -249,6 +250,15 @@ fn promoted(record: &mut Record, now: i64) {
     record.rehearsed = Some(Rehearsed { at: now, skipped });
     record.next_try = 0;
     record.end_order();
+}
+
+/// With what went wrong last, if anything did.
+fn too_slow(last: Option<Problem>) -> Problem {
+    let slow = "the CA did not finish the order in time";
+    match last {
+        None => Problem::ours(slow),
+        Some(last) => Problem { detail: bounded(&format!("{slow}: {}", last.detail)), ..last },
+    }
 }
 
 fn refused(record: &mut Record, problem: Problem, after: Option<i64>, now: i64) {

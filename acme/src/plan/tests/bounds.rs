@@ -124,6 +124,22 @@ fn where_a_short_certificate_is_held_a_slow_ca_is_given_up_in_time_for_another_t
 }
 
 #[test]
+fn an_order_that_is_given_up_keeps_what_went_wrong_last() {
+    let mut world = without_twin();
+    world.record.held = Some(held(START - 200, 300));
+    let mut ca = honest(300);
+    world.run(100, |world, step| if step == Step::Poll { trouble(None) } else { ca(world, step) });
+    let failure = &world.record.failures[0].problem;
+    assert_eq!(failure.detail, "the CA did not finish the order in time: no route");
+
+    // Where there is no order yet, there is nothing to give up.
+    let mut world = without_twin();
+    world.record.held = Some(held(START - 200, 300));
+    world.run(HOUR, |_, _| trouble(None));
+    assert!(world.record.failures.is_empty() && world.record.trouble.is_some());
+}
+
+#[test]
 fn gateways_and_limits_that_take_long_are_not_the_cas_slowness() {
     let mut world = without_twin();
     world.record.held = Some(held(START - 200, 300));
