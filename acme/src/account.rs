@@ -4,7 +4,7 @@
 //! A key that is moved into a fresh store goes on as the account that it was: `{"schema":1,"directory":"...","key":"<PEM>"}` is all that
 //! it takes.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use instant_acme::{Account, ExternalAccountKey, Key, NewAccount};
 use rcgen::KeyPair;
@@ -73,6 +73,8 @@ pub(crate) struct Who<'a> {
     pub(crate) email: Option<&'a str>,
     pub(crate) eab: Option<&'a Eab>,
     pub(crate) roots: Option<&'a str>,
+    /// Of each call.
+    pub(crate) limit: Duration,
 }
 
 /// An account that may be asked with, and what its calls hear.
@@ -84,7 +86,7 @@ pub(crate) struct Opened {
 /// The account of `who`, made where there is none.
 pub(crate) async fn open(store: &impl Store, web: &Arc<Web>, who: &Who<'_>) -> Result<Opened, Fault> {
     let id = id(who.directory, who.email);
-    let call = web.call(who.directory, who.roots)?;
+    let call = web.call(who.directory, who.roots, who.limit)?;
     let Stored { value: mut stored, version } = keyed(store, &id, who).await?;
     if let Some(url) = &stored.url {
         let builder = Account::builder_with_http(Box::new(call.clone()));

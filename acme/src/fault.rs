@@ -8,6 +8,8 @@ pub(crate) struct Fault {
     pub(crate) problem: Problem,
     /// The CA's Retry-After, seconds.
     pub(crate) after: Option<i64>,
+    /// It may have been done all the same: nothing, or nothing that means anything, was heard of it.
+    pub(crate) unsure: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -30,7 +32,7 @@ pub(crate) enum Class {
 
 impl Fault {
     fn ours(class: Class, detail: impl std::fmt::Display) -> Self {
-        Self { class, problem: Problem::ours(detail), after: None }
+        Self { class, problem: Problem::ours(detail), after: None, unsure: false }
     }
 
     /// What a solver, or we ourselves, say no with.
@@ -52,20 +54,21 @@ impl From<instant_acme::Error> for Fault {
                 Err(error) if error.to_string().contains("replaces field mismatch") => {
                     Self::ours(Class::NoReplacement, error)
                 }
-                Err(error) => Self::ours(Class::Call, error),
+                Err(error) => Self { unsure: true, ..Self::call(error) },
             },
             instant_acme::Error::Api(said) => {
                 let problem = Problem::from(&said);
-                Self { class: class(&problem), problem, after: None }
+                Self { class: class(&problem), problem, after: None, unsure: false }
             }
             error @ instant_acme::Error::Unsupported(_) => Self::ours(Class::NoReplacement, error),
             error @ (instant_acme::Error::KeyRejected | instant_acme::Error::Crypto) => {
                 Self::ours(Class::Account, format!("the account's key: {error}"))
             }
             instant_acme::Error::Json(error) => {
-                Self::ours(Class::Call, format!("the CA's answer is not what RFC 8555 says: {error}"))
+                let said = format!("the CA's answer is not what RFC 8555 says: {error}");
+                Self { unsure: true, ..Self::call(said) }
             }
-            error => Self::ours(Class::Call, error),
+            error => Self { unsure: true, ..Self::call(error) },
         }
     }
 }
@@ -73,16 +76,23 @@ impl From<instant_acme::Error> for Fault {
 impl From<CallError> for Fault {
     fn from(error: CallError) -> Self {
         match error {
-            CallError::Problem { problem, after } => Self { class: class(&problem), problem, after },
+            CallError::Problem { problem, after } => {
+                Self { class: class(&problem), problem, after, unsure: false }
+            }
             CallError::Status { status, after, .. } => {
                 let class = match status {
                     429 => Class::Limited,
-                    400..=499 => Class::Refused,
+                    409 => Class::NoReplacement, // RFC 9773 5
+                    // An ACME server says why (RFC 8555 6.7): these are the words of something in front of it.
                     _ => Class::Call,
                 };
-                Self { class, problem: Problem::ours(&error).with_status(status), after }
+                Self { class, problem: Problem::ours(&error).with_status(status), after, unsure: false }
             }
-            error => Self::ours(Class::Call, error),
+            CallError::Slow { is_sent, .. } | CallError::Cut { is_sent, .. } => {
+                Self { unsure: is_sent, ..Self::call(error) }
+            }
+            CallError::Long(_) => Self { unsure: true, ..Self::call(error) },
+            CallError::Unreachable(_) | CallError::Roots(_) => Self::call(error),
         }
     }
 }
@@ -161,9 +171,13 @@ mod tests {
         ] {
             assert_eq!(class(&problem), want, "{problem}");
         }
-        for (status, want) in
-            [(404, Class::Refused), (429, Class::Limited), (502, Class::Call), (302, Class::Call)]
-        {
+        for (status, want) in [
+            (404, Class::Call),
+            (403, Class::Call),
+            (429, Class::Limited),
+            (502, Class::Call),
+            (302, Class::Call),
+        ] {
             let fault = Fault::from(CallError::Status { status, said: "<html>".into(), after: Some(7) });
             assert_eq!((fault.class, fault.after), (want, Some(7)), "{status}");
         }

@@ -45,6 +45,8 @@ pub struct Order {
     pub namespace: String,
     /// When it was about to be asked for. Unix seconds, like every time here.
     pub begun: i64,
+    /// When the CA was told to look last; 0: it was not.
+    pub told: i64,
     /// Whether it was asked for as the replacement of the certificate that is held (RFC 9773 5).
     pub replaces: bool,
     /// `None`: the CA was not asked, or its answer was never stored. Then a second order is made, and this one expires there.
@@ -111,6 +113,7 @@ impl Order {
             kind: wish.kind,
             namespace: wish.namespace.clone(),
             begun: now,
+            told: 0,
             replaces,
             url: None,
             stage: Stage::Asking,
@@ -135,6 +138,13 @@ impl Order {
     /// Names, as in the certificate, that the CA is told to look at next.
     pub(crate) fn unproven(&self) -> impl Iterator<Item = String> {
         self.challenges.iter().filter(|pending| !pending.proven).map(Pending::name)
+    }
+}
+
+impl Stage {
+    /// It waits for gateways, zones or limits of ours and for nothing of the CA's, or there is no order yet that another could replace.
+    pub(crate) fn is_ours(&self) -> bool {
+        matches!(self, Self::Asking | Self::Presenting | Self::Presented)
     }
 }
 

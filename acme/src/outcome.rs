@@ -6,10 +6,11 @@ use zeroize::Zeroizing;
 
 use crate::{
     order::{Order, Pending, Stage},
-    plan::{IN_FLIGHT, Step, Wish, back_off, call_again},
-    problem::Problem,
+    plan::{IN_FLIGHT, Step, Wish, back_off, call_again, longest_pause, moving},
+    problem::{Problem, bounded},
     record::{
-        DAY, Failure, HOUR, Held, MAX_FAILURES, Record, Rehearsed, RetryAfter, Telling, Trouble, Window, With,
+        DAY, Failure, HOUR, Held, MAX_WORDS, Moving, Record, Rehearsed, RetryAfter, Telling, TriedWith,
+        Trouble, Window, With,
     },
     secret::Secret,
     solver::Seen,
@@ -53,6 +54,8 @@ pub enum Outcome {
         problem: Problem,
         after: Option<i64>,
         seen: Option<Seen>,
+        /// The CA may have done what it was asked for all the same.
+        unsure: bool,
     },
     Promoted,
     Abandoned {
@@ -65,6 +68,7 @@ pub enum Outcome {
     /// The CA has no such thing.
     NoWindow,
     WindowTrouble,
+    Noticed,
     Cleared,
     NotCleared,
 }
@@ -76,12 +80,16 @@ pub fn begin(record: &mut Record, step: Step, wish: Option<&Wish>, now: i64) -> 
             if order.is_none() {
                 *order = Order::new(&wish.issuer, wish, rehearsal, replaces, now);
                 record.seen = None;
+                if record.tried_with.as_ref().is_none_or(|with| !with.fits(wish)) {
+                    (record.failed, record.next_try) = (0, 0);
+                    record.tried_with = Some(TriedWith::new(wish));
+                }
             }
             record.in_vain.push(now);
             record.tried = now;
         }
         (Step::Tell, Some(order), _) => {
-            order.stage = Stage::Telling { since: now, next: now + POLL };
+            (order.stage, order.told) = (Stage::Telling { since: now, next: now + POLL }, now);
             record.tellings.extend(order.unproven().map(|name| Telling { name, at: now }));
         }
         (Step::Finalize, Some(order), _) => {
@@ -89,6 +97,9 @@ pub fn begin(record: &mut Record, step: Step, wish: Option<&Wish>, now: i64) -> 
                 order.key = Some(Secret::new(Zeroizing::new(KeyPair::generate()?.serialize_pem())));
             }
             order.stage = Stage::Finalizing { since: now, next: now + POLL };
+        }
+        (Step::Notice, _, Some(wish)) => {
+            record.moving = moving(record, wish).map(|to| Moving { to: to.to_owned(), since: now });
         }
         _ => return Ok(false),
     }
@@ -101,12 +112,14 @@ pub fn apply(record: &mut Record, outcome: Outcome, now: i64) {
     let is_trouble = matches!(outcome, Outcome::Trouble { .. });
     let is_of_order = !matches!(
         outcome,
-        Outcome::Cleared
+        Outcome::Noticed
+            | Outcome::Cleared
             | Outcome::NotCleared
             | Outcome::Window { .. }
             | Outcome::NoWindow
             | Outcome::WindowTrouble
     );
+    let last = record.trouble.as_ref().map(|trouble| trouble.problem.clone());
     if is_of_order && !is_trouble {
         record.twin_silent_since = None;
         // What has to be done again has not got over its trouble yet.
@@ -118,11 +131,20 @@ pub fn apply(record: &mut Record, outcome: Outcome, now: i64) {
         Outcome::Promoted => promoted(record, now),
         Outcome::Abandoned { failed: false } => record.end_order(),
         Outcome::Abandoned { failed: true } => {
-            refused(record, Problem::ours("the CA did not finish the order in time"), None, now);
+            refused(record, too_slow(last), None, now);
         }
-        Outcome::Refused { problem, after } => refused(record, problem, after, now),
-        Outcome::Trouble { with, problem, after, seen } => {
+        Outcome::Refused { problem, after } => {
+            // Its Retry-After holds back what comes.
+            if after.is_some() {
+                never_asked(record);
+            }
+            refused(record, problem, after, now);
+        }
+        Outcome::Trouble { with, problem, after, seen, unsure } => {
             record.seen = seen.or(record.seen.take());
+            if !unsure {
+                never_asked(record);
+            }
             trouble(record, with, problem, after, now);
         }
         Outcome::Certificate(held) => {
@@ -156,6 +178,7 @@ pub fn apply(record: &mut Record, outcome: Outcome, now: i64) {
         }
         Outcome::Cleared => record.leftover = crate::record::Leftover::default(),
         Outcome::NotCleared => not_cleared(record, now),
+        Outcome::Noticed => {} // stored before
         of_order => advance(record, of_order, now),
     }
 }
@@ -177,8 +200,9 @@ fn advance(record: &mut Record, outcome: Outcome, now: i64) {
                 Stage::Validating { polls, next } | Stage::Issuing { polls, next } => {
                     (*polls, *next) = (polls.saturating_add(1), now + wait(*polls));
                 }
-                Stage::Telling { next, .. } => *next = now + wait(0),
-                Stage::Finalizing { next, .. } => *next = now + wait(0),
+                // It heard what we were not sure to have said: from here on it is asked ever more seldom.
+                Stage::Telling { .. } => order.stage = Stage::Validating { polls: 0, next: now + wait(0) },
+                Stage::Finalizing { .. } => order.stage = Stage::Issuing { polls: 0, next: now + wait(0) },
                 _ => {}
             }
         }
@@ -212,6 +236,14 @@ fn advance(record: &mut Record, outcome: Outcome, now: i64) {
     }
 }
 
+/// The CA surely has no order of the try just made: that is none that brought nothing.
+fn never_asked(record: &mut Record) {
+    let tried = record.tried;
+    if record.order.as_ref().is_some_and(|order| order.stage == Stage::Asking) {
+        record.in_vain.pop_if(|last| *last == tried);
+    }
+}
+
 /// A rehearsal ends, by the twin's word or for want of it, and the CA itself is asked at once.
 fn promoted(record: &mut Record, now: i64) {
     let skipped = record.order.as_ref().is_none_or(|order| order.stage != Stage::Ready);
@@ -220,33 +252,42 @@ fn promoted(record: &mut Record, now: i64) {
     record.end_order();
 }
 
+/// With what went wrong last, if anything did.
+fn too_slow(last: Option<Problem>) -> Problem {
+    let slow = "the CA did not finish the order in time";
+    match last {
+        None => Problem::ours(slow),
+        Some(last) => Problem { detail: bounded(&format!("{slow}: {}", last.detail)), ..last },
+    }
+}
+
 fn refused(record: &mut Record, problem: Problem, after: Option<i64>, now: i64) {
     let Some(order) = &record.order else { return };
     let (rehearsal, directory) = (order.rehearsal, order.directory.clone());
     retry_after(record, after, now);
     record.failed = record.failed.saturating_add(1);
-    record.next_try = now + back_off(record.failed, left(record, now), &mut random(record, now));
-    record.failures.push(Failure { at: now, rehearsal, directory, problem });
-    let surplus = record.failures.len().saturating_sub(MAX_FAILURES);
-    record.failures.drain(..surplus);
+    record.next_try = now + back_off(record.failed, longest_pause(record, now), &mut random(record, now));
+    record.keep_failure(Failure { at: now, rehearsal, directory, problem });
     record.rehearsed = None;
     record.end_order();
 }
 
-fn trouble(record: &mut Record, with: With, problem: Problem, after: Option<i64>, now: i64) {
+fn trouble(record: &mut Record, with: With, mut problem: Problem, after: Option<i64>, now: i64) {
+    let mut left = MAX_WORDS;
+    problem.bound_names(&mut left);
     retry_after(record, after, now);
     if with == With::Ca && record.order.as_ref().is_some_and(|order| order.rehearsal) {
         record.twin_silent_since.get_or_insert(now);
     }
     let (since, count) =
         record.trouble.as_ref().map_or((now, 1), |old| (old.since, old.count.saturating_add(1)));
-    let next = now + call_again(count, left(record, now), &mut random(record, now));
+    let next = now + call_again(count, longest_pause(record, now), &mut random(record, now));
     record.trouble = Some(Trouble { since, count, next, with, problem });
 }
 
 fn not_cleared(record: &mut Record, now: i64) {
     let tries = record.leftover.tries.saturating_add(1);
-    let next = now + call_again(tries, 0, &mut random(record, now));
+    let next = now + call_again(tries, i64::MAX, &mut random(record, now));
     (record.leftover.tries, record.leftover.next) = (tries, next);
     if tries >= MAX_CLEARS {
         record.leftover = crate::record::Leftover::default();
@@ -258,11 +299,6 @@ fn retry_after(record: &mut Record, after: Option<i64>, now: i64) {
     let (directory, until) = (order.directory.clone(), now + after.clamp(0, LONGEST_RETRY_AFTER));
     record.retry_after.retain(|said| said.directory != directory && said.until > now);
     record.retry_after.push(RetryAfter { directory, until });
-}
-
-/// Seconds that the held certificate is still valid.
-fn left(record: &Record, now: i64) -> i64 {
-    record.served(now).map_or(0, |held| held.not_after - now)
 }
 
 /// The same for the same record at the same second.

@@ -10,8 +10,12 @@ use std::{collections::BTreeMap, fmt};
 use crate::{
     issuer::Issuer,
     order::{Kind, Order, Stage},
-    record::{DAY, HOUR, Held, Record, TEN_DAYS},
+    record::{DAY, HOUR, Held, Record, TEN_DAYS, Telling},
 };
+
+mod pauses;
+
+pub(crate) use pauses::{back_off, call_again, longest_pause};
 
 /// What is wanted of one certificate now, beside its names.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -53,6 +57,8 @@ pub enum Step {
     AskWindow,
     /// Take back challenges that nobody needs any more.
     Clear,
+    /// Store since when another CA is wanted than the one that made the certificate, or that it no longer is.
+    Notice,
     /// Delete the record: nobody wants it, and its certificate has ended.
     Forget,
 }
@@ -77,6 +83,8 @@ impl Plan {
 pub enum Because {
     First,
     OtherIssuer,
+    /// Another CA must be wanted for [`SETTLED`], where there is a valid certificate.
+    Settling,
     Ended,
     Asked,
     /// By its life.
@@ -110,7 +118,9 @@ impl Tellings {
         let mut all = Self::default();
         for record in records.into_iter().filter(|record| !record.tellings.is_empty()) {
             let id = record.id();
-            for telling in &record.tellings {
+            // No CA's word makes a record count for a name that is another's.
+            let own = |telling: &&Telling| record.names.iter().any(|name| name == telling.name);
+            for telling in record.tellings.iter().filter(own) {
                 all.0.entry(telling.name.clone()).or_default().push((id.clone(), telling.at));
             }
         }
@@ -131,14 +141,27 @@ pub fn plan(record: &Record, wish: Option<&Wish>, all: &Tellings, now: i64) -> P
     if !record.leftover.challenges.is_empty() {
         candidates.push(Plan { at: record.leftover.next, step: Step::Clear, because: Because::Housekeeping });
     }
+    if wish
+        .is_some_and(|wish| moving(record, wish) != record.moving.as_ref().map(|moving| moving.to.as_str()))
+    {
+        return Plan { at: now, step: Step::Notice, because: Because::Settling };
+    }
     match (wish, &record.order) {
+        // Its certificate may be there when somebody wants it again.
+        (None, Some(order)) if order.is_sealed() => {
+            candidates.push(abandon(too_slow(record, order), Because::Unwanted));
+        }
         (None, Some(_)) => candidates.push(abandon(now, Because::Unwanted)),
-        (Some(wish), Some(order)) if !order.fits(wish) => candidates.push(abandon(now, Because::OtherIssuer)),
+        (Some(wish), Some(order)) if !order.fits(wish) => {
+            candidates.push(abandon(settled(record, wish, now), Because::OtherIssuer));
+        }
         (Some(Wish { held_back: Some(why), .. }), Some(order)) if !order.is_sealed() => {
             candidates.push(abandon(now, Because::HeldBack(why.clone())));
         }
         (Some(_), Some(order)) => under_way(record, order, all, now, &mut candidates),
-        (None, None) => candidates.push(forget(record)),
+        // Who forgot them could not take them back.
+        (None, None) if record.leftover.challenges.is_empty() => candidates.push(forget(record)),
+        (None, None) => {}
         (Some(wish), None) => {
             candidates.push(next_order(record, wish, now));
             if let Some(at) = record.held.as_ref().and_then(|held| held.ask_window)
@@ -153,8 +176,31 @@ pub fn plan(record: &Record, wish: Option<&Wish>, all: &Tellings, now: i64) -> P
     candidates.into_iter().min_by_key(|plan| plan.at.max(now)).unwrap_or(waits)
 }
 
-fn abandon(now: i64, because: Because) -> Plan {
-    Plan { at: now, step: Step::Abandon { failed: false }, because }
+/// The CA that is wanted, where it is another one than that whose certificate is held or asked for. From a staging directory to its
+/// twin nothing is lost.
+pub(crate) fn moving<'a>(record: &Record, wish: &'a Wish) -> Option<&'a str> {
+    let sealed = record.order.as_ref().filter(|order| order.is_sealed()).map(|order| &order.directory);
+    let from = sealed.or(record.held.as_ref().map(|held| &held.directory))?;
+    let is_same = *from == wish.issuer.directory || wish.issuer.twin.as_ref() == Some(from);
+    (!is_same).then_some(wish.issuer.directory.as_str())
+}
+
+/// When another CA has been wanted for so long that it is meant: an Issuer that is gone for a moment sends no names elsewhere. Whoever asks
+/// (`signet cert renew`) means it.
+fn settled(record: &Record, wish: &Wish, now: i64) -> i64 {
+    let Some(moving) = &record.moving else { return now };
+    let is_sealed = record.order.as_ref().is_some_and(Order::is_sealed);
+    let end = record.held.as_ref().map_or(i64::MIN, |held| held.not_after.saturating_add(1));
+    let is_meant = wish.renew.is_some_and(|asked| asked > moving.since);
+    if is_meant || (!is_sealed && end <= now) {
+        return now;
+    }
+    let at = moving.since + SETTLED;
+    if is_sealed { at } else { at.min(end) }
+}
+
+fn abandon(at: i64, because: Because) -> Plan {
+    Plan { at, step: Step::Abandon { failed: false }, because }
 }
 
 /// When its certificate has ended, and nothing of it counts any more: tries do for an hour, a CA's Retry-After as long as it says.
@@ -178,12 +224,9 @@ fn under_way(record: &Record, order: &Order, all: &Tellings, now: i64, candidate
         });
     }
     let ca_until = record.ca_until(&order.directory);
-    // One that is sealed may still bring a certificate, so it is given more of it.
-    let patience = if order.is_sealed() { SEALED_PATIENCE } else { PATIENCE };
-    let slow = Step::Abandon { failed: true };
     candidates.push(Plan {
-        at: order.begun.max(ca_until) + patience,
-        step: slow,
+        at: too_slow(record, order),
+        step: Step::Abandon { failed: true },
         because: Because::UnderWay,
     });
 
@@ -213,6 +256,21 @@ fn under_way(record: &Record, order: &Order, all: &Tellings, now: i64, candidate
     candidates.push(plan);
 }
 
+/// When an order has taken too long.
+fn too_slow(record: &Record, order: &Order) -> i64 {
+    // One that is sealed may still bring a certificate, so it is given more of it.
+    let patience = if order.is_sealed() { SEALED_PATIENCE } else { PATIENCE };
+    let since = order.begun.max(record.ca_until(&order.directory));
+    let patient = since.saturating_add(patience);
+    match &record.held {
+        // What gateways or zones take until they answer, and our own limits, are not the CA's slowness.
+        Some(held) if held.life() < TEN_DAYS && !order.stage.is_ours() => {
+            patient.min(since.max(order.told) + (held.life() / 4).max(SHORT_PATIENCE))
+        }
+        _ => patient,
+    }
+}
+
 /// When an order is asked for, where there is none.
 fn next_order(record: &Record, wish: &Wish, now: i64) -> Plan {
     if let Some(why) = held_back(record, wish) {
@@ -220,8 +278,13 @@ fn next_order(record: &Record, wish: &Wish, now: i64) -> Plan {
     }
     let (at, because) = wanted(record, wish, now);
     let mut plan = Plan { at, step: Step::Wait, because };
+    if plan.because == Because::OtherIssuer {
+        let at = settled(record, wish, now);
+        plan.not_before(if at > now { at } else { 0 }, Because::Settling);
+    }
     let passes = wish.renew.is_some_and(|at| at > record.tried);
-    if !passes {
+    // What failed with another CA, or another kind of challenge, says nothing about this one.
+    if !passes && record.tried_with.as_ref().is_some_and(|with| with.fits(wish)) {
         plan.not_before(record.next_try, Because::BackOff);
     }
     let (gate, because) = orders_gate(record);
@@ -335,34 +398,14 @@ impl Plan {
     }
 }
 
-/// How long after the `failed`th order in a row the next is asked for: 1, 10, 100 minutes, then a day, as Let's Encrypt advises, give
-/// or take a tenth; at most a quarter of what the held certificate has left, so that short ones have several tries, too.
-pub(crate) fn back_off(failed: u32, left: i64, random: &mut fastrand::Rng) -> i64 {
-    let step = match failed {
-        0 | 1 => 60,
-        2 => 600,
-        3 => 6000,
-        _ => DAY,
-    };
-    part(shortened(step, left), 0.9 + 0.2 * random.f64()).max(1)
-}
-
-/// How long after the `count`th call in a row that failed it is made again: 5 s, then three times that and so on, at most 15 minutes.
-pub(crate) fn call_again(count: u32, left: i64, random: &mut fastrand::Rng) -> i64 {
-    let step = 5_i64.saturating_mul(3_i64.saturating_pow(count.saturating_sub(1))).min(15 * 60);
-    part(shortened(step, left), 0.9 + 0.2 * random.f64()).max(1)
-}
-
-/// `left`: seconds that a held certificate is still valid; 0 where there is none.
-fn shortened(step: i64, left: i64) -> i64 {
-    if left <= 0 { step } else { step.min((left / 4).max(SHORTEST)) }
-}
-
 impl fmt::Display for Because {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::First => f.write_str("there is no certificate yet"),
             Self::OtherIssuer => f.write_str("another issuer, challenge type or owner is asked for now"),
+            Self::Settling => {
+                write!(f, "another issuer is asked for now; for {SETTLED} s it may be a moment's")
+            }
             Self::Ended => f.write_str("the certificate has ended"),
             Self::Asked => f.write_str("signet cert renew asked for it"),
             Self::Renewal => f.write_str("renewal by its life"),
@@ -393,19 +436,21 @@ pub(crate) const IN_FLIGHT: i64 = 10;
 const TWIN_PATIENCE: i64 = 600;
 /// How long a rehearsal counts: of a host that works today, tomorrow's order is one of today.
 const REHEARSED_FOR: i64 = DAY;
+/// Seconds that another CA must be wanted, where there is a valid certificate: objects that are replaced are gone for a moment.
+const SETTLED: i64 = 300;
 /// An order that the CA lets lie for so long has failed.
 /// Longer than the limit of looks, which is not the CA's slowness.
 const PATIENCE: i64 = 3 * HOUR;
 /// The same, when the certificate was asked for: giving it up may cost a second one of five that Let's Encrypt makes in a week.
 const SEALED_PATIENCE: i64 = DAY;
+/// Seconds; where the certificate that is held lives less than ten days, a quarter of its life is patience enough, and so much is the least.
+const SHORT_PATIENCE: i64 = 60;
 /// Of a certificate's life, gone when it is renewed at the latest. A third is left where Let's Encrypt would have it renewed; one
 /// hundredth and a half is room for a notBefore that the CA dated back.
 const FRACTION: f64 = 0.65;
 const SHORT_FRACTION: f64 = 0.485;
 /// Renewals of hosts that were set up together spread over so much of a life.
 const SPREAD: f64 = 0.05;
-/// Seconds; of any back-off, so that a certificate of a minute is not tried for without a pause.
-const SHORTEST: i64 = 5;
 
 #[cfg(test)]
 mod tests;

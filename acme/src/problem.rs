@@ -40,6 +40,17 @@ impl Problem {
         self.kind.as_deref() == Some(kind)
     }
 
+    /// Keeps what it says of its first names, as JSON within `left` bytes, which become less.
+    pub(crate) fn bound_names(&mut self, left: &mut usize) {
+        let fits = |of: &OfName| -> Option<()> {
+            let size = serde_json::to_vec(of).map_or(usize::MAX, |json| json.len());
+            *left = left.checked_sub(size)?;
+            Some(())
+        };
+        let kept = self.names.iter().map_while(fits).count();
+        self.names.truncate(kept);
+    }
+
     #[must_use]
     pub(crate) fn with_status(mut self, status: u16) -> Self {
         self.status = Some(status);

@@ -6,8 +6,9 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    names::NameSet,
-    order::{Order, Pending},
+    names::{MAX_NAMES, NameSet},
+    order::{Kind, Order, Pending},
+    plan::Wish,
     problem::Problem,
     secret::Secret,
     solver::Seen,
@@ -29,7 +30,7 @@ pub struct Record {
     pub twin_silent_since: Option<i64>,
     /// Calls that failed one after the other; the stage stays, and they are tried again.
     pub trouble: Option<Trouble>,
-    /// Orders that failed, newest last, at most [`MAX_FAILURES`]; gone with the next certificate.
+    /// Orders that failed, newest last, at most ten; gone with the next certificate.
     pub failures: Vec<Failure>,
     /// How many of them since the last certificate.
     pub failed: u32,
@@ -43,6 +44,10 @@ pub struct Record {
     pub in_vain: Vec<i64>,
     /// When an order was begun last.
     pub tried: i64,
+    /// What the last order was begun with: `failed` and `next_try` are its.
+    pub tried_with: Option<TriedWith>,
+    /// Another CA is wanted than the one whose certificate is held or asked for.
+    pub moving: Option<Moving>,
     /// Challenges that nobody needs any more, and that are still where the CA looked.
     pub leftover: Leftover,
     /// Who saw the challenges when they were last looked for.
@@ -89,6 +94,23 @@ pub struct Rehearsed {
     pub at: i64,
     /// The twin did not answer, and we went on without it.
     pub skipped: bool,
+}
+
+/// With which CA and kind of challenge an order was begun.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct TriedWith {
+    /// The issuer's own, in a rehearsal too.
+    pub directory: String,
+    pub kind: Kind,
+}
+
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moving {
+    /// Its directory.
+    pub to: String,
+    pub since: i64,
 }
 
 /// A CA's Retry-After. It binds what is asked of that directory.
@@ -167,6 +189,8 @@ impl Record {
             tellings: Vec::new(),
             in_vain: Vec::new(),
             tried: 0,
+            tried_with: None,
+            moving: None,
             leftover: Leftover::default(),
             seen: None,
         }
@@ -210,14 +234,37 @@ impl Record {
     pub(crate) fn end_order(&mut self) {
         let Some(order) = self.order.take() else { return };
         self.leftover.challenges.extend(order.challenges);
+        let surplus = self.leftover.challenges.len().saturating_sub(MAX_LEFTOVER);
+        self.leftover.challenges.drain(..surplus);
         (self.leftover.tries, self.leftover.next) = (0, 0);
         self.trouble = None;
+    }
+
+    /// Keeps why an order failed. The newest may say the most: the record is bounded, whatever CAs say.
+    pub(crate) fn keep_failure(&mut self, failure: Failure) {
+        self.failures.push(failure);
+        let surplus = self.failures.len().saturating_sub(MAX_FAILURES);
+        self.failures.drain(..surplus);
+        let mut left = MAX_WORDS;
+        for failure in self.failures.iter_mut().rev() {
+            failure.problem.bound_names(&mut left);
+        }
     }
 
     /// Forgets what is too old to count.
     pub(crate) fn prune(&mut self, now: i64) {
         self.tellings.retain(|telling| telling.at > now - HOUR);
         self.in_vain.retain(|at| *at > now - HOUR);
+    }
+}
+
+impl TriedWith {
+    pub(crate) fn new(wish: &Wish) -> Self {
+        Self { directory: wish.issuer.directory.clone(), kind: wish.kind }
+    }
+
+    pub(crate) fn fits(&self, wish: &Wish) -> bool {
+        (&self.directory, self.kind) == (&wish.issuer.directory, wish.kind)
     }
 }
 
@@ -257,7 +304,12 @@ pub(crate) const TEN_DAYS: i64 = 10 * DAY;
 /// Grows when a field changes its meaning, or an older program must not write it.
 const SCHEMA: u32 = 1;
 /// Enough for `cert why` to show how it went on; a record stays far below a Secret's 1 MiB.
-pub(crate) const MAX_FAILURES: usize = 10;
+const MAX_FAILURES: usize = 10;
+/// Bytes of JSON that CAs' words about single names may take in all failures, and again in the trouble of now: with a chain of 128 KiB and
+/// all challenges, a record has less than a Secret's 1 MiB.
+pub(crate) const MAX_WORDS: usize = 64 << 10;
+/// Challenges that are to be taken back: two orders' of the most names. Older ones stay where they are, which proves nothing to anybody.
+const MAX_LEFTOVER: usize = 2 * MAX_NAMES;
 
 #[cfg(test)]
 mod tests {

@@ -118,7 +118,8 @@ fn ari_id(leaf: &X509Certificate<'_>) -> Option<String> {
         _ => None,
     })?;
     let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
-    Some(format!("{}.{}", encode(key.0), encode(leaf.raw_serial())))
+    let id = format!("{}.{}", encode(key.0), encode(leaf.raw_serial()));
+    (id.len() <= MAX_ARI_ID).then_some(id)
 }
 
 /// Written anew: what stood around the certificates is not passed on.
@@ -139,6 +140,7 @@ fn text(chain: &[CertificateDer<'_>]) -> String {
 /// Longest chain of the web is five certificates of 2 KiB.
 pub(crate) const MAX_PEM: usize = 128 << 10;
 const MAX_CHAIN: usize = 10;
+const MAX_ARI_ID: usize = 256; // two times 20 bytes in base64 are 55; it is stored, and becomes part of a URL
 /// Seconds that our clock may be behind the CA's; who dials has a clock of its own.
 const SKEW: i64 = 300;
 

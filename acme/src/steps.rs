@@ -13,19 +13,22 @@ use tokio::time::timeout;
 use crate::{
     account::{self, Opened, Who},
     challenge::Challenge,
-    fault::{Class, Fault, is_bad_nonce, patiently},
+    fault::{Class, Fault, patiently},
     issuer::Issuer,
     order::{Kind, Order, Pending, Stage},
     outcome::{self, Outcome},
     plan::{Plan, Step, Wish},
-    problem::{OfName, Problem},
+    problem::Problem,
     record::{Held, Record, Window, With},
     returned,
     secret::Secret,
     solver::Solver,
     store::{Store, StoreError, Stored, Version},
-    transport::Web,
+    transport::{WHOLE, Web},
 };
+use authorizations::{ended, name_of, read_authorizations};
+
+mod authorizations;
 
 /// What steps are taken with.
 #[derive(Debug)]
@@ -92,6 +95,7 @@ pub async fn take<S: Store, V: Solver>(
 ) -> Outcome {
     match step {
         Step::Wait | Step::Forget => Outcome::Cleared,
+        Step::Notice => Outcome::Noticed,
         Step::Promote => Outcome::Promoted,
         Step::Abandon { failed } => Outcome::Abandoned { failed },
         Step::Clear => clear(hands, record).await,
@@ -103,12 +107,20 @@ pub async fn take<S: Store, V: Solver>(
             if of_order == Step::Present {
                 return present(hands, order).await;
             }
-            let who = who(&wish.issuer, &order.directory, order.email.as_deref());
-            let came = match account::open(&hands.store, &hands.web, &who).await {
-                Ok(opened) => at_ca(hands, record, order, &opened, of_order).await,
-                Err(fault) => Err(fault),
+            let limit = longest_call(record, hands.web.now());
+            let who = who(&wish.issuer, &order.directory, order.email.as_deref(), limit);
+            let went = async {
+                match account::open(&hands.store, &hands.web, &who).await {
+                    Ok(opened) => at_ca(hands, record, order, &opened, of_order).await,
+                    Err(fault) => Err(Fault { unsure: false, ..fault }), // nothing of this step was asked for
+                }
             };
-            match came {
+            let most = longest_step(record);
+            let slow = |_| Fault {
+                unsure: true,
+                ..Fault::call(format!("the CA did not get through with it in {} s", most.as_secs()))
+            };
+            match timeout(most, went).await.map_err(slow).flatten() {
                 Ok(outcome) => outcome,
                 Err(fault) => {
                     if fault.class == Class::NoAccount
@@ -124,16 +136,28 @@ pub async fn take<S: Store, V: Solver>(
 }
 
 /// The external account is the CA's own shop's, never its twin's.
-fn who<'a>(issuer: &'a Issuer, directory: &'a str, email: Option<&'a str>) -> Who<'a> {
+fn who<'a>(issuer: &'a Issuer, directory: &'a str, email: Option<&'a str>, limit: Duration) -> Who<'a> {
     let eab = issuer.eab.as_ref().filter(|_| directory == issuer.directory);
-    Who { directory, email, eab, roots: issuer.roots.as_deref() }
+    Who { directory, email, eab, roots: issuer.roots.as_deref(), limit }
+}
+
+/// Where a certificate has little life left, a call takes a quarter of it at most, so that there is time for another one.
+fn longest_call(record: &Record, now: i64) -> Duration {
+    let left = record.served(now).map_or(i64::MAX, |held| held.not_after - now);
+    Duration::from_secs(u64::try_from(left / 4).unwrap_or(0)).clamp(SHORTEST_CALL, WHOLE)
+}
+
+/// A CA that answers each call at the last moment does not hold our hands for ever.
+fn longest_step(record: &Record) -> Duration {
+    let names = u32::try_from(record.names.len()).unwrap_or(u32::MAX);
+    STEP + STEP_NAME.saturating_mul(names)
 }
 
 /// Whether a fault ends the order, or is a call to be made again.
 fn judge(fault: Fault, step: Step, order: &Order) -> Outcome {
-    let Fault { class, problem, after } = fault;
+    let Fault { class, problem, after, unsure } = fault;
     let is_asking = matches!(step, Step::Ask { .. });
-    let trouble = |with| Outcome::Trouble { with, problem: problem.clone(), after, seen: None };
+    let trouble = |with| Outcome::Trouble { with, problem: problem.clone(), after, seen: None, unsure };
     match class {
         Class::Store => trouble(With::Store),
         Class::Call | Class::NoAccount => trouble(With::Ca),
@@ -160,9 +184,9 @@ async fn at_ca<S: Store, V: Solver>(
     let Some(url) = &order.url else { return Err(Fault::refused("the order has no URL")) };
     let mut at_ca = patiently!(opened.account.order(url.clone()))?;
     match step {
-        Step::Read => read(order, &mut at_ca).await,
-        Step::Tell => tell(order, &mut at_ca).await,
-        Step::Poll => poll(order, &mut at_ca, opened).await,
+        Step::Read => read(record, order, &mut at_ca).await,
+        Step::Tell => tell(record, order, &mut at_ca).await,
+        Step::Poll => poll(record, order, &mut at_ca, opened).await,
         Step::Finalize => finalize(record, order, &mut at_ca).await,
         Step::Collect => collect(hands, record, order, &mut at_ca, opened).await,
         _ => Err(Fault::refused(format!("{step:?} is no step at a CA"))),
@@ -180,21 +204,25 @@ async fn ask(record: &Record, order: &Order, opened: &Opened) -> Result<Outcome,
         new = new.replaces(replaced);
     }
     let made = patiently!(opened.account.new_order(&new))?;
-    Ok(Outcome::Ordered { url: made.url().to_owned() })
+    let url = made.url();
+    if url.len() > MAX_URL {
+        return Err(Fault::refused(format!("the URL of the CA's order has {} bytes", url.len())));
+    }
+    Ok(Outcome::Ordered { url: url.to_owned() })
 }
 
-async fn read(order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome, Fault> {
+async fn read(record: &Record, order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome, Fault> {
     match at_ca.state().status {
         OrderStatus::Ready => return Ok(Outcome::Proven),
         OrderStatus::Pending => {}
-        _ => return ended(order, at_ca).await,
+        _ => return ended(&record.names, order, at_ca).await,
     }
-    read_authorizations(at_ca).await?;
+    read_authorizations(&record.names, at_ca).await?;
     let mut wanted = Vec::new();
     let mut authorizations = at_ca.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
-        let (name, wildcard) = (authorization.identifier().to_string(), authorization.wildcard);
+        let name = name_of(&authorization);
         if authorization.status == AuthorizationStatus::Valid {
             continue;
         }
@@ -210,7 +238,7 @@ async fn read(order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome,
         }
         wanted.push(Pending {
             host: name.strip_prefix("*.").unwrap_or(&name).to_owned(),
-            wildcard,
+            wildcard: name.starts_with("*."),
             kind: order.kind,
             token: challenge.token.clone(),
             key_authorization: challenge.key_authorization().as_str().to_owned(),
@@ -222,7 +250,8 @@ async fn read(order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome,
 }
 
 async fn present<S, V: Solver>(hands: &Hands<S, V>, order: &Order) -> Outcome {
-    let trouble = |problem, seen| Outcome::Trouble { with: With::Solver, problem, after: None, seen };
+    let trouble =
+        |problem, seen| Outcome::Trouble { with: With::Solver, problem, after: None, seen, unsure: false };
     let unproven = order.challenges.iter().filter(|pending| !pending.proven);
     let challenges: Vec<Challenge> = match unproven.map(Challenge::of).collect() {
         Ok(challenges) => challenges,
@@ -254,8 +283,8 @@ async fn present<S, V: Solver>(hands: &Hands<S, V>, order: &Order) -> Outcome {
     }
 }
 
-async fn tell(order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome, Fault> {
-    read_authorizations(at_ca).await?;
+async fn tell(record: &Record, order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome, Fault> {
+    read_authorizations(&record.names, at_ca).await?;
     let mut authorizations = at_ca.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
@@ -275,24 +304,29 @@ async fn tell(order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome,
     Ok(Outcome::Told)
 }
 
-async fn poll(order: &Order, at_ca: &mut instant_acme::Order, opened: &Opened) -> Result<Outcome, Fault> {
+async fn poll(
+    record: &Record,
+    order: &Order,
+    at_ca: &mut instant_acme::Order,
+    opened: &Opened,
+) -> Result<Outcome, Fault> {
     let after = opened.call.retry_after();
     match at_ca.state().status {
         OrderStatus::Ready => return Ok(Outcome::Proven),
         OrderStatus::Pending => {}
-        _ => return ended(order, at_ca).await,
+        _ => return ended(&record.names, order, at_ca).await,
     }
     if !matches!(order.stage, Stage::Telling { .. }) {
         return Ok(Outcome::NotYet { after });
     }
     // We may have died before it was told about all of them.
-    read_authorizations(at_ca).await?;
+    read_authorizations(&record.names, at_ca).await?;
     let (mut proven, mut is_told) = (Vec::new(), true);
     let mut authorizations = at_ca.authorizations();
     while let Some(authorization) = authorizations.next().await {
         let mut authorization = authorization?;
         match authorization.status {
-            AuthorizationStatus::Valid => proven.push(authorization.identifier().to_string()),
+            AuthorizationStatus::Valid => proven.push(name_of(&authorization)),
             AuthorizationStatus::Pending => {
                 let challenge = authorization.challenge(of_kind(order.kind));
                 is_told &= challenge.is_none_or(|challenge| challenge.status != ChallengeStatus::Pending);
@@ -308,7 +342,7 @@ async fn finalize(record: &Record, order: &Order, at_ca: &mut instant_acme::Orde
         OrderStatus::Ready => {}
         OrderStatus::Processing | OrderStatus::Valid => return Ok(Outcome::Finalized),
         OrderStatus::Pending => return Err(Fault::call("the CA says that the order is pending again")),
-        OrderStatus::Invalid => return ended(order, at_ca).await,
+        OrderStatus::Invalid => return ended(&record.names, order, at_ca).await,
     }
     let mut params = CertificateParams::new(record.names.iter().map(str::to_owned).collect::<Vec<_>>())?;
     params.distinguished_name = DistinguishedName::new();
@@ -329,7 +363,7 @@ async fn collect<S, V>(
         OrderStatus::Processing => return Ok(Outcome::NotYet { after }),
         OrderStatus::Ready => return Ok(Outcome::NotFinalized),
         OrderStatus::Pending => return Err(Fault::call("the CA says that the order is pending again")),
-        OrderStatus::Invalid => return ended(order, at_ca).await,
+        OrderStatus::Invalid => return ended(&record.names, order, at_ca).await,
         OrderStatus::Valid => {}
     }
     let Some(pem) = patiently!(at_ca.certificate())? else { return Ok(Outcome::NotYet { after: None }) };
@@ -350,53 +384,6 @@ async fn collect<S, V>(
     })))
 }
 
-/// An order that is over, in the CA's words: its own, and those about each name.
-async fn ended(order: &Order, at_ca: &mut instant_acme::Order) -> Result<Outcome, Fault> {
-    if at_ca.state().status != OrderStatus::Invalid {
-        return Err(Fault::refused("the CA has made a certificate of this order that we did not ask for"));
-    }
-    let own = at_ca.state().error.as_ref().map(Problem::from);
-    read_authorizations(at_ca).await?;
-    let mut names = Vec::new();
-    let mut authorizations = at_ca.authorizations();
-    while let Some(authorization) = authorizations.next().await {
-        let authorization = authorization?;
-        let name = authorization.identifier().to_string();
-        for problem in authorization.challenges.iter().filter_map(|challenge| challenge.error.as_ref()) {
-            let Problem { kind, detail, .. } = Problem::from(problem);
-            names.push(OfName { name: name.clone(), kind, detail });
-        }
-    }
-    let mut problem = own.unwrap_or_else(|| {
-        let kind = order.kind.as_str();
-        Problem::ours(format!("the CA looked by {kind} and does not believe that the names are ours"))
-    });
-    if problem.names.is_empty() {
-        problem.names = names;
-    }
-    Ok(Outcome::Refused { problem, after: None })
-}
-
-/// Reads them all, so that going through them asks nothing more. (One that failed to be read would be left out by instant-acme the next
-/// time, so that each failure begins anew.)
-async fn read_authorizations(at_ca: &mut instant_acme::Order) -> Result<(), Fault> {
-    let mut tries = 0;
-    'anew: loop {
-        let mut authorizations = at_ca.authorizations();
-        while let Some(read) = authorizations.next().await {
-            match read {
-                Ok(_) => {}
-                Err(error) if tries < crate::fault::MOST_NONCES && is_bad_nonce(&error) => {
-                    tries += 1;
-                    continue 'anew;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
-        return Ok(());
-    }
-}
-
 async fn clear<S, V: Solver>(hands: &Hands<S, V>, record: &Record) -> Outcome {
     let challenges: Result<Vec<Challenge>, _> =
         record.leftover.challenges.iter().map(Challenge::of).collect();
@@ -414,12 +401,13 @@ async fn clear<S, V: Solver>(hands: &Hands<S, V>, record: &Record) -> Outcome {
 async fn ask_window<S: Store, V>(hands: &Hands<S, V>, record: &Record, wish: Option<&Wish>) -> Outcome {
     let (Some(wish), Some(held)) = (wish, &record.held) else { return Outcome::NoWindow };
     let Some(id) = held.ari_id.as_deref().and_then(ari_id) else { return Outcome::NoWindow };
-    let who = who(&wish.issuer, &held.directory, wish.issuer.email.as_deref());
+    let who = who(&wish.issuer, &held.directory, wish.issuer.email.as_deref(), WINDOW_CALL);
     let asked = async {
         let opened = account::open(&hands.store, &hands.web, &who).await?;
         Ok::<_, Fault>(opened.account.renewal_info(&id).await)
     };
-    match asked.await {
+    let asked = timeout(WINDOW_STEP, asked).await;
+    match asked.unwrap_or_else(|_| Err(Fault::call("the CA is too slow"))) {
         Ok(Ok((said, after))) => {
             let window = said.suggested_window;
             let (start, end) = (window.start.unix_timestamp(), window.end.unix_timestamp());
@@ -472,9 +460,18 @@ fn ari_id(stored: &str) -> Option<CertificateIdentifier<'_>> {
 
 /// Putting challenges where a CA looks, and seeing them there: zones take minutes until all their servers know.
 const SOLVE: Duration = Duration::from_secs(600);
+/// Of a step at a CA, in all, and for each name: reading a hundred authorizations takes its time.
+const STEP: Duration = Duration::from_secs(180);
+const STEP_NAME: Duration = Duration::from_secs(3);
+/// A call that takes less may be one that would have gone well: a TLS handshake over a slow path takes a second.
+const SHORTEST_CALL: Duration = Duration::from_secs(5);
+/// For the window: without it the life decides, so that it is worth no waiting. Where there is no account yet, there are more calls.
+const WINDOW_CALL: Duration = Duration::from_secs(10);
+const WINDOW_STEP: Duration = Duration::from_secs(30);
 const STORE_TRIES: u32 = 6; // with the pauses below: for half a minute
 const STORE_PAUSE: Duration = Duration::from_millis(500);
 const MAX_TOKEN: usize = 256; // Let's Encrypt's have 43 characters
+const MAX_URL: usize = 2048; // of an order; Let's Encrypt's have 70. It is stored
 
 #[cfg(test)]
 pub(crate) mod tests;

@@ -1,11 +1,12 @@
 //! HTTPS to CAs, with limits: 10 s to connect, 60 s for a call in all, 1 MiB for an answer, 128 KiB for a certificate; no redirects, no
 //! plaintext. Whatever fails is a [`CallError`] with the CA's own words and its Retry-After, which instant-acme would drop.
 //!
-//! A directory is read once an hour, and anew after anything failed. Connections are kept between calls.
+//! A directory is read once an hour, and anew after anything failed. Connections are kept between calls; of 64 CAs at most.
 
 use std::{
     collections::HashMap,
     fmt,
+    hash::Hash,
     pin::Pin,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -39,8 +40,15 @@ pub struct Web {
     /// Of a whole call.
     limit: Duration,
     /// By the roots that are believed.
-    clients: Mutex<HashMap<Option<String>, Pool>>,
-    directories: Mutex<HashMap<String, Directory>>,
+    clients: Mutex<Kept<Option<String>, Pool>>,
+    directories: Mutex<Kept<Place, Directory>>,
+}
+
+/// Where a directory is, and the roots that its server is believed by: one that is believed by others may say something else.
+#[derive(Clone, Eq, Hash, PartialEq)]
+struct Place {
+    roots: Option<String>,
+    directory: String,
 }
 
 type Pool = Client<HttpsConnector<HttpConnector>, BodyWrapper<Bytes>>;
@@ -75,7 +83,7 @@ impl Web {
     /// By which names the CA goes in CAA records (`caaIdentities`, RFC 8555 7.1.1); none where its directory says none. Errors, in words: it
     /// could not be read.
     pub async fn identities(self: &Arc<Self>, issuer: &Issuer) -> Result<Vec<String>, String> {
-        let call = self.call(&issuer.directory, issuer.roots.as_deref()).map_err(|e| e.to_string())?;
+        let call = self.call(&issuer.directory, issuer.roots.as_deref(), WHOLE).map_err(|e| e.to_string())?;
         let request = Request::get(&issuer.directory).body(BodyWrapper::default());
         let mut answer = call.answer(request.map_err(|e| e.to_string())?).await.map_err(|e| e.to_string())?;
         let body = answer.body.into_bytes().await.map_err(|e| e.to_string())?;
@@ -85,33 +93,68 @@ impl Web {
         Ok(names.take(MAX_IDENTITIES).map(bounded).collect())
     }
 
-    /// For one step at one CA. `roots`: PEM. Errors: they hold none.
-    pub(crate) fn call(self: &Arc<Self>, directory: &str, roots: Option<&str>) -> Result<Call, CallError> {
+    /// For one step at one CA. `roots`: PEM. `limit`: of each call, at most the usual one. Errors: they hold none.
+    pub(crate) fn call(
+        self: &Arc<Self>,
+        directory: &str,
+        roots: Option<&str>,
+        limit: Duration,
+    ) -> Result<Call, CallError> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = roots.map(str::to_owned);
-        let pool = match clients.get(&key) {
-            Some(pool) => pool.clone(),
+        let (roots, now) = (roots.map(str::to_owned), self.now());
+        let pool = match clients.get(&roots, now) {
+            Some(pool) => pool,
             None => {
-                let pool = pool(&self.provider, roots)?;
-                clients.insert(key, pool.clone());
+                let pool = pool(&self.provider, roots.as_deref())?;
+                clients.put(roots.clone(), pool.clone(), now);
                 pool
             }
         };
-        Ok(Call { web: Arc::clone(self), pool, directory: directory.into(), heard: Arc::default() })
+        let place = Arc::new(Place { roots, directory: directory.to_owned() });
+        let limit = limit.min(self.limit);
+        Ok(Call { web: Arc::clone(self), pool, limit, place, heard: Arc::default() })
     }
 
-    fn known(&self, directory: &str) -> Option<Bytes> {
-        let known = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
-        known.get(directory).filter(|known| self.now() < known.until).map(|known| known.body.clone())
+    fn known(&self, place: &Place) -> Option<Bytes> {
+        let mut known = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        known.get(place, self.now()).filter(|known| self.now() < known.until).map(|known| known.body)
     }
 
-    fn learn(&self, directory: &str, body: Bytes) {
+    fn learn(&self, place: &Place, body: Bytes) {
         let known = Directory { until: self.now() + DIRECTORY_FOR, body };
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).insert(directory.to_owned(), known);
+        let mut directories = self.directories.lock().unwrap_or_else(PoisonError::into_inner);
+        directories.put(place.clone(), known, self.now());
     }
 
-    fn forget(&self, directory: &str) {
-        self.directories.lock().unwrap_or_else(PoisonError::into_inner).remove(directory);
+    fn forget(&self, place: &Place) {
+        self.directories.lock().unwrap_or_else(PoisonError::into_inner).0.remove(place);
+    }
+}
+
+/// What was used within the last hour, at most [`MOST_KEPT`] of it, each with when it was used last: tenants name CAs and roots.
+struct Kept<K, V>(HashMap<K, (i64, V)>);
+
+impl<K, V> Default for Kept<K, V> {
+    fn default() -> Self {
+        Self(HashMap::new())
+    }
+}
+
+impl<K: Clone + Eq + Hash, V: Clone> Kept<K, V> {
+    fn get(&mut self, key: &K, now: i64) -> Option<V> {
+        let (used, value) = self.0.get_mut(key)?;
+        *used = now;
+        Some(value.clone())
+    }
+
+    fn put(&mut self, key: K, value: V, now: i64) {
+        self.0.retain(|_, (used, _)| now - *used < UNUSED_FOR);
+        self.0.remove(&key);
+        let oldest = self.0.iter().min_by_key(|(_, (used, _))| *used).map(|(key, _)| key.clone());
+        if let Some(oldest) = oldest.filter(|_| self.0.len() >= MOST_KEPT) {
+            self.0.remove(&oldest);
+        }
+        self.0.insert(key, (now, value));
     }
 }
 
@@ -160,7 +203,9 @@ fn pool(provider: &Arc<CryptoProvider>, roots: Option<&str>) -> Result<Pool, Cal
 pub(crate) struct Call {
     web: Arc<Web>,
     pool: Pool,
-    directory: Arc<str>,
+    /// Of each call.
+    limit: Duration,
+    place: Arc<Place>,
     heard: Arc<Mutex<Option<i64>>>,
 }
 
@@ -171,15 +216,16 @@ impl Call {
     }
 
     async fn answer(self, mut request: Request<BodyWrapper<Bytes>>) -> Result<BytesResponse, CallError> {
-        let is_directory = request.method() == Method::GET && *request.uri() == *self.directory;
-        if is_directory && let Some(body) = self.web.known(&self.directory) {
+        let is_directory = request.method() == Method::GET && *request.uri() == *self.place.directory;
+        if is_directory && let Some(body) = self.web.known(&self.place) {
             return Ok(whole(Response::new(()).into_parts().0, body));
         }
-        let is_get = request.method() == Method::GET;
+        let (is_get, is_sent) = (request.method() == Method::GET, request.method() == Method::POST);
         request.headers_mut().insert(header::USER_AGENT, HeaderValue::from_static(USER_AGENT));
-        let exchange = tokio::time::timeout(self.web.limit, exchange(&self.pool, request));
-        let answered = exchange.await.unwrap_or(Err(CallError::Slow(self.web.limit.as_secs())));
-        let (mut parts, body) = answered.inspect_err(|_| self.web.forget(&self.directory))?;
+        let exchange = tokio::time::timeout(self.limit, exchange(&self.pool, request, is_sent));
+        let slow = CallError::Slow { seconds: self.limit.as_secs(), is_sent };
+        let answered = exchange.await.unwrap_or(Err(slow));
+        let (mut parts, body) = answered.inspect_err(|_| self.web.forget(&self.place))?;
         let after = retry_after(parts.headers.get(header::RETRY_AFTER), self.web.now());
         *self.heard.lock().unwrap_or_else(PoisonError::into_inner) = after;
         let said =
@@ -189,7 +235,7 @@ impl Call {
             if parts.status == StatusCode::BAD_REQUEST && is_bad_nonce(said.as_ref()) {
                 return Ok(whole(parts, body));
             }
-            self.web.forget(&self.directory);
+            self.web.forget(&self.place);
             let status = parts.status.as_u16();
             return Err(match said {
                 Some(said) => CallError::Problem { problem: Problem::from(&said).with_status(status), after },
@@ -197,7 +243,7 @@ impl Call {
             });
         }
         if is_directory && serde_json::from_slice::<serde_json::Map<_, serde_json::Value>>(&body).is_ok() {
-            self.web.learn(&self.directory, body.clone());
+            self.web.learn(&self.place, body.clone());
         } else if is_get && !parts.headers.contains_key(header::RETRY_AFTER) {
             // A renewal window; instant-acme insists on what RFC 9773 4.3 only recommends.
             parts.headers.insert(header::RETRY_AFTER, HeaderValue::from_static(WINDOW_AGAIN));
@@ -219,15 +265,19 @@ impl HttpClient for Call {
 async fn exchange(
     pool: &Pool,
     request: Request<BodyWrapper<Bytes>>,
+    is_sent: bool,
 ) -> Result<(http::response::Parts, Bytes), CallError> {
-    let response = pool.request(request).await.map_err(|error| CallError::Unreachable(whys(&error)))?;
+    let response = pool.request(request).await.map_err(|error| match error.is_connect() {
+        true => CallError::Unreachable(whys(&error)),
+        false => CallError::Cut { why: whys(&error), is_sent },
+    })?;
     let (parts, body) = response.into_parts();
     let is_certificate = parts.headers.get(header::CONTENT_TYPE).is_some_and(|is| *is == CERTIFICATES);
     let most = if is_certificate { crate::returned::MAX_PEM } else { MAX_ANSWER };
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok((parts, body.to_bytes())),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(CallError::Long(most)),
-        Err(error) => Err(CallError::Unreachable(whys(error.as_ref()))),
+        Err(error) => Err(CallError::Cut { why: whys(error.as_ref()), is_sent }),
     }
 }
 
@@ -261,7 +311,7 @@ fn whys(error: &(dyn std::error::Error + 'static)) -> String {
     bounded(&text)
 }
 
-/// Why a call to a CA came to nothing.
+/// Why a call to a CA came to nothing. `is_sent`: it was to change something there, and may have.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CallError {
     #[error("{problem}")]
@@ -270,8 +320,10 @@ pub(crate) enum CallError {
     Status { status: u16, said: String, after: Option<i64> },
     #[error("the CA cannot be reached: {0}")]
     Unreachable(String),
-    #[error("the CA did not answer within {0} s")]
-    Slow(u64),
+    #[error("the CA cannot be reached: {why}")]
+    Cut { why: String, is_sent: bool },
+    #[error("the CA did not answer within {seconds} s")]
+    Slow { seconds: u64, is_sent: bool },
     #[error("the CA's answer is longer than {0} bytes")]
     Long(usize),
     #[error("the roots that the CA is to be believed by: {0}")]
@@ -286,13 +338,15 @@ impl fmt::Debug for Web {
 
 const CONNECT: Duration = Duration::from_secs(10);
 /// Of a call, with its connection and all of its answer.
-const WHOLE: Duration = Duration::from_secs(60);
+pub(crate) const WHOLE: Duration = Duration::from_secs(60);
 /// Longest idle connection: the steps of an order follow each other within seconds.
 const IDLE: Duration = Duration::from_secs(30);
 /// A directory with its profiles, an order with 100 names or an authorization with all challenges is some 10 KiB.
 const MAX_ANSWER: usize = 1 << 20;
 const MAX_IDENTITIES: usize = 20; // Let's Encrypt has one
 const DIRECTORY_FOR: i64 = 3600; // a guess, not measured: it changes once in years
+const UNUSED_FOR: i64 = 3600; // a CA with certificates of an hour or longer is asked seldom, and may be read anew
+const MOST_KEPT: usize = 64; // clusters have a handful of CAs; with the largest answers it is 64 MiB
 const WINDOW_AGAIN: &str = "21600"; // seconds; RFC 9773 4.3.2's own example
 const CERTIFICATES: &str = "application/pem-certificate-chain"; // RFC 8555 7.4.2
 /// RFC 8555 6.1 has us say who we are.
@@ -324,5 +378,38 @@ mod tests {
         assert!(matches!(pool(&provider, Some("no PEM")), Err(CallError::Roots(_))));
         assert!(pool(&provider, None).is_ok());
         assert!(webpki_root_certs::TLS_SERVER_ROOT_CERTS.len() > 100);
+    }
+
+    #[test]
+    fn what_is_kept_of_cas_has_an_end_and_is_theirs_who_believe_the_same_roots() {
+        let provider = Arc::new(signet_core::tls::default_provider());
+        let clock = Arc::new(std::sync::atomic::AtomicI64::new(1_800_000_000));
+        let now = Arc::clone(&clock);
+        let web = Web::new(provider, Arc::new(move || now.load(std::sync::atomic::Ordering::SeqCst)));
+        let place = |n: usize, roots: Option<&str>| Place {
+            roots: roots.map(str::to_owned),
+            directory: format!("https://ca{n}.example/directory"),
+        };
+        web.learn(&place(0, Some("a tenant's")), Bytes::from("{}"));
+        assert!(web.known(&place(0, Some("a tenant's"))).is_some());
+        assert!(web.known(&place(0, None)).is_none(), "what another's server says of itself");
+        for n in 0..200 {
+            clock.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            web.learn(&place(n, None), Bytes::from("{}"));
+            assert!(web.known(&place(0, None)).is_some(), "what is used stays");
+        }
+        assert_eq!(web.directories.lock().unwrap().0.len(), MOST_KEPT);
+        clock.fetch_add(3600, std::sync::atomic::Ordering::SeqCst);
+        web.learn(&place(1, None), Bytes::from("{}"));
+        assert_eq!(web.directories.lock().unwrap().0.len(), 1, "what nobody uses goes");
+
+        let root = |_| {
+            let key = rcgen::KeyPair::generate().unwrap();
+            rcgen::CertificateParams::new(vec!["ca.example".into()]).unwrap().self_signed(&key).unwrap().pem()
+        };
+        for roots in (0..MOST_KEPT + 3).map(root) {
+            web.call("https://ca.example/directory", Some(&roots), WHOLE).unwrap();
+        }
+        assert_eq!(web.clients.lock().unwrap().0.len(), MOST_KEPT);
     }
 }

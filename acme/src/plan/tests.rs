@@ -12,6 +12,7 @@ use crate::{
     solver::Seen,
 };
 
+mod bounds;
 mod laws;
 mod stories;
 
@@ -133,7 +134,7 @@ fn challenges(world: &World) -> Vec<Pending> {
 /// A CA that does what RFC 8555 says, a second for each step; certificates live `life` seconds.
 fn honest(life: i64) -> impl FnMut(&mut World, Step) -> Outcome {
     move |world, step| {
-        if !matches!(step, Step::Clear | Step::Promote | Step::Abandon { .. }) {
+        if !matches!(step, Step::Clear | Step::Promote | Step::Notice | Step::Abandon { .. }) {
             world.now += 1;
         }
         match step {
@@ -147,13 +148,14 @@ fn honest(life: i64) -> impl FnMut(&mut World, Step) -> Outcome {
             Step::Abandon { failed } => Outcome::Abandoned { failed },
             Step::Promote => Outcome::Promoted,
             Step::AskWindow => Outcome::NoWindow,
+            Step::Notice => Outcome::Noticed,
             Step::Clear | Step::Wait | Step::Forget => Outcome::Cleared,
         }
     }
 }
 
 fn trouble(after: Option<i64>) -> Outcome {
-    Outcome::Trouble { with: With::Ca, problem: Problem::ours("no route"), after, seen: None }
+    Outcome::Trouble { with: With::Ca, problem: Problem::ours("no route"), after, seen: None, unsure: false }
 }
 
 fn refused(after: Option<i64>) -> Outcome {

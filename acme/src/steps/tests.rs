@@ -75,6 +75,16 @@ impl Memory {
         Some(Stored { value: Record::parse(bytes).ok()?, version: Version(format!("{bytes:?}")) })
     }
 
+    /// This write never ends.
+    pub(crate) fn hang_at(&self, write: usize) {
+        *self.dies_at.lock().unwrap() = Some((self.writes.load(Ordering::SeqCst) + write, false));
+    }
+
+    /// As a person does with kubectl.
+    pub(crate) fn remove(&self, id: &str) {
+        self.records.lock().unwrap().remove(id);
+    }
+
     pub(crate) fn break_record(&self, id: &str) {
         self.records.lock().unwrap().insert(id.to_owned(), b"{\"schema\":99}".to_vec());
     }
@@ -125,11 +135,14 @@ impl Store for Arc<Memory> {
 #[derive(Default)]
 pub(crate) struct Gateways {
     silent: AtomicUsize,
+    /// How often challenges were presented.
+    presented: AtomicUsize,
     shown: Mutex<Vec<Challenge>>,
 }
 
 impl Solver for Arc<Gateways> {
     async fn present(&self, challenges: &[Challenge]) -> Result<(), Problem> {
+        self.presented.fetch_add(1, Ordering::SeqCst);
         let mut shown = self.shown.lock().unwrap();
         shown.retain(|held| {
             !challenges.iter().any(|new| (&new.host, new.kind()) == (&held.host, held.kind()))

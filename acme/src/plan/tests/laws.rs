@@ -9,8 +9,10 @@ fn chaos(world: &mut World, step: Step) -> Outcome {
     let after = [None, None, Some(0), Some(90), Some(7200), Some(10_000_000)][world.random.usize(0..6)];
     let life = [60, 300, 6 * DAY, 90 * DAY][world.random.usize(0..4)];
     let well = honest(life)(world, step);
-    let is_of_order =
-        !matches!(step, Step::Clear | Step::Promote | Step::AskWindow | Step::Abandon { .. } | Step::Forget);
+    let is_of_order = !matches!(
+        step,
+        Step::Clear | Step::Promote | Step::Notice | Step::AskWindow | Step::Abandon { .. } | Step::Forget
+    );
     match (world.random.u8(0..10), step) {
         (0..=4, _) => well,
         (5, Step::Clear) => Outcome::NotCleared,
@@ -204,11 +206,15 @@ proptest! {
         seed: u64,
     ) {
         let mut random = fastrand::Rng::with_seed(seed);
-        let alone = back_off(failed, 0, &mut random);
+        let alone = back_off(failed, i64::MAX, &mut random);
         let base = [60, 600, 6000, DAY][(failed as usize - 1).min(3)];
         prop_assert!((base * 9 / 10..=base * 11 / 10).contains(&alone));
+        let mut record = Record::new(names());
+        record.held = Some(held(START, left));
+        let left = longest_pause(&record, START);
         let shortened = back_off(failed, left, &mut random);
-        prop_assert!((1..=(left / 4).max(SHORTEST) * 11 / 10 + 1).contains(&shortened));
+        prop_assert!((1..=left.max(pauses::SHORTEST) * 11 / 10 + 1).contains(&shortened));
+        prop_assert!(left <= (record.held.as_ref().unwrap().not_after - START).max(4 * pauses::SHORTEST) / 4);
         let again = call_again(failed, left, &mut random);
         prop_assert!((1..=990).contains(&again));
     }

@@ -92,9 +92,13 @@ fn gateways_that_do_not_answer_are_no_silence_of_the_twin() {
     let mut world = World::new();
     let mut ca = honest(90 * DAY);
     world.run(2 * HOUR, |world, step| match step {
-        Step::Present => {
-            Outcome::Trouble { with: With::Solver, problem: Problem::ours("nobody"), after: None, seen: None }
-        }
+        Step::Present => Outcome::Trouble {
+            with: With::Solver,
+            problem: Problem::ours("nobody"),
+            after: None,
+            seen: None,
+            unsure: false,
+        },
         other => ca(world, other),
     });
     assert_eq!(world.count(Step::Promote), 0);

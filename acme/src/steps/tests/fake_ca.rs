@@ -29,6 +29,8 @@ pub(crate) enum Trick {
     Answer { status: u16, retry_after: Option<&'static str>, body: String },
     /// Never answers, with no effect or after it.
     Hang { after: bool },
+    /// Answers after so long.
+    Slow(std::time::Duration),
     /// Half of the true answer.
     Truncate,
     /// Ten megabytes.
@@ -37,12 +39,18 @@ pub(crate) enum Trick {
     Lie,
 }
 
-/// What is wrong with its certificates.
+/// What is wrong with its certificates, or with its authorizations.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(crate) enum Wrong {
     Key,
     Name,
     Expired,
+    /// The last one is of a name that was not ordered.
+    Foreign,
+    /// The last one is of the first name.
+    Twice,
+    /// There are a thousand.
+    Many,
 }
 
 #[derive(Clone)]
@@ -216,6 +224,9 @@ impl FakeCa {
             }
             return Ok(answer.body(Full::from(body)).unwrap());
         }
+        if let Some(Trick::Slow(after)) = trick {
+            tokio::time::sleep(after).await;
+        }
         let mut answer = self.state.lock().unwrap().answer(&parts.method, &path, &body);
         if hangs == Some(true) || matches!(trick, Some(Trick::Hang { after: true })) {
             self.died.notify_one();
@@ -356,8 +367,9 @@ impl State {
     fn show(&self, number: usize) -> Value {
         let order = &self.orders[number];
         let base = &self.base;
+        let many = if self.wrong == Some(Wrong::Many) { 1000 } else { order.names.len() };
         let authorizations: Vec<String> =
-            (0..order.names.len()).map(|name| format!("{base}/authz/{number}/{name}")).collect();
+            (0..many).map(|name| format!("{base}/authz/{number}/{name}")).collect();
         let mut shown = json!({
             "status": order.status, "authorizations": authorizations, "finalize": format!("{base}/finalize/{number}"),
         });
@@ -372,7 +384,12 @@ impl State {
 
     fn authorization(&self, number: usize, name: usize) -> Value {
         let order = &self.orders[number];
-        let (status, full) = (order.authorizations[name], &order.names[name]);
+        let status = order.authorizations[name];
+        let full = match self.wrong {
+            Some(Wrong::Foreign) if name + 1 == order.names.len() => "victim.example.com",
+            Some(Wrong::Twice) => &order.names[0],
+            _ => &order.names[name],
+        };
         let challenge = |kind: &str| {
             let mut shown = json!({
                 "type": kind, "url": format!("{}/challenge/{number}/{name}", self.base),
@@ -384,7 +401,7 @@ impl State {
             }
             shown
         };
-        let (host, wildcard) = full.strip_prefix("*.").map_or((full.as_str(), false), |host| (host, true));
+        let (host, wildcard) = full.strip_prefix("*.").map_or((full, false), |host| (host, true));
         let kinds: &[&str] = if wildcard { &["dns-01"] } else { &["http-01", "tls-alpn-01", "dns-01"] };
         json!({
             "status": status, "identifier": { "type": "dns", "value": host }, "wildcard": wildcard,

@@ -89,6 +89,39 @@ async fn certificates_that_were_not_asked_for_are_never_held() {
 }
 
 #[tokio::test]
+async fn names_that_were_not_ordered_are_not_answered_for_and_cost_nobody_a_look() {
+    for (wrong, want) in [
+        (Wrong::Foreign, "\"victim.example.com\" proven, which was not ordered"),
+        (Wrong::Twice, "\"a.example.com\" proven twice"),
+        (Wrong::Many, "1000 authorizations for an order of 2"),
+    ] {
+        let world = World::new().await;
+        world.ca.wrong(wrong);
+        world.run(30).await;
+        let record = world.record();
+        assert!(words(&record).contains(want), "{wrong:?}: {}", words(&record));
+        assert!(record.tellings.is_empty() && record.leftover.challenges.is_empty(), "{wrong:?}");
+        assert_eq!(world.hands.solver.presented.load(Ordering::SeqCst), 0, "{wrong:?}");
+        assert_eq!(world.ca.count("+challenge"), 0, "{wrong:?}");
+        let read = world.ca.count("POST /authz");
+        assert_eq!(read, if wrong == Wrong::Many { 0 } else { 2 }, "{wrong:?}");
+    }
+}
+
+#[tokio::test]
+async fn names_are_looked_at_again_when_the_ca_is_told() {
+    let world = World::new().await;
+    while world.plan().step != Step::Tell {
+        let next = world.plan();
+        advance(&world.hands, world.stored(), Some(&world.wish), &next).await.unwrap();
+    }
+    world.ca.wrong(Wrong::Foreign);
+    world.run(0).await;
+    assert_eq!(world.ca.count("+challenge"), 0);
+    assert!(words(&world.record()).contains("victim.example.com"));
+}
+
+#[tokio::test]
 async fn a_name_that_is_not_believed_is_told_in_the_cas_words_and_shown_four_times_an_hour_at_most() {
     let mut world = World::new().await;
     world.ca.believe(false);
@@ -153,4 +186,57 @@ async fn a_finalize_that_was_done_and_answered_500_is_not_done_again() {
         assert!(world.record().held.is_some(), "{trick:?}");
         assert_eq!((world.ca.count("+finalize"), world.ca.count("POST /finalize")), (1, 1), "{trick:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_answers_each_call_at_the_last_moment_fails_the_step_after_three_minutes() {
+    let mut world = World::new().await;
+    let (provider, clock) = (Arc::new(signet_core::tls::default_provider()), Arc::clone(&world.clock));
+    world.hands.web = Web::new(provider, Arc::new(move || clock.load(Ordering::SeqCst)));
+    world.ca.trick("/", Trick::Slow(Duration::from_secs(50)));
+    let begun = tokio::time::Instant::now();
+    world.run(1).await;
+    assert_eq!(begun.elapsed().as_secs(), 186, "3 s more for each name");
+    assert!(
+        words(&world.record()).contains("did not get through with it in 186 s"),
+        "{}",
+        words(&world.record())
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_less_life_is_left_the_less_a_call_takes() {
+    let mut world = World::new().await;
+    world.run(60).await;
+    let (provider, clock) = (Arc::new(signet_core::tls::default_provider()), Arc::clone(&world.clock));
+    world.hands.web = Web::new(provider, Arc::new(move || clock.load(Ordering::SeqCst)));
+    let end = world.record().held.unwrap().not_after;
+    world.ca.trick("/", Trick::Hang { after: false });
+    for (left, seconds) in [(86400, 60), (100, 25), (8, 5)] {
+        world.set(end - left);
+        let record = world.record();
+        let mut asked = record.clone();
+        let step = Step::Ask { rehearsal: false, replaces: false };
+        outcome::begin(&mut asked, step, Some(&world.wish), world.now()).unwrap();
+        let begun = tokio::time::Instant::now();
+        let came = take(&world.hands, &asked, Some(&world.wish), step).await;
+        assert!(matches!(came, Outcome::Trouble { .. }), "{came:?}");
+        assert_eq!(begun.elapsed().as_secs(), seconds, "{left} s left");
+        let begun = tokio::time::Instant::now();
+        assert_eq!(
+            take(&world.hands, &record, Some(&world.wish), Step::AskWindow).await,
+            Outcome::WindowTrouble
+        );
+        assert_eq!(begun.elapsed().as_secs(), 10, "{left} s left");
+    }
+}
+
+#[tokio::test]
+async fn a_proxy_that_says_no_in_front_of_the_ca_fails_a_call_and_no_order() {
+    let world = World::new().await;
+    world.ca.trick("/order", answer(403, None, "<html>Forbidden</html>"));
+    world.run(60).await;
+    let record = world.record();
+    assert!(record.failures.is_empty() && record.in_vain.is_empty());
+    assert!(words(&record).contains("the CA answered 403"), "{}", words(&record));
 }

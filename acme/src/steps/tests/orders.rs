@@ -138,7 +138,8 @@ async fn a_key_that_is_moved_into_a_fresh_store_goes_on_as_the_same_account() {
 #[tokio::test]
 async fn two_first_orders_at_once_make_one_account() {
     let world = World::new().await;
-    let who = who(&world.wish.issuer, &world.ca.directory, world.wish.issuer.email.as_deref());
+    let email = world.wish.issuer.email.as_deref();
+    let who = who(&world.wish.issuer, &world.ca.directory, email, WHOLE);
     let open = || account::open(&world.hands.store, &world.hands.web, &who);
     let (one, two) = tokio::join!(open(), open());
     // The slower one's store may say that it moved; the account is the same.

@@ -291,6 +291,7 @@ fn step(step: Step) -> &'static str {
         Step::Promote => "go on without the staging twin",
         Step::AskWindow => "ask when to renew",
         Step::Clear => "take challenges back",
+        Step::Notice => "note that another authority is asked for",
         Step::Forget => "forget it",
     }
 }
