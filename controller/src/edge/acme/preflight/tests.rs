@@ -48,6 +48,7 @@ fn order() -> Order {
         kind: Kind::Http01,
         namespace: "shop".into(),
         begun: NOW,
+        told: 0,
         replaces: false,
         url: None,
         stage: Stage::Asking,
