@@ -33,12 +33,12 @@ must_not signet-link "${kubernetes[@]}" signet-ca signet-controller signet-injec
 must_not signet-lease "${protobuf[@]}" signet-link signet-http signet-ca signet-controller signet-injector signet-proxy signet-cli
 must_not signet-edge-ca "${http[@]}" "${protobuf[@]}" "${kubernetes[@]}" signet-link signet-http signet-ca signet-controller signet-injector signet-proxy signet-cli
 must_not signet-acme axum tower tonic "${protobuf[@]}" "${kubernetes[@]}" signet-link signet-http signet-ca signet-edge-ca signet-controller signet-injector signet-proxy signet-gateway signet-cli # its store is handed in
-must_not signet-ca signet-controller signet-proxy signet-cli
+must_not signet-ca signet-acme signet-controller signet-proxy signet-cli
 must_not signet-controller signet-ca signet-proxy signet-cli
-must_not signet-injector kube kube-client signet-ca signet-controller signet-proxy signet-cli # it asks the API server nothing
-must_not signet-http "${kubernetes[@]}" signet-link signet-ca signet-controller signet-injector signet-proxy signet-cli
-must_not signet-proxy "${kubernetes[@]}" signet-ca signet-controller signet-injector signet-cli # no data plane talks to Kubernetes
-must_not signet-gateway "${kubernetes[@]}" signet-ca signet-controller signet-injector signet-proxy signet-cli # nor does the other one
+must_not signet-injector kube kube-client signet-acme signet-ca signet-controller signet-proxy signet-cli # it asks the API server nothing
+must_not signet-http "${kubernetes[@]}" signet-acme signet-link signet-ca signet-controller signet-injector signet-proxy signet-cli
+must_not signet-proxy "${kubernetes[@]}" signet-acme signet-ca signet-controller signet-injector signet-cli # no data plane talks to Kubernetes
+must_not signet-gateway "${kubernetes[@]}" signet-acme signet-ca signet-controller signet-injector signet-proxy signet-cli # nor does the other one
 must_not signet-cli signet-tests signet-bench signet-cluster
 # It measures what ships, as processes.
 must_not signet-bench signet-api signet-link signet-ca signet-controller signet-proxy signet-cli signet-tests signet-cluster
