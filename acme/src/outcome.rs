@@ -77,7 +77,10 @@ pub enum Outcome {
 pub fn begin(record: &mut Record, step: Step, wish: Option<&Wish>, now: i64) -> Result<bool, rcgen::Error> {
     match (step, &mut record.order, wish) {
         (Step::Ask { rehearsal, replaces }, order, Some(wish)) => {
-            if order.is_none() {
+            if let Some(again) = order {
+                // Seen at Pebble: a CA that is well, but for what it remembers of the certificate that is replaced.
+                again.replaces &= record.trouble.as_ref().is_none_or(|trouble| trouble.count < PLAINLY);
+            } else {
                 *order = Order::new(&wish.issuer, wish, rehearsal, replaces, now);
                 record.seen = None;
                 if record.tried_with.as_ref().is_none_or(|with| !with.fits(wish)) {
@@ -317,3 +320,5 @@ const WINDOW_SOONEST: i64 = 60;
 const WINDOW_LATEST: i64 = DAY / 2;
 /// A challenge that cannot be taken back in about two hours stays: it proves nothing to anybody any more.
 const MAX_CLEARS: u32 = 12;
+/// Failed calls after which an order is asked for without what it replaces: it is asked for sooner than ARI's exemption from limits is worth.
+const PLAINLY: u32 = 2;

@@ -71,6 +71,8 @@ struct State {
     /// Percent of nonces that it refuses.
     bad_nonces: u8,
     believes: bool,
+    /// Orders that replace end in a 500 of its own.
+    stumbles: bool,
     window: Option<(i64, i64)>,
     accounts: HashMap<String, usize>,
     orders: Vec<Order>,
@@ -117,6 +119,7 @@ impl FakeCa {
             wrong: None,
             bad_nonces: 0,
             believes: true,
+            stumbles: false,
             window: None,
             accounts: HashMap::new(),
             orders: Vec::new(),
@@ -156,6 +159,7 @@ impl FakeCa {
         let mut state = self.state.lock().unwrap();
         state.tricks.clear();
         (state.wrong, state.bad_nonces, state.believes, state.hangs_at) = (None, 0, true, None);
+        state.stumbles = false;
     }
 
     pub(crate) fn wrong(&self, wrong: Wrong) {
@@ -168,6 +172,10 @@ impl FakeCa {
 
     pub(crate) fn believe(&self, believes: bool) {
         self.state.lock().unwrap().believes = believes;
+    }
+
+    pub(crate) fn stumble(&self) {
+        self.state.lock().unwrap().stumbles = true;
     }
 
     pub(crate) fn set(&self, now: i64) {
@@ -356,6 +364,9 @@ impl State {
         let replaces = payload["replaces"].as_str().map(str::to_owned);
         if replaces.is_some() && self.orders.iter().any(|order| order.replaces == replaces) {
             return problem(409, "alreadyReplaced", "there is an order for that one");
+        }
+        if replaces.is_some() && self.stumbles {
+            return problem(500, "serverInternal", "could not find an order for the given certificate");
         }
         let authorizations = vec!["pending"; names.len()];
         self.orders.push(Order { names, status: "pending", authorizations, replaces, certificate: None });

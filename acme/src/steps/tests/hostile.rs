@@ -178,6 +178,17 @@ async fn a_replacement_that_was_made_already_is_ordered_plainly() {
 }
 
 #[tokio::test]
+async fn a_ca_that_stumbles_over_what_is_replaced_is_asked_plainly_before_long() {
+    let world = World::new().await;
+    let chain = world.renewing().await;
+    world.ca.stumble();
+    world.run(60).await;
+    let record = world.record();
+    assert_ne!(record.held.as_ref().unwrap().chain, chain, "{:?}", record.trouble);
+    assert!(world.ca.replaced().last().unwrap().is_none());
+}
+
+#[tokio::test]
 async fn a_finalize_that_was_done_and_answered_500_is_not_done_again() {
     for trick in [Trick::Lie, Trick::Hang { after: true }, Trick::Truncate] {
         let world = World::new().await;

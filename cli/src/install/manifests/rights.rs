@@ -42,7 +42,7 @@ pub(crate) const RIGHTS: &[(&str, &str)] = &[
     ("Role/edge-store configmaps signet-claims get,update", "get/update the one named signet-claims"),
     ("Role/edge-store configmaps  create", "in signet-edge: create configmaps"),
     (
-        "Role/edge-store secrets  get,list,watch,create,update,delete",
+        "Role/edge-store secrets  create,delete,get,list,update,watch",
         "get/list/watch/create/update/delete secrets",
     ),
     ("ClusterRole/signet-viewer pods  get,list", "viewer"),
