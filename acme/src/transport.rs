@@ -272,13 +272,19 @@ async fn exchange(
         false => CallError::Cut { why: whys(&error), is_sent },
     })?;
     let (parts, body) = response.into_parts();
-    let is_certificate = parts.headers.get(header::CONTENT_TYPE).is_some_and(|is| *is == CERTIFICATES);
+    let is_certificate = parts.headers.get(header::CONTENT_TYPE).is_some_and(is_chain);
     let most = if is_certificate { crate::returned::MAX_PEM } else { MAX_ANSWER };
     match Limited::new(body, most).collect().await {
         Ok(body) => Ok((parts, body.to_bytes())),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(CallError::Long(most)),
         Err(error) => Err(CallError::Cut { why: whys(error.as_ref()), is_sent }),
     }
+}
+
+/// Whether it is a certificate chain (RFC 8555 7.4.2), whatever its parameters say beside.
+fn is_chain(value: &HeaderValue) -> bool {
+    let essence = value.to_str().unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(CERTIFICATES)
 }
 
 fn whole(parts: http::response::Parts, body: Bytes) -> BytesResponse {
@@ -369,6 +375,18 @@ mod tests {
             ("99999999999999", None),
         ] {
             assert_eq!(retry_after(Some(&HeaderValue::from_static(value)), now), want, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_chain_is_known_by_its_type_whatever_its_parameters() {
+        for (value, want) in [
+            ("application/pem-certificate-chain", true),
+            ("Application/PEM-certificate-chain; charset=utf-8", true),
+            ("application/json", false),
+            ("", false),
+        ] {
+            assert_eq!(is_chain(&HeaderValue::from_static(value)), want, "{value}");
         }
     }
 
