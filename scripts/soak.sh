@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 source scripts/env.sh
 # The promises are about the product, so the product is built as it ships.
 export SIGNET_BIN_DIR="$CARGO_TARGET_DIR/$SIGNET_TARGET/release"
-cargo build --locked --release -p signet-cli -p signet-proxy -p signet-cluster --bins
+cargo build --locked --release -p signet-cli -p signet-proxy -p signet-gateway -p signet-cluster --bins
 cargo test --locked -p signet-tests --test soak -- --ignored --test-threads=1 --nocapture "$@"
 
 export SIGNET_CLUSTER=soak
