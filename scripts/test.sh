@@ -20,7 +20,7 @@ scripts/stage.sh lifecycle scripts/cargo-test.sh --workspace --test lifecycle ||
 # one at a time, and the wait for that would not count as its own. Who starts whole machines anew (cold, disruption) comes last on
 # either, when the stories that may lose no request are over.
 second=$SIGNET_CLUSTER-2
-busy=(edge:: hosts:: outage:: restarts:: rotation:: webhook::)
+busy=(acme::hostile:: acme::killed:: edge:: hosts:: outage:: restarts:: rotation:: webhook::)
 alone() { # STAGE ARGUMENTS...: of cargo-test.sh
   SIGNET_TEST_JOBS=1 scripts/stage.sh "$1" scripts/cargo-test.sh --workspace "${@:2}"
 }
