@@ -9,6 +9,7 @@ use std::{collections::BTreeMap, fmt};
 
 use crate::{
     issuer::Issuer,
+    names::NameSet,
     order::{Kind, Order, Stage},
     record::{DAY, HOUR, Held, Record, TEN_DAYS, Telling},
 };
@@ -310,17 +311,26 @@ fn next_order(record: &Record, wish: &Wish, now: i64) -> Plan {
 
 /// Why nothing is ordered: the wish's own reason, or one that no CA would get over.
 fn held_back(record: &Record, wish: &Wish) -> Option<String> {
-    let (names, most) = (record.names.len(), wish.issuer.most_names());
-    if names > most {
+    impossible(&record.names, &wish.issuer, wish.kind).or_else(|| wish.held_back.clone())
+}
+
+/// Why no CA would certify these names so, whoever asks.
+pub fn impossible(names: &NameSet, issuer: &Issuer, kind: Kind) -> Option<String> {
+    let most = issuer.most_names();
+    if names.len() > most {
         return Some(format!(
-            "{names} names, and {} puts at most {most} into one certificate: divide them over several tls sections",
-            wish.issuer.name
+            "{} names, and {} puts at most {most} into one certificate: divide them over several tls sections",
+            names.len(),
+            issuer.name
         ));
     }
-    if record.names.has_wildcard() && wish.kind != Kind::Dns01 {
-        return Some(format!("a wildcard is proven by dns-01 only, and {} is asked for", wish.kind.as_str()));
-    }
-    wish.held_back.clone()
+    let is_wrong = names.has_wildcard() && kind != Kind::Dns01;
+    is_wrong.then(|| {
+        format!(
+            "a wildcard is proven by dns-01 only, and {} is asked for: take signet.dev/acme-challenge away, or write dns-01 there",
+            kind.as_str()
+        )
+    })
 }
 
 /// The certificate of this CA that is valid at `at`: whoever has one renews, and rehearses nothing.

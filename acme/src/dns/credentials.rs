@@ -100,11 +100,19 @@ pub enum Fault {
     Field { field: &'static str, expected: &'static str },
 }
 
+/// What else there is for a name that is no wildcard.
+fn otherwise(name: &str) -> &'static str {
+    match name.starts_with("*.") {
+        true => "",
+        false => ", or annotate the Ingress signet.dev/acme-challenge: http-01",
+    }
+}
+
 /// Why nobody may answer DNS-01 for a name; decided before any order.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
     #[error(
-        "no DNS credentials: {name} needs DNS-01, and no Secret in signet-edge has the label {LABEL}; make one (docs/dns01.md)"
+        "no DNS credentials: {name} is to be proven by dns-01, and no Secret in signet-edge has the label {LABEL}; make one (docs/dns01.md){}", otherwise(.name)
     )]
     None { name: String },
     #[error("no DNS credentials hold {name}; known zones: {}; add its zone to {ZONES} of a Secret", list(.zones))]

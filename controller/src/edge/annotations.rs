@@ -106,6 +106,9 @@ pub(crate) fn settings(all: &BTreeMap<String, String>) -> Settings {
             let why = misplaced(Spot::IngressAnnotation, key);
             settings.findings.extend(why.map(|why| Finding::new(Word::NotHonoured, why)));
         } else {
+            if key.strip_prefix(CERT_MANAGER).is_some_and(|word| UNHONOURED.contains(&word)) {
+                unknown.push(key.as_str());
+            }
             if CERTIFICATE.contains(&key.as_str()) && !is_off(value) {
                 settings.certificate = settings.certificate.or(Some(key.clone()));
             }
@@ -258,6 +261,19 @@ const CERTIFICATE: [&str; 5] = [
     "certmanager.k8s.io/cluster-issuer",
     "certmanager.k8s.io/issuer",
 ];
+const CERT_MANAGER: &str = "cert-manager.io/";
+/// Of cert-manager's, those that would make another certificate of it. The rest of them say how it works, and here it does not.
+const UNHONOURED: [&str; 9] = [
+    "alt-names",
+    "common-name",
+    "duration",
+    "ip-sans",
+    "private-key-algorithm",
+    "private-key-size",
+    "renew-before",
+    "uri-sans",
+    "usages",
+];
 /// Seconds: a week.
 const LONGEST: u64 = 604_800;
 /// Characters of a value, and names of annotations, that a finding repeats: an Event holds 1 000.
@@ -350,6 +366,9 @@ mod tests {
         let all: Vec<&str> = settings.findings.iter().map(|finding| finding.message.as_str()).collect();
         let all = all.join(" ");
         assert!(all.contains("enable-cors") && all.contains("limit-rps") && all.contains("signet.dev/host"));
+        let settings = of(&[("cert-manager.io/duration", "24h"), ("cert-manager.io/secret-template", "{}")]);
+        assert_eq!(words(&settings), [Word::NotHonoured]);
+        assert!(settings.findings[0].message.contains("cert-manager.io/duration means nothing here"));
     }
 
     #[test]

@@ -38,6 +38,9 @@ pub struct Replica {
 #[serde(rename_all = "camelCase")]
 pub struct HostList {
     pub hosts: Vec<HostAnswer>,
+    /// Whether this replica orders certificates: no other knows why one is not ordered.
+    #[serde(default)]
+    pub leads: bool,
 }
 
 /// A host that some Ingress asks for.
@@ -149,6 +152,9 @@ pub struct IngressAnswer {
     /// Its hosts; of those that it does not get, only the owner and why.
     pub hosts: Vec<HostAnswer>,
     pub findings: Vec<FindingAnswer>,
+    /// As in [`HostList`].
+    #[serde(default)]
+    pub leads: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]
@@ -167,6 +173,9 @@ pub struct FindingList {
     /// The edge CA that some of them want.
     #[serde(default)]
     pub edge_ca: Option<EdgeCaAnswer>,
+    /// As in [`HostList`].
+    #[serde(default)]
+    pub leads: bool,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, Eq, PartialEq, Serialize)]

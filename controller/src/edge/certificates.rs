@@ -241,11 +241,12 @@ fn of_authority(
 fn waiting(desk: &Desk<'_>, host: &HostPattern, id: &str) -> HostCertificate {
     let wanted = desk.asked.certificates.get(id);
     let trouble = wanted.and_then(|wanted| desk.state.acme.trouble(id, wanted));
+    let typed = words::typed(&host.to_string());
     let why = match (trouble, wanted) {
-        (Some(trouble), _) => (Word::NoCertificate, format!("{trouble} (signet cert why {host})")),
+        (Some(trouble), _) => (Word::NoCertificate, format!("{trouble} (signet cert why {typed})")),
         (None, wanted) => {
             let whom = wanted.map_or("an authority", |wanted| wanted.entry.name.as_str());
-            (Word::BeingOrdered, format!("it is being ordered of {whom} (signet cert why {host})"))
+            (Word::BeingOrdered, format!("it is being ordered of {whom} (signet cert why {typed})"))
         }
     };
     HostCertificate { acme: Some(id.to_owned()), ..HostCertificate::without(why) }

@@ -15,7 +15,10 @@ use signet_lease::Lease;
 
 use super::{
     acme::page::{NoRenewal, Page},
-    answers::{AcmeAnswer, AcmeRenew, AcmeRenewing, FindingList, HostList, IngressFinding, Replica, Status},
+    answers::{
+        AcmeAnswer, AcmeRenew, AcmeRenewing, FindingList, HostList, IngressAnswer, IngressFinding, Replica,
+        Status,
+    },
     claim_store::ClaimStore,
     follow::Followed,
     snapshot::EdgeSnapshot,
@@ -87,7 +90,7 @@ async fn renew(State(pages): State<Pages>, Json(asked): Json<AcmeRenew>) -> Resp
 }
 
 async fn hosts(State(pages): State<Pages>) -> Json<HostList> {
-    Json(HostList { hosts: pages.snapshot().translated.hosts.clone() })
+    Json(HostList { hosts: pages.snapshot().translated.hosts.clone(), leads: pages.leads() })
 }
 
 async fn findings(State(pages): State<Pages>) -> Json<FindingList> {
@@ -100,7 +103,7 @@ async fn findings(State(pages): State<Pages>) -> Json<FindingList> {
             .map(move |finding| IngressFinding { ingress: ingress.clone(), finding: finding.clone() })
     });
     let edge_ca = snapshot.translated.edge_ca.clone().filter(|_| snapshot.translated.wants_edge_ca);
-    Json(FindingList { findings: told.collect(), edge_ca })
+    Json(FindingList { findings: told.collect(), edge_ca, leads: pages.leads() })
 }
 
 async fn edge_ca(State(pages): State<Pages>) -> Response {
@@ -116,7 +119,7 @@ async fn edge_ca(State(pages): State<Pages>) -> Response {
 async fn ingress(State(pages): State<Pages>, Path((namespace, name)): Path<(String, String)>) -> Response {
     let snapshot = pages.snapshot();
     match snapshot.translated.ingresses.get(&(namespace.clone(), name.clone())) {
-        Some(told) => Json(told.answer.clone()).into_response(),
+        Some(told) => Json(IngressAnswer { leads: pages.leads(), ..told.answer.clone() }).into_response(),
         None => refused(
             StatusCode::NOT_FOUND,
             &format!(
@@ -133,6 +136,11 @@ impl Pages {
             leads: cluster.lease.is_held(),
             leader: cluster.lease.holder(),
         })
+    }
+
+    /// Whether it is this replica that orders; in a directory there is no other.
+    fn leads(&self) -> bool {
+        self.cluster.as_ref().is_none_or(|cluster| cluster.lease.is_held())
     }
 
     fn snapshot(&self) -> Arc<EdgeSnapshot> {

@@ -16,6 +16,11 @@ pub(crate) fn time(at: i64) -> String {
     clock::rfc3339(at).unwrap_or_else(|| "?".into())
 }
 
+/// A host as it is typed into a shell: one with a wildcard in quotes.
+pub(crate) fn typed(host: &str) -> String {
+    if host.contains('*') { format!("'{host}'") } else { host.to_owned() }
+}
+
 pub(crate) fn by(by: &By) -> &'static str {
     match by {
         By::Pin => "pin",

@@ -179,8 +179,13 @@ impl Issuers {
 impl Entry {
     /// `issuers`, in the words of `kubectl`, of one that is staging.
     pub(crate) fn is_staging(&self) -> bool {
-        let is_named = self.name.to_ascii_lowercase().contains(STAGING);
-        self.issuer.as_ref().is_ok_and(|issuer| issuer.is_staging() || is_named)
+        // "Issuer staging/letsencrypt" is one of a namespace that is called so.
+        let own = self.name.rsplit([' ', '/']).next().unwrap_or_default();
+        let is_named = own.to_ascii_lowercase().contains(STAGING);
+        let is_staging = |issuer: &Issuer| {
+            issuer.is_staging() || is_named && issuer.directory != signet_acme::issuer::LETS_ENCRYPT
+        };
+        self.issuer.as_ref().is_ok_and(is_staging)
     }
 
     /// How its solvers have names proven: an exact `dnsNames` before the longest of `dnsZones` before one without selector, the first of

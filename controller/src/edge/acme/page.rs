@@ -22,7 +22,7 @@ use super::{
             AcmePreflight, AcmeProblem, AcmeSight, Replica,
         },
         snapshot::EdgeSnapshot,
-        words::time,
+        words::{self, time},
     },
     follow::Followed,
     issuers::Entry,
@@ -92,7 +92,8 @@ impl Page {
         let entry = driven.entries.get(*id);
         if entry.is_some_and(|entry| entry.record.order.is_some()) {
             return Err(NoRenewal::Conflict(format!(
-                "an order for {host} is under way: signet cert why {host}"
+                "an order for {host} is under way: signet cert why {}",
+                words::typed(&host)
             )));
         }
         if let Some(why) = self.followed.known.borrow().held_back.get(*id) {

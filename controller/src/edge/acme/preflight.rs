@@ -49,7 +49,7 @@ pub(crate) fn hold(
     }
     match verdict.filter(|verdict| verdict.is_of(asked)) {
         None if record.is_some_and(|record| record.served(now).is_some()) => None,
-        None => Some("DNS is being looked at first".into()),
+        None => Some(LOOKING.into()),
         Some(verdict) if verdict.holds.is_empty() => None,
         Some(verdict) => Some(verdict.holds.join("; ")),
     }
@@ -93,6 +93,9 @@ pub(crate) fn due<'a>(
     due.truncate(MOST);
     due
 }
+
+/// Of those that wait for their first look, some seconds: nothing that anybody has to mend.
+pub(crate) const LOOKING: &str = "DNS is being looked at first";
 
 /// When [`due`] may say more, seconds from now at most.
 pub(crate) const AGAIN: u64 = 10;

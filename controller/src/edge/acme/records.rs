@@ -8,7 +8,10 @@ use std::{
 };
 
 use rustls::crypto::CryptoProvider;
-use signet_acme::record::{Held, Record};
+use signet_acme::{
+    issuer::Issuer,
+    record::{Held, Record},
+};
 use signet_http::model::HostPattern;
 use zeroize::Zeroizing;
 
@@ -207,10 +210,10 @@ impl Records {
 impl Authorities {
     /// Whether what this directory certifies is believed by no browser.
     pub(crate) fn is_staging(&self, directory: &str) -> bool {
-        directory == signet_acme::issuer::LETS_ENCRYPT_STAGING
-            || self.issuers.all().any(|entry| {
-                entry.is_staging() && entry.issuer.as_ref().is_ok_and(|issuer| issuer.directory == directory)
-            })
+        let is_of = |issuer: &Issuer| issuer.directory == directory;
+        let mut known = self.issuers.all().filter(|entry| entry.issuer.as_ref().is_ok_and(is_of)).peekable();
+        let is_named = known.peek().is_some() && known.all(|entry| entry.is_staging());
+        directory == signet_acme::issuer::LETS_ENCRYPT_STAGING || is_named
     }
 
     /// Why a certificate is not there, or not renewed, as far as this replica knows; `None`: it is under way.

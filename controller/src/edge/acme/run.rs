@@ -186,10 +186,12 @@ impl<S: Store + 'static, V: Solver + 'static> Orders<S, V> {
         let held_back = self.held_back(&wanted, &credentials, &verdicts, entries);
         let renewals = self.desk.renewals();
         let wishes = wanted::wishes(&wanted, &held_back, &renewals);
+        let mut told = held_back;
+        told.retain(|_, why| why != preflight::LOOKING);
         self.followed.known.send_if_modified(|known| {
-            let is_new = known.held_back != held_back;
+            let is_new = known.held_back != told;
             if is_new {
-                known.held_back = held_back;
+                known.held_back = told;
             }
             is_new
         });

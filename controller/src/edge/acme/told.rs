@@ -26,7 +26,7 @@ pub(crate) fn findings(known: &Authorities, wanted: &Wanted, now: i64) -> Vec<(N
 
 fn of_record(known: &Authorities, id: &str, asked: &Asked, record: &Record, now: i64) -> Vec<Finding> {
     let Some(held) = record.served(now) else { return Vec::new() };
-    let (names, host) = (&record.names, record.names.iter().next().unwrap_or_default());
+    let (names, host) = (&record.names, words::typed(record.names.iter().next().unwrap_or_default()));
     let (end, mut findings) = (words::time(held.not_after), Vec::new());
     let trouble = known.trouble(id, asked);
     if held.is_overdue(now) {

@@ -11,7 +11,12 @@ use std::{
 };
 
 use signet_acme::{
-    dns::credentials::Registry, drive::Wishes, issuer::Issuer, names::NameSet, order::Kind, plan::Wish,
+    dns::credentials::Registry,
+    drive::Wishes,
+    issuer::Issuer,
+    names::NameSet,
+    order::Kind,
+    plan::{Wish, impossible},
 };
 use signet_http::model::HostPattern;
 
@@ -19,7 +24,6 @@ use super::{
     super::{
         claims::Owner,
         finding::{Finding, Word},
-        issuer::EdgeIssuer,
         known::Why,
         objects::{Ingress, Name},
         translate::State,
@@ -65,8 +69,8 @@ pub(crate) fn wanted(state: &State<'_>, ingresses: &[&Ingress], owners: &BTreeMa
     let mut wanted = Wanted { read: state.acme.read, ..Wanted::default() };
     for ingress in ingresses.iter().filter(|ingress| ingress.settings.refused.is_none()) {
         let Some(named) = ingress.settings.acme.issuer() else { continue };
-        if ingress.settings.issuer == Some(EdgeIssuer::Local) {
-            continue; // its own word, and a newer one than any annotation of others
+        if ingress.settings.issuer.is_some() {
+            continue; // local, or nobody: its own word, and a newer one than any annotation of others
         }
         let found = state.acme.issuers.find(&ingress.namespace, &named);
         for note in found.iter().flat_map(|found| found.note.iter().chain(&found.entry.notes)) {
@@ -162,6 +166,9 @@ impl Wanted {
         let by_name = if names.has_wildcard() { Kind::Dns01 } else { Kind::Http01 };
         let words = &ingress.settings.acme;
         let kind = words.challenge().or_else(|| entry.challenge(&listed)).unwrap_or(by_name);
+        if let Some(why) = impossible(&names, issuer, kind) {
+            return Err(why);
+        }
         let id = names.id();
         match self.certificates.entry(id.clone()) {
             Slot::Vacant(vacant) => {
@@ -219,7 +226,10 @@ impl Wanted {
         }
         let Some(end) = first_end else { return Ok(()) };
         let why = format!("Secret {}/{secret} comes first", ingress.namespace);
-        if let Ok(entry) = entry {
+        // Beside one that is not asked nothing ever comes.
+        if let Ok(entry) = entry
+            && entry.issuer.is_ok()
+        {
             let shown: Vec<String> = hosts.iter().take(SHOWN).map(ToString::to_string).collect();
             let message = format!(
                 "{}: Secret {}/{secret} is served until {}, and so nothing is ordered of {}; once nobody renews the Secret any more (cert-manager, \

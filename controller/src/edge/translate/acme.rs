@@ -85,6 +85,7 @@ fn annotations_of_every_year_have_a_certificate_ordered_and_none_without() {
         ),
         (&[ASK, ("signet.dev/acme-challenge", "tls-alpn-01")], Some((LETS_ENCRYPT, Kind::TlsAlpn01))),
         (&[ASK, ("signet.dev/edge-issuer", "local")], None),
+        (&[ASK, ("signet.dev/edge-issuer", "none")], None),
         (&[ASK, ("nginx.ingress.kubernetes.io/auth-url", "x")], None),
     ] {
         let world = World::new().with_authority().with(asking(annotations));
@@ -113,6 +114,24 @@ fn one_certificate_for_each_tls_entry_and_for_each_other_host() {
             ("lone.example".to_owned(), le, Kind::Http01),
         ]
     );
+}
+
+#[test]
+fn a_wildcard_by_http_01_is_refused_and_a_secret_beside_an_issuer_that_is_not_asked_is_no_double() {
+    let wild = ingress("web")
+        .with("/spec/rules", rules(&[("*.w.example", &["Prefix / a"])]))
+        .annotation(ASK.0, ASK.1)
+        .annotation("signet.dev/acme-challenge", "http-01");
+    let gateway = World::new().with_authority().with(wild).serve();
+    assert_eq!(orders(&gateway), []);
+    let findings = gateway.findings("web");
+    assert!(findings[0].0 == Word::NoCertificate && findings[0].1.contains("dns-01 only"), "{findings:?}");
+    let built_in = BuiltIn::new(None, None, None, None, None).unwrap();
+    let of_a_ca = json!({ "metadata": { "name": "ca", "namespace": "shop" }, "spec": { "ca": {} } });
+    let mut world = World::new().with(asking(&[("cert-manager.io/issuer", "ca")]));
+    world.acme.issuers = Arc::new(Issuers::new(&built_in, Some(&[of_a_ca])));
+    let gateway = world.certificate("shop", "web-tls", &["app.example"]).serve();
+    assert_eq!((gateway.shown("app.example"), gateway.findings("web")), (Some("shop/web-tls"), vec![]));
 }
 
 #[test]

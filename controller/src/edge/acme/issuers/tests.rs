@@ -50,6 +50,22 @@ fn names_of_2019_without_objects_lead_to_the_built_in_authority_and_staging_to_i
 }
 
 #[test]
+fn a_namespace_that_is_called_staging_makes_no_issuer_one() {
+    let of = |server: &str| json!({ "acme": { "server": server, "email": "a@b.example" } });
+    for (namespace, name, server, want) in [
+        ("staging", "le", LETS_ENCRYPT, false),
+        ("staging", "le", PEBBLE, false),
+        ("shop", "my-staging", PEBBLE, true),
+        ("shop", "my-staging", LETS_ENCRYPT, false), // browsers believe it, whatever it is called
+        ("shop", "le", LETS_ENCRYPT_STAGING, true),
+    ] {
+        let issuers = Issuers::new(&built_in(), Some(&[object(namespace, name, of(server))]));
+        let entry = issuers.find(namespace, &Named::Issuer(name.into())).unwrap().entry;
+        assert_eq!(entry.is_staging(), want, "{namespace}/{name} of {server}");
+    }
+}
+
+#[test]
 fn objects_go_before_the_built_in_authority_and_one_that_is_missing_is_told() {
     let acme = json!({ "acme": { "server": PEBBLE, "email": "a@b.example", "profile": "shortlived",
         "caBundle": BASE64_STANDARD.encode("PEM"), "privateKeySecretRef": { "name": "key" } } });
