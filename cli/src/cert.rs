@@ -9,7 +9,7 @@ mod why;
 
 use anyhow::{Result, bail};
 
-use crate::{Exit, cluster::Part, output, shapes::AcmeAnswer, state::StateDir, whom::Whom};
+use crate::{Exit, cluster::Part, output, replicas, shapes::AcmeAnswer, state::StateDir, whom::Whom};
 
 /// Look at the certificates of ACME CAs (Let's Encrypt), say why a host has none, renew one
 ///
@@ -53,14 +53,7 @@ async fn ask(whom: &Whom) -> Result<Said> {
 
 /// The one that orders, else the first.
 fn best(given: impl IntoIterator<Item = Said>) -> Option<Said> {
-    let mut first = None;
-    for said in given {
-        if said.answer.leads {
-            return Some(said);
-        }
-        first.get_or_insert(said);
-    }
-    first
+    replicas::leading(given, |said| said.answer.leads)
 }
 
 fn nobody(whom: &Whom) -> &'static str {
@@ -87,7 +80,7 @@ fn is_empty(answer: &AcmeAnswer) -> bool {
 }
 
 /// A host as people paste it, "https://App.example.com/", as certificates have it.
-fn host(text: &str) -> Result<String, String> {
+pub(crate) fn host(text: &str) -> Result<String, String> {
     let host = text.trim_start_matches("https://").trim_start_matches("http://");
     let host = host.split(['/', ':']).next().unwrap_or_default().trim_end_matches('.').to_ascii_lowercase();
     let labels = host.strip_prefix("*.").unwrap_or(&host);

@@ -1,5 +1,5 @@
-//! `signet hosts`, and the Ingresses of `signet explain`: who has a public host, what it is served with, and why not. Edge knows;
-//! every replica of it decides alike, so the first answer is all of it.
+//! `signet hosts`, and the Ingresses of `signet explain`: who has a public host, what it is served with, and why not. Edge knows:
+//! every replica of it decides alike, and what holds an order back only the one knows that orders, so its answer comes first.
 
 use anyhow::{Result, bail};
 use serde::de::DeserializeOwned;
@@ -11,6 +11,7 @@ use crate::{
     local::{EdgeAt, edge::url},
     named::Scope,
     output::{self, Mark, Output},
+    replicas,
     shapes::{CertificateAnswer, HostAnswer, HostList, IngressAnswer, RuleAnswer},
     state::StateDir,
     whom::{Asking, Whom},
@@ -41,7 +42,7 @@ pub(crate) struct Args {
 
 pub(crate) async fn run(args: Args) -> Result<Exit> {
     let whom = args.asking.whom().await?;
-    let Some(mut list) = ask::<HostList>(&whom, "/v1/hosts").await? else {
+    let Some(mut list) = all(&whom).await? else {
         bail!("edge has no such page: compare signet version on both sides");
     };
     if let Some(namespace) = args.scope.namespace() {
@@ -56,6 +57,11 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
     Ok(if wrong { Exit::Fix } else { Exit::Fine })
 }
 
+/// Every host that an Ingress asks for; `None`: edge has no such page.
+pub(crate) async fn all(whom: &Whom) -> Result<Option<HostList>> {
+    ask::<HostList>(whom, "/v1/hosts", |list| list.leads).await
+}
+
 /// What edge says of an Ingress, and its text; `None`: it knows no such Ingress.
 pub(crate) async fn ingress(
     out: Output,
@@ -63,7 +69,8 @@ pub(crate) async fn ingress(
     namespace: &str,
     name: &str,
 ) -> Result<Option<(IngressAnswer, String)>> {
-    let answer = ask::<IngressAnswer>(whom, &format!("/v1/ingress/{namespace}/{name}")).await?;
+    let page = format!("/v1/ingress/{namespace}/{name}");
+    let answer = ask::<IngressAnswer>(whom, &page, |ingress| ingress.leads).await?;
     let at = match whom {
         Whom::Local(state) => Place::Here(state.read_running()?.edge_at.unwrap_or_default()),
         Whom::Cluster(_) => Place::Cluster,
@@ -91,10 +98,10 @@ fn is_wrong(host: &HostAnswer) -> bool {
     !host.refused.is_empty() || host.certificate.as_ref().is_some_and(|certificate| !certificate.served)
 }
 
-/// The first answer of any replica; `None`: it says that there is no such thing.
-async fn ask<T: DeserializeOwned>(whom: &Whom, path: &str) -> Result<Option<T>> {
-    let answers = whom.ask(Part::Edge, StateDir::edge_socket, path).await?;
-    Ok(answers.given.into_iter().next().and_then(|(_, answer)| answer))
+/// What the replica says that orders, else any; `None`: they say that there is no such thing.
+async fn ask<T: DeserializeOwned>(whom: &Whom, path: &str, leads: fn(&T) -> bool) -> Result<Option<T>> {
+    let answers = whom.ask::<T>(Part::Edge, StateDir::edge_socket, path).await?;
+    Ok(replicas::leading(answers.given.into_iter().filter_map(|(_, answer)| answer), leads))
 }
 
 fn hosts_text(out: Output, list: &HostList) -> String {
@@ -308,7 +315,7 @@ mod tests {
     }
 
     fn text(hosts: Vec<HostAnswer>) -> String {
-        hosts_text(Output::to_stdout(Format::Table), &HostList { hosts })
+        hosts_text(Output::to_stdout(Format::Table), &HostList { hosts, ..HostList::default() })
     }
 
     #[test]

@@ -1,5 +1,5 @@
 //! What the replicas of the controller say, as one answer. A proxy is connected to one of them and reports to that one, so each
-//! knows a part: the two ends of an edge may stand in two answers. Pure.
+//! knows a part: the two ends of an edge may stand in two answers. Of edge one replica leads, and knows more than the others. Pure.
 
 use std::collections::{BTreeMap, btree_map::Entry};
 
@@ -30,6 +30,18 @@ pub(crate) fn edges(answers: impl IntoIterator<Item = Vec<Edge>>) -> Vec<Edge> {
         });
     }
     merged.into_values().filter_map(Sides::edge).collect()
+}
+
+/// The answer of the one that leads, else the first.
+pub(crate) fn leading<T>(answers: impl IntoIterator<Item = T>, leads: impl Fn(&T) -> bool) -> Option<T> {
+    let mut first = None;
+    for answer in answers {
+        if leads(&answer) {
+            return Some(answer);
+        }
+        first.get_or_insert(answer);
+    }
+    first
 }
 
 /// Every workload once, with the words of the replica that its proxy is connected to.
@@ -223,6 +235,16 @@ mod tests {
         let manifests = json!({ "files": 0, "objects": 0, "errors": [] });
         serde_json::from_value(json!({ "version": "1", "manifests": manifests, "workloads": workloads }))
             .unwrap()
+    }
+
+    #[test]
+    fn the_one_that_leads_is_believed_before_the_others() {
+        let chosen = |answers: &[(&str, bool)]| {
+            leading(answers.to_vec(), |(_, leads)| *leads).map(|(name, _)| name.to_owned())
+        };
+        assert_eq!(chosen(&[("a", false), ("b", true)]).as_deref(), Some("b"));
+        assert_eq!(chosen(&[("a", false), ("b", false)]).as_deref(), Some("a"));
+        assert_eq!(chosen(&[]), None);
     }
 
     #[test]

@@ -159,9 +159,10 @@ fn edge_problems(edge: &EdgeStatus) -> Vec<String> {
     edge.faults.iter().map(|(what, fault)| format!("edge, {what}: {fault}")).collect()
 }
 
-/// Certificates that somebody has to look at.
+/// Certificates that somebody has to look at. Of a first order that goes its way nobody has to.
 fn acme_problems(acme: &AcmeAnswer) -> Vec<String> {
-    let wrong = acme.certificates.iter().filter(|certificate| cert::answer::is_wrong(certificate));
+    let is_wrong = |one: &&AcmeCertificate| cert::answer::is_wrong(one) && !cert::answer::is_first_order(one);
+    let wrong = acme.certificates.iter().filter(is_wrong);
     let certificates = wrong.map(|certificate| {
         let (_, state) = cert::answer::state(certificate);
         let host = certificate.names.first().map_or("?", String::as_str);
@@ -303,4 +304,32 @@ fn row(out: Output, workload: &WorkloadStatus) -> [String; 7] {
         workload.address.map_or_else(none, |address| address.to_string()),
         workload.identity.clone().filter(|_| workload.meshed).unwrap_or_else(none),
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::cert::answer::{certificate, failure};
+
+    #[test]
+    fn a_first_order_that_goes_its_way_is_no_problem_and_one_that_does_not_is() {
+        let failed = json!([failure("1", "the CA said no", &json!([]))]);
+        for (fields, said) in [
+            (json!({"served": true}), None),
+            (json!({"stage": "validating"}), None),
+            (json!({"stage": "validating", "failures": failed}), Some("failed: validating")),
+            (json!({"heldBack": "CAA"}), Some("held back")),
+            (json!({"served": true, "overdue": true, "stage": "asking"}), Some("overdue: asking")),
+            (json!({}), Some("none")),
+        ] {
+            let certificates = vec![certificate(&fields)];
+            let problems = acme_problems(&AcmeAnswer { certificates, ..AcmeAnswer::default() });
+            let want = said.map(|state| {
+                format!("the certificate of app.example.com: {state}; see: signet cert why 'app.example.com'")
+            });
+            assert_eq!(problems, want.into_iter().collect::<Vec<_>>(), "{fields}");
+        }
+    }
 }

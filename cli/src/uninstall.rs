@@ -1,5 +1,7 @@
 //! `signet uninstall`: everything that an installation made, its manifests' objects and what the CA wrote since, for kubectl delete.
 
+use std::iter;
+
 use anyhow::{Context as _, Result};
 use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Pod};
 use kube::{
@@ -62,13 +64,21 @@ pub(crate) async fn run(args: Args) -> Result<Exit> {
         return Ok(Exit::Fine);
     }
     Output::to_stdout(Format::Table).print(&manifests::print(&there)?)?;
-    output::note(
-        "With Secret signet-ca the root goes; a later installation has another, and restarted pods take it.",
-    );
+    for words in what_goes(&there) {
+        output::note(words);
+    }
     for namespace in labelled(&cluster).await? {
         output::note(&format!("Its label stays: kubectl label namespace {namespace} {INJECT}-"));
     }
     Ok(Exit::Fine)
+}
+
+/// What cannot be made again as it was.
+fn what_goes(there: &[Value]) -> impl Iterator<Item = &'static str> {
+    let is_edges =
+        |object: &Value| object["kind"] == "Namespace" && object["metadata"]["name"] == EDGE_NAMESPACE;
+    let edges = there.iter().any(is_edges).then_some(EDGES_GO);
+    iter::once(ROOT_GOES).chain(edges)
 }
 
 /// "namespace/pod" of every pod with a proxy that has not ended and is not on its way out: that one goes on with what it knows.
@@ -160,6 +170,13 @@ const MADE: [(&str, &str, &str, &str); 5] = [
     ("v1", "Secret", EDGE_NAMESPACE, "signet-edge-ca"),
 ];
 
+const ROOT_GOES: &str =
+    "With Secret signet-ca the root goes; a later installation has another, and restarted pods take it.";
+/// Beside what edge made there lie DNS credentials, which people wrote, with a label of their own.
+const EDGES_GO: &str = "With namespace signet-edge ACME accounts, certificates and DNS credentials go. To keep them, before anything is \
+                        deleted: kubectl -n signet-edge get secret -l signet.dev/acme -o yaml > edge-secrets.yaml (it holds keys), and \
+                        the credentials with -l signet.dev/dns-provider.";
+
 /// Of pods that are in the way.
 const SHOWN: usize = 20;
 
@@ -199,6 +216,15 @@ mod tests {
         let at = |kind: &str| kinds.iter().position(|one| one == kind).unwrap();
         assert!(at("ClusterRoleBinding") < at("Deployment"));
         assert!(kinds.iter().all(|kind| ORDER.contains(&kind.as_str())), "{kinds:?}");
+    }
+
+    #[test]
+    fn what_goes_for_good_is_said_and_how_to_keep_what_the_namespace_of_edge_holds() {
+        let there: Vec<Value> = manifests::everything().unwrap().iter().map(reference).collect();
+        assert_eq!(what_goes(&there).collect::<Vec<_>>(), [ROOT_GOES, EDGES_GO]);
+        assert!(EDGES_GO.starts_with(&format!("With namespace {EDGE_NAMESPACE} ACME")), "{EDGES_GO}");
+        let alone = json!({ "kind": "Namespace", "metadata": { "name": SYSTEM_NAMESPACE } });
+        assert_eq!(what_goes(&[alone]).collect::<Vec<_>>(), [ROOT_GOES]);
     }
 
     #[test]

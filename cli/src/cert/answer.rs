@@ -5,12 +5,14 @@ use crate::{
     shapes::{AcmeAnswer, AcmeCertificate, AcmeIssuer},
 };
 
-/// The certificate that a client of `host` is to get: one that names it before a wildcard, what is served before what is not.
+/// The certificate that a client of `host` is to get: one that is asked for before one that is not any more and good until it ends, one
+/// that names it before a wildcard, what is served before what is not.
 pub(crate) fn of<'a>(answer: &'a AcmeAnswer, host: &str) -> Option<&'a AcmeCertificate> {
-    let all = answer.certificates.iter().filter(|certificate| covers(certificate, host));
+    let is_of_use = |certificate: &&AcmeCertificate| is_wanted(certificate) || certificate.served;
+    let all = answer.certificates.iter().filter(|certificate| covers(certificate, host)).filter(is_of_use);
     all.min_by_key(|certificate| {
         let is_named = certificate.names.iter().any(|name| name == host);
-        (!is_named, !certificate.served)
+        (!is_wanted(certificate), !is_named, !certificate.served)
     })
 }
 
@@ -42,6 +44,15 @@ pub(crate) fn is_wrong(certificate: &AcmeCertificate) -> bool {
         && certificate.held_back.is_none()
         && certificate.failures.is_empty();
     is_wanted(certificate) && !is_fine
+}
+
+/// The first order is under way, or its turn comes by itself: there is nothing to fix yet.
+pub(crate) fn is_first_order(certificate: &AcmeCertificate) -> bool {
+    let never_had = !certificate.served && certificate.not_after.is_none();
+    let nothing_failed =
+        certificate.held_back.is_none() && certificate.trouble.is_none() && certificate.failures.is_empty();
+    let is_due = certificate.next.as_ref().is_some_and(|next| next.at.is_some());
+    never_had && nothing_failed && (is_ordering(certificate) || is_due)
 }
 
 /// In a word or three.
@@ -129,6 +140,41 @@ mod tests {
             ("example.com", None),
         ] {
             assert_eq!(found(host), want, "{host}");
+        }
+    }
+
+    #[test]
+    fn what_nobody_asks_for_any_more_never_hides_the_one_that_is_asked_for() {
+        let old = certificate(&json!({"id": "old", "namespace": "", "served": true}));
+        let failing = certificate(&json!({"id": "new", "names": ["app.example.com", "www.example.com"]}));
+        let wildcard = certificate(&json!({"id": "wildcard", "names": ["*.example.com"], "served": true}));
+        let found = |certificates: &[&AcmeCertificate]| {
+            let certificates = certificates.iter().copied().cloned().collect();
+            let answer = AcmeAnswer { certificates, ..AcmeAnswer::default() };
+            of(&answer, "app.example.com").map(|certificate| certificate.id.clone())
+        };
+        assert_eq!(found(&[&old, &failing, &wildcard]).as_deref(), Some("new"));
+        assert_eq!(found(&[&old, &wildcard]).as_deref(), Some("wildcard"));
+        assert_eq!(found(&[&old]).as_deref(), Some("old"));
+        assert_eq!(found(&[&AcmeCertificate { served: false, ..old }]), None);
+    }
+
+    #[test]
+    fn a_first_order_is_nothing_to_fix_until_something_stands_in_its_way() {
+        let next =
+            |at: serde_json::Value| json!({"at": at, "step": "ask for an order", "because": "it is new"});
+        for (fields, first) in [
+            (json!({"stage": "validating"}), true),
+            (json!({"next": next(json!("1970-01-12T13:46:40Z"))}), true),
+            (json!({"next": next(json!(null))}), false),
+            (json!({}), false),
+            (json!({"stage": "validating", "heldBack": "CAA"}), false),
+            (json!({"stage": "validating", "trouble": "no route"}), false),
+            (json!({"stage": "asking", "failures": [failure("1", "no", &json!([]))]}), false),
+            (json!({"stage": "asking", "served": true}), false),
+            (json!({"stage": "asking", "notAfter": "1970-01-12T13:46:40Z"}), false), // it has ended
+        ] {
+            assert_eq!(is_first_order(&certificate(&fields)), first, "{fields}");
         }
     }
 

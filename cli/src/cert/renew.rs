@@ -9,10 +9,7 @@ use signet_ca::Life;
 use signet_core::identity::SYSTEM_NAMESPACE;
 use tokio::time::sleep;
 
-use super::{
-    Said,
-    answer::{self, is_ordering},
-};
+use super::{Said, answer::is_ordering};
 use crate::{
     Exit,
     ask::{NoAnswer, Place},
@@ -64,7 +61,6 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
     let whom = args.asking.whom().await?;
     let said = super::ask(&whom).await?;
     let place = leader(&whom, &said)?;
-    let before = answer::of(&said.answer, &args.host).cloned();
     let body = AcmeRenew { host: args.host.clone() };
     let id = match place.post::<AcmeRenewing>(RENEW, &body).await {
         Ok(renewing) => renewing.id,
@@ -76,14 +72,15 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
     };
     let out = Output::to_stdout(args.asking.output);
     if !args.wait {
-        let renewed = Renewed { id, certificate: before, why: None };
+        let renewed = Renewed { id, certificate: None, why: None };
         out.show(&renewed, |_| {
             format!("A new certificate is being ordered; watch it with: signet cert why '{}'", args.host)
         })?;
         return Ok(Exit::Fine);
     }
     let limit = Duration::from_secs(u64::try_from(args.timeout.0).unwrap_or(0));
-    let renewed = wait(&whom, &args.host, id, before.as_ref(), limit).await?;
+    let before = of_id(&said.answer, &id); // of the very certificate, which the host alone may not tell
+    let renewed = wait(&whom, &args.host, id, before, limit).await?;
     out.show(&renewed, |renewed| text(&args.host, renewed))?;
     Ok(if renewed.why.is_none() { Exit::Fine } else { Exit::Fix })
 }
@@ -191,7 +188,8 @@ fn stage(stage: &str) -> &str {
 }
 
 fn text(host: &str, renewed: &Renewed) -> String {
-    let end = renewed.certificate.as_ref().and_then(|certificate| certificate.not_after.as_deref());
+    let served = renewed.certificate.as_ref().filter(|certificate| certificate.served);
+    let end = served.and_then(|certificate| certificate.not_after.as_deref());
     match (&renewed.why, end) {
         (None, Some(end)) => format!("{host} has a new certificate, until {end}\n"),
         (None, None) => format!("{host} has a new certificate\n"),
@@ -246,6 +244,31 @@ mod tests {
             progress(Some(&failed("1")), &held),
             Progress::Failed("nothing is ordered: CAA forbids it".into())
         );
+    }
+
+    #[test]
+    fn an_end_is_told_of_what_is_served_and_of_nothing_else() {
+        let said = |served: bool, why: Option<&str>| {
+            let certificate = certificate(json!({"served": served, "notAfter": "1970-04-12T13:46:40Z"}));
+            let (id, why) = ("0123".to_owned(), why.map(str::to_owned));
+            text("app.example.com", &Renewed { id, certificate: Some(certificate), why })
+        };
+        assert!(said(true, None).contains("has a new certificate, until 1970-04-12T13:46:40Z"));
+        assert!(said(true, Some("no")).contains("The one that is served is good until 1970-04-12T13:46:40Z"));
+        let ended = said(false, Some("no"));
+        assert!(ended.starts_with("No certificate: no\n") && !ended.contains("1970"), "{ended}");
+    }
+
+    #[test]
+    fn what_was_there_before_is_found_by_the_id_that_edge_answered() {
+        let of = |id: &str, host: &str| certificate(json!({"id": id, "names": [host]}));
+        let certificates = vec![of("1", "app.example.com"), of("2", "*.example.com")];
+        let answer = AcmeAnswer { certificates, ..AcmeAnswer::default() };
+        assert_eq!(
+            of_id(&answer, "2").map(|found| found.names.clone()),
+            Some(vec!["*.example.com".to_owned()])
+        );
+        assert!(of_id(&answer, "3").is_none());
     }
 
     #[test]

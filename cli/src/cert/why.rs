@@ -15,9 +15,11 @@ use super::{
 use crate::{
     Exit,
     cluster::Part,
-    human,
+    hosts, human,
     output::{Mark, Output},
-    shapes::{AcmeCertificate, AcmeFailure, AcmeIssuer, AcmePreflight, HostAnswer, HostList, IngressAnswer},
+    shapes::{
+        AcmeCertificate, AcmeFailure, AcmeIssuer, AcmePreflight, CertificateAnswer, HostAnswer, IngressAnswer,
+    },
     state::StateDir,
     whom::{Asking, Whom},
 };
@@ -102,8 +104,7 @@ pub(super) async fn run(args: Args) -> Result<Exit> {
 
 /// What edge does with the host now; the rule that names it before a wildcard's.
 async fn served(whom: &Whom, host: &str) -> Result<Option<HostAnswer>> {
-    let answers = whom.ask::<HostList>(Part::Edge, StateDir::edge_socket, "/v1/hosts").await?;
-    let list = answers.given.into_iter().find_map(|(_, list)| list);
+    let list = Box::pin(hosts::all(whom)).await?;
     let mut hosts = list.context("edge has no page of hosts: compare signet version on both sides")?.hosts;
     let wildcard = host.split_once('.').map(|(_, parent)| format!("*.{parent}"));
     let is = |of: &HostAnswer, name: &str| of.host == name;
@@ -149,11 +150,16 @@ fn problems(why: &Why) -> Vec<String> {
             "no Ingress of class signet asks for {host}: write a rule for it (docs/ingress.md)"
         )];
     };
-    let own = served.certificate.as_ref().filter(|certificate| certificate.secret.is_some());
-    if own.is_some_and(|certificate| certificate.served) {
+    let current = current(why);
+    if current.is_some_and(is_own) {
         return Vec::new();
     }
+    // Of a Secret that is not served as it is now.
+    let refused = current.and_then(|current| current.why.as_ref().map(|words| (current, words)));
     let Some(certificate) = &why.certificate else {
+        if let Some((current, words)) = refused {
+            return vec![format!("{words}; {}", meanwhile(current))];
+        }
         return match &served.certificate {
             Some(certificate) if certificate.served => Vec::new(),
             Some(certificate) => {
@@ -165,11 +171,16 @@ fn problems(why: &Why) -> Vec<String> {
             )],
         };
     };
-    let mut problems = Vec::new();
+    let mut problems: Vec<String> = refused.map(|(_, words)| words.clone()).into_iter().collect();
     let waits = waits_for(certificate);
     if !certificate.served {
         let reason = waits.clone().unwrap_or_else(|| "the first order has not ended".into());
-        problems.push(format!("{host} has no certificate yet: {reason}"));
+        problems.push(match current {
+            Some(current) => {
+                format!("{host} has not the one yet that is ordered: {reason}; {}", meanwhile(current))
+            }
+            None => format!("{host} has no certificate yet: {reason}"),
+        });
     } else if certificate.overdue {
         let reason = waits.clone().unwrap_or_else(|| "nobody says why".into());
         problems.push(format!("its renewal is overdue: {reason}"));
@@ -185,6 +196,27 @@ fn problems(why: &Why) -> Vec<String> {
         problems.push(NO_LEADER.into());
     }
     problems
+}
+
+/// What clients of the host get now, from wherever it is.
+fn current(why: &Why) -> Option<&CertificateAnswer> {
+    why.served.as_ref()?.certificate.as_ref().filter(|certificate| certificate.served)
+}
+
+/// That of its own Secret, as the Secret is now. One that is served on while its Secret is gone or broken says why, and beside the
+/// installation's default stands what is ordered.
+fn is_own(current: &CertificateAnswer) -> bool {
+    current.secret.is_some() && current.why.is_none() && current.acme.is_none()
+}
+
+/// What is served in the place of what should be.
+fn meanwhile(current: &CertificateAnswer) -> String {
+    let from = current
+        .secret
+        .as_ref()
+        .map_or_else(|| "another".to_owned(), |secret| format!("that of Secret {secret}"));
+    let end = current.not_after.as_ref().map_or_else(String::new, |end| format!(" until {end}"));
+    format!("meanwhile {from} is served{end}")
 }
 
 fn text(out: Output, why: &Why, now: OffsetDateTime) -> String {
@@ -230,17 +262,18 @@ fn owner(served: &HostAnswer) -> String {
 fn state(out: Output, why: &Why, certificate: &AcmeCertificate, now: OffsetDateTime) -> String {
     let (mark, state) = answer::state(certificate);
     let mut words = out.marked(mark, &state);
-    match certificate.not_after.as_deref().filter(|_| certificate.served) {
-        Some(end) => words += &format!(", until {end} ({} left)", human::left_until(end, now)),
-        None => words += "; until there is one, HTTPS fails and plaintext gets 503",
+    let current = current(why);
+    match (certificate.not_after.as_deref().filter(|_| certificate.served), current) {
+        (Some(end), _) => words += &format!(", until {end} ({} left)", human::left_until(end, now)),
+        (None, Some(current)) => words += &format!("; {}", meanwhile(current)),
+        (None, None) => words += "; until there is one, HTTPS fails and plaintext gets 503",
     }
     let mut text = line("Certificate", &words);
     text += &line("", &format!("for {}", certificate.names.join(", ")));
     if certificate.staging && certificate.served {
         text += &line("", "of a staging environment, which no browser believes: name the CA's own directory");
     }
-    let own = why.served.as_ref().and_then(|served| served.certificate.as_ref()?.secret.as_ref());
-    if let Some(secret) = own {
+    if let Some(secret) = current.filter(|current| is_own(current)).and_then(|own| own.secret.as_ref()) {
         text += &line("", &format!("Secret {secret} comes before it: what users bring always wins"));
     }
     text
@@ -399,8 +432,8 @@ fn line(label: &str, words: &str) -> String {
 }
 
 const ASK: &str = "kubernetes.io/tls-acme: \"true\" (docs/acme.md)";
-const NO_LEADER: &str = "no replica of edge orders now, so nothing is renewed; one takes over within half a minute. If none does: kubectl -n \
-                         signet-system logs deployment/edge";
+pub(super) const NO_LEADER: &str = "no replica of edge orders now, so nothing is renewed; one takes over within half a minute. If none \
+                                    does: kubectl -n signet-system logs deployment/edge";
 /// The resolver's own is 10 s and more, and this is the lesser half of the answer.
 const PATIENCE: Duration = Duration::from_secs(3);
 

@@ -128,14 +128,16 @@ impl Facts {
                 return Ok(FindingList::default());
             }
             let answers = cluster.ask_all::<FindingList>(Part::Edge, "/v1/findings").await?;
-            cluster.first(Part::Edge, answers) // replicas decide alike
+            let answers = cluster.some(Part::Edge, answers)?.given.into_iter().map(|(_, list)| list);
+            // All decide alike; what holds an order back only the replica knows that orders.
+            anyhow::Ok(replicas::leading(answers, |list| list.leads).unwrap_or_default())
         };
         let (bundle, ca, controller, ingresses) =
             tokio::join!(Box::pin(bundle), Box::pin(ca), Box::pin(controller), Box::pin(ingresses));
         self.bundle = bundle.map_err(|e| self.unchecked.push(format!("the CA's roots: {e:#}"))).ok();
         self.ca = ca.map_err(|e| self.unchecked.push(format!("the CA's certificates: {e:#}"))).ok();
         let ingresses = ingresses.map_err(|e| self.unchecked.push(format!("the Ingresses: {e:#}"))).ok();
-        FindingList { findings: self.ingresses, edge_ca: self.edge_ca } = ingresses.unwrap_or_default();
+        FindingList { findings: self.ingresses, edge_ca: self.edge_ca, .. } = ingresses.unwrap_or_default();
         let answers = controller.map_err(|e| self.unchecked.push(format!("the proxies: {e:#}"))).ok();
         self.controller = answers.and_then(|answers| {
             self.unchecked.extend(answers.missing.iter().map(|missing| format!("the proxies: {missing}")));

@@ -15,6 +15,7 @@ use signet_core::{
 };
 
 use crate::{
+    cert,
     check::{Finding, facts::Facts, known::Id, some},
     cluster::{Part, is_ready},
     human,
@@ -63,9 +64,21 @@ fn ingress(found: &IngressFinding) -> Option<Finding> {
         "BadValue" | "NotHonoured" => Id::NotHonoured,
         _ => Id::NotServed, // HostTaken, Refused, and whatever a newer edge says
     };
-    let (namespace, name) = ingress.split_once('/').unwrap_or(("", ingress));
-    let next = format!("signet explain -n {namespace} ingress/{name}");
+    let next = match of_certificate(id, &finding.message) {
+        Some(host) => format!("signet cert why '{host}'"),
+        None => {
+            let (namespace, name) = ingress.split_once('/').unwrap_or(("", ingress));
+            format!("signet explain -n {namespace} ingress/{name}")
+        }
+    };
     Some(Finding::new(id, format!("Ingress {ingress}: {}", finding.message), next))
+}
+
+/// The first name of the certificate that is meant: edge's words begin with all of them. `None`: it is about something else.
+fn of_certificate(id: Id, message: &str) -> Option<String> {
+    let is_ordered = matches!(id, Id::NotRenewed | Id::OrderFailed | Id::StagingCertificate);
+    let (names, _) = message.split_once(": ").filter(|_| is_ordered)?;
+    cert::host(names.split(',').next()?).ok()
 }
 
 fn old_kubernetes(facts: &Facts) -> Vec<Finding> {

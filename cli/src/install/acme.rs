@@ -1,6 +1,9 @@
 //! Which CA certifies public hosts: the options of `signet install`, judged as edge would, and the flags that edge is started with.
 
-use std::path::{Path, PathBuf};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use rustls_pki_types::{CertificateDer, pem::PemObject as _};
@@ -24,9 +27,12 @@ pub(crate) struct Args {
     /// One of the CA's profiles, like shortlived [default: the CA's own]
     #[arg(long, value_name = "NAME", value_parser = profile)]
     acme_profile: Option<String>,
-    /// PEM file with the roots that the CA's own server is believed by [default: the web's]
+    /// PEM file with the roots that the CA's own server is believed by [default: public roots]
     #[arg(long, value_name = "FILE")]
     acme_roots: Option<PathBuf>,
+    /// DNS server that is asked about names before an order, whoever the CA is; may be repeated [default: the cluster's]
+    #[arg(long, value_name = "IP:PORT")]
+    acme_resolver: Vec<SocketAddr>,
 }
 
 /// What edge is told.
@@ -38,8 +44,10 @@ pub(crate) struct Acme {
     /// Of the staging environment beside it.
     pub(crate) staging: Option<String>,
     pub(crate) profile: Option<String>,
-    /// PEM, certificates only; empty: the web's.
+    /// PEM, certificates only; empty: public roots.
     pub(crate) roots: String,
+    /// DNS servers; none: the cluster's.
+    pub(crate) resolvers: Vec<SocketAddr>,
 }
 
 impl Args {
@@ -50,6 +58,7 @@ impl Args {
             acme_staging,
             acme_profile: profile,
             acme_roots,
+            acme_resolver: resolvers,
         } = self;
         let (directory, staging) = match (directory, acme_staging.as_deref()) {
             (Some(_), Some("")) => bail!(
@@ -68,7 +77,7 @@ impl Args {
                 "--acme-profile and --acme-roots are about a CA; name it with --acme-directory, or Let's Encrypt with --acme-email"
             );
         }
-        Ok(Acme { email, directory, staging, profile, roots })
+        Ok(Acme { email, directory, staging, profile, roots, resolvers })
     }
 }
 
@@ -82,7 +91,9 @@ impl Acme {
             ("--acme-profile", &self.profile),
         ];
         let given = flags.into_iter().filter_map(|(flag, value)| Some([flag.to_owned(), value.clone()?]));
-        given.flatten().collect()
+        let resolvers =
+            self.resolvers.iter().map(|server| ["--acme-resolver".to_owned(), server.to_string()]);
+        given.chain(resolvers).flatten().collect()
     }
 }
 
@@ -176,6 +187,15 @@ mod tests {
     }
 
     #[test]
+    fn dns_servers_are_named_without_a_ca_too_because_issuers_name_cas() {
+        let read = read("signet --acme-resolver 192.0.2.53:53 --acme-resolver [2001:db8::53]:5353").unwrap();
+        assert_eq!(
+            read.flags(),
+            ["--acme-resolver", "192.0.2.53:53", "--acme-resolver", "[2001:db8::53]:5353"]
+        );
+    }
+
+    #[test]
     fn what_edge_would_refuse_or_nobody_could_mean_is_refused_with_what_to_write() {
         for (line, words) in [
             ("--acme-email me", "you@example.com"),
@@ -184,6 +204,7 @@ mod tests {
             ("--acme-directory https://ca.example/d --acme-staging", "--acme-staging=URL"),
             ("--acme-email a@b.example --acme-staging=https://ca.example/s", "--acme-directory"),
             ("--acme-profile short", "--acme-email"),
+            ("--acme-resolver dns.example", "--acme-resolver <IP:PORT>"),
             ("--acme-email a@b.example --acme-roots /nonexistent/roots", "/nonexistent/roots"),
         ] {
             let why = read(&format!("signet {line}")).unwrap_err();

@@ -104,18 +104,13 @@ fn expressions(line: &str) -> String {
         [(MESH_RANGES, "meshRanges", "--mesh-range"), (EDGE_SUFFIXES, "edgeSuffixes", "--edge-suffix")]
     {
         if let Some(indent) = line.strip_suffix(&format!("- {list}")) {
-            return format!(
-                "{indent}{{{{- range .Values.{value} }}}}\n{indent}- {flag}\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
-            );
+            return flags(indent, "range", value, flag);
         }
     }
     if let Some(indent) = line.strip_suffix(&format!("- {ACME}")) {
-        let flags = ["email", "directory", "staging", "profile"].map(|name| {
-            format!(
-                "{indent}{{{{- with .Values.acme.{name} }}}}\n{indent}- --acme-{name}\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
-            )
-        });
-        return flags.concat();
+        let one = |name: &&str| flags(indent, "with", &format!("acme.{name}"), &format!("--acme-{name}"));
+        let resolvers = flags(indent, "range", "acme.resolvers", "--acme-resolver");
+        return ["email", "directory", "staging", "profile"].iter().map(one).collect::<String>() + &resolvers;
     }
     if line.ends_with(GATEWAY_REPLICAS) {
         return format!(
@@ -142,6 +137,13 @@ fn expressions(line: &str) -> String {
         )
         .replace(GATEWAY, &gateway());
     line + "\n"
+}
+
+/// A flag with its value, where there is one (`with`), or for each of a list (`range`).
+fn flags(indent: &str, block: &str, value: &str, flag: &str) -> String {
+    format!(
+        "{indent}{{{{- {block} .Values.{value} }}}}\n{indent}- {flag}\n{indent}- {{{{ . | toJson }}}}\n{indent}{{{{- end }}}}\n"
+    )
 }
 
 /// The JSON of [`manifests::gateway`], with the release's values, as a JSON string.
@@ -184,17 +186,7 @@ fn schema() -> Value {
             "expose": { "enum": ["loadbalancer", "hostport", "none"] },
             "edgeIssuer": { "enum": ["none", "local"] },
             "edgeSuffixes": { "type": "array", "items": { "type": "string", "pattern": SUFFIX } },
-            "acme": {
-                "type": "object",
-                "additionalProperties": false,
-                "properties": {
-                    "email": { "type": "string", "pattern": "^([^@, ]+@[^@, ]+[.][^@, ]+)?$" },
-                    "directory": { "type": "string", "pattern": "^(https://.+)?$" },
-                    "staging": { "type": "string", "pattern": "^(https://.+)?$" },
-                    "profile": { "type": "string", "pattern": "^[!-~]*$" },
-                    "roots": { "type": "string", "maxLength": 65536 },
-                },
-            },
+            "acme": acme_schema(),
             "gateway": {
                 "type": "object",
                 "additionalProperties": false,
@@ -217,6 +209,37 @@ fn schema() -> Value {
             "createNamespace": { "type": "boolean" },
             "global": { "type": "object" }, // Helm's own, in a chart of charts
         },
+    })
+}
+
+/// As [`super::acme`] judges its options.
+fn acme_schema() -> Value {
+    let given = |name: &str| json!({ "properties": { name: { "minLength": 1 } }, "required": [name] });
+    json!({
+        "type": "object",
+        "additionalProperties": false,
+        "properties": {
+            "email": { "type": "string", "pattern": "^([^@, ]+@[^@, ]+[.][^@, ]+)?$" },
+            "directory": { "type": "string", "pattern": "^(https://.+)?$" },
+            "staging": { "type": "string", "pattern": "^(https://.+)?$" },
+            "profile": { "type": "string", "pattern": "^[!-~]*$" },
+            // What is printed may be kept in Git.
+            "roots": {
+                "type": "string",
+                "maxLength": 65536,
+                "pattern": "^$|-----BEGIN CERTIFICATE-----",
+                "not": { "pattern": "PRIVATE KEY" },
+            },
+            "resolvers": { "type": "array", "items": { "type": "string", "pattern": RESOLVER } },
+        },
+        // About a CA, which somebody names.
+        "allOf": [
+            { "if": given("staging"), "then": given("directory") },
+            {
+                "if": { "anyOf": [given("profile"), given("roots")] },
+                "then": { "anyOf": [given("email"), given("directory")] },
+            },
+        ],
     })
 }
 
@@ -260,13 +283,15 @@ edgeIssuer: none
 edgeSuffixes: []
 # Who certifies public hosts (docs/acme.md): with an e-mail address Let's Encrypt, whose terms you agree to by it; or the CA at an ACME
 # directory (https://..). Beside it: the directory of its staging environment, where first orders are rehearsed; a profile of the CA;
-# PEM with the roots that its server is believed by.
+# PEM with the roots that its server is believed by. Whoever the CA is: DNS servers (IP:PORT) that are asked about names before an order,
+# instead of the cluster's.
 acme:
   email: \"\"
   directory: \"\"
   staging: \"\"
   profile: \"\"
   roots: \"\"
+  resolvers: []
 # How gateways serve; docs/gateway.md has all fields and their defaults, docs/http.md those of requests, below \"http\".
 gateway:
 SERVING# Leave the number of gateways to an autoscaler: print none.
@@ -278,6 +303,9 @@ createNamespace: true
 
 /// As [`signet_edge_ca::Suffix`] takes it: several labels, of which the last is no number, or one that the public DNS never has.
 const SUFFIX: &str = "^(([a-z0-9]([a-z0-9-]*[a-z0-9])?\\.)+[a-z]([a-z0-9-]*[a-z0-9])?|corp|example|home|internal|intranet|invalid|lan|local|localhost|mail|test)$";
+
+/// "192.0.2.53:53", "[2001:db8::53]:53"
+const RESOLVER: &str = "^([0-9.]+|\\[[0-9a-fA-F:.]+\\]):[0-9]{1,5}$";
 
 // Words that YAML writes as they are, and that occur nowhere else.
 const TRUST_DOMAIN: &str = "HELM_TRUST_DOMAIN";
@@ -308,6 +336,21 @@ mod tests {
         }
         let templates = fs::read_dir(directory.join("templates")).unwrap().count();
         assert_eq!(templates, chart().unwrap().keys().filter(|path| path.starts_with("templates/")).count());
+    }
+
+    #[test]
+    fn what_the_chart_says_of_acme_has_a_value_a_check_and_a_way_to_edge() {
+        let chart = chart().unwrap();
+        let values: Value = serde_saphyr::from_str(&chart["values.yaml"]).unwrap();
+        let of = |value: &Value| value.as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+        let mut names = of(&values["acme"]);
+        names.sort_unstable();
+        let mut checked = of(&acme_schema()["properties"]);
+        checked.sort_unstable();
+        assert_eq!(names, checked);
+        for name in names {
+            assert!(chart["templates/edge.yaml"].contains(&format!(" .Values.acme.{name} ")), "{name}");
+        }
     }
 
     #[test]

@@ -34,9 +34,10 @@ fn why(fields: Value) -> Why {
         account: Some("https://acme.example/a/1".into()),
         ..AcmeIssuer::default()
     };
+    let served = whole["served"] == true;
     let mut why = Why {
         host: "app.example.com".into(),
-        served: Some(host(json!({"served": true, "names": ["app.example.com"], "issuer": "R11"}))),
+        served: Some(host(json!({"served": served, "names": ["app.example.com"], "issuer": "R11"}))),
         certificate: Some(certificate(&whole)),
         issuer: Some(issuer),
         addresses: Addresses {
@@ -131,10 +132,50 @@ fn a_host_that_no_ca_is_asked_for_says_what_to_write_unless_it_has_a_certificate
     };
     assert!(of(None)[0].contains("no Ingress of class signet asks for app.example.com"));
     assert!(of(Some(host(json!(null))))[0].contains("kubernetes.io/tls-acme"));
-    let secret = |served: bool| json!({"served": served, "secret": "shop/web-tls", "names": [], "why": "there is no Secret"});
-    assert!(of(Some(host(secret(false))))[0].contains("there is no Secret; a CA is asked where"));
-    assert_eq!(of(Some(host(secret(true)))), [""; 0]);
+    let secret = |served: bool, why: Option<&str>| json!({"served": served, "secret": "shop/web-tls", "names": [], "why": why});
+    assert!(
+        of(Some(host(secret(false, Some("there is no Secret")))))[0]
+            .contains("there is no Secret; a CA is asked where")
+    );
+    assert_eq!(of(Some(host(secret(true, None)))), [""; 0]);
+    assert_eq!(
+        of(Some(host(secret(true, Some("its key is another's"))))),
+        ["its key is another's; meanwhile that of Secret shop/web-tls is served"]
+    );
     assert_eq!(of(Some(host(json!({"served": true, "names": []})))), [""; 0]);
+}
+
+#[test]
+fn while_something_else_is_served_an_order_that_fails_is_told_and_nobody_hears_of_503() {
+    let failing =
+        json!({"served": false, "notAfter": null, "heldBack": "CAA of example.com lets nobody certify it"});
+    let with = |current: Value| {
+        let mut why = why(failing.clone());
+        why.served = Some(host(current));
+        why.problems = problems(&why);
+        (said(&why), why.problems)
+    };
+    let old = json!({"served": true, "secret": "shop/web-tls", "acme": "0123", "names": [], "notAfter": "1970-02-12T13:46:40Z",
+        "why": "Secret shop/web-tls is gone"});
+    let (text, problems) = with(old);
+    assert_eq!(problems.len(), 2, "{problems:?}");
+    assert_eq!(problems[0], "Secret shop/web-tls is gone");
+    assert!(
+        problems[1].contains("CAA of example.com") && problems[1].ends_with("until 1970-02-12T13:46:40Z")
+    );
+    assert!(text.contains("held back; meanwhile that of Secret shop/web-tls is served until"), "{text}");
+    assert!(!text.contains("503") && !text.contains("comes before it"), "{text}");
+
+    let edge_ca = json!({"served": true, "acme": "0123", "names": []});
+    let (text, problems) = with(edge_ca);
+    assert!(problems.len() == 1 && problems[0].ends_with("meanwhile another is served"), "{problems:?}");
+    assert!(!text.contains("503"), "{text}");
+
+    let own = json!({"served": true, "secret": "shop/web-tls", "names": []});
+    let (text, problems) = with(own);
+    assert_eq!(problems, [""; 0]);
+    assert!(text.contains("Secret shop/web-tls comes before it"), "{text}");
+    assert!(with(json!(null)).0.contains("503"));
 }
 
 #[test]

@@ -295,6 +295,29 @@ fn each_finding_is_provoked_by_what_it_is_about_and_by_nothing_else() {
 }
 
 #[test]
+fn what_is_found_of_a_certificate_leads_to_the_command_that_explains_it() {
+    for (word, message, next) in [
+        (
+            "NotRenewed",
+            "app.example.com, www.example.com: it ends: soon",
+            "signet cert why 'app.example.com'",
+        ),
+        ("OrderFailed", "*.example.com: the last order failed", "signet cert why '*.example.com'"),
+        (
+            "StagingCertificate",
+            "app.example.com: no browser believes it",
+            "signet cert why 'app.example.com'",
+        ),
+        ("NotRenewed", "it says", "signet explain -n shop ingress/web"),
+        ("NoCertificate", "app.example.com: it says", "signet explain -n shop ingress/web"),
+    ] {
+        let mut facts = well();
+        facts.ingresses = parse(json!([{ "ingress": "shop/web", "word": word, "message": message }]));
+        assert_eq!(findings(&facts, MONTH)[0].next, next, "{word} {message}");
+    }
+}
+
+#[test]
 fn a_certificate_that_is_being_ordered_is_nothing_wrong() {
     let mut facts = well();
     facts.ingresses = found("BeingOrdered");
