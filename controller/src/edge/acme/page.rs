@@ -280,7 +280,7 @@ fn stage(stage: &Stage) -> &'static str {
 fn step(step: Step) -> &'static str {
     match step {
         Step::Wait => "wait",
-        Step::Ask { rehearsal: true, .. } => "ask the staging twin for an order",
+        Step::Ask { rehearsal: true, .. } => "ask the staging environment for an order",
         Step::Ask { rehearsal: false, .. } => "ask for an order",
         Step::Read => "read what the order wants",
         Step::Present => "present the challenges",
@@ -289,7 +289,7 @@ fn step(step: Step) -> &'static str {
         Step::Finalize => "ask for the certificate",
         Step::Collect => "fetch the certificate",
         Step::Abandon { .. } => "give the order up",
-        Step::Promote => "go on without the staging twin",
+        Step::Promote => "go on without the staging environment",
         Step::AskWindow => "ask when to renew",
         Step::Clear => "take challenges back",
         Step::Notice => "note that another authority is asked for",

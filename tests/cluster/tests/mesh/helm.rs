@@ -43,8 +43,15 @@ const SETTINGS: [(&[&str], &[&str]); 6] = [
         ],
     ),
     (
-        &["acme.email=you@acme.test", "acme.directory=https://ca.acme.test/dir", "acme.profile=shortlived"],
         &[
+            "acme.email=you@acme.test",
+            "acme.directory=https://ca.acme.test/dir",
+            "acme.profile=shortlived",
+            "acme.resolvers={192.0.2.53:53}",
+        ],
+        &[
+            "--acme-resolver",
+            "192.0.2.53:53",
             "--acme-email",
             "you@acme.test",
             "--acme-directory",
@@ -88,6 +95,10 @@ async fn helm_template_is_what_signet_install_prints() -> Result<()> {
             "acme.email=nobody",
             "acme.directory=http://ca.acme.test/dir",
             "acme.server=https://ca.acme.test/dir",
+            "acme.profile=shortlived",
+            "acme.staging=https://ca.acme.test/s",
+            "acme.roots=hello",
+            "acme.resolvers={dns.test}",
             "gateway.drainSecond=1",
             "gateway.workers=0",
         ] {

@@ -84,7 +84,7 @@ fn who_orders_shows_what_failed_what_was_seen_what_holds_and_what_is_next() {
     let next = one.next.as_ref().unwrap();
     assert_eq!(
         (next.at.clone(), next.step.as_str()),
-        (Some(time(NOW + 60)), "ask the staging twin for an order")
+        (Some(time(NOW + 60)), "ask the staging environment for an order")
     );
     assert!(next.because.contains("failures"), "{}", next.because);
 }
