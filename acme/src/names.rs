@@ -62,6 +62,11 @@ impl NameSet {
         self.0.iter().any(|name| name.starts_with("*."))
     }
 
+    /// Whether it has exactly this name, as it is written in a certificate.
+    pub fn contains(&self, name: &str) -> bool {
+        self.iter().any(|own| own == name)
+    }
+
     /// Whether a browser that dials `host` accepts a certificate for these names.
     pub fn covers(&self, host: &str) -> bool {
         let host = host.to_ascii_lowercase();

@@ -120,7 +120,7 @@ impl Tellings {
         for record in records.into_iter().filter(|record| !record.tellings.is_empty()) {
             let id = record.id();
             // No CA's word makes a record count for a name that is another's.
-            let own = |telling: &&Telling| record.names.iter().any(|name| name == telling.name);
+            let own = |telling: &&Telling| record.names.contains(&telling.name);
             for telling in record.tellings.iter().filter(own) {
                 all.0.entry(telling.name.clone()).or_default().push((id.clone(), telling.at));
             }

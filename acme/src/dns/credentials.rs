@@ -100,14 +100,6 @@ pub enum Fault {
     Field { field: &'static str, expected: &'static str },
 }
 
-/// What else there is for a name that is no wildcard.
-fn otherwise(name: &str) -> &'static str {
-    match name.starts_with("*.") {
-        true => "",
-        false => ", or annotate the Ingress signet.dev/acme-challenge: http-01",
-    }
-}
-
 /// Why nobody may answer DNS-01 for a name; decided before any order.
 #[derive(Clone, Debug, Eq, PartialEq, thiserror::Error)]
 pub enum Refusal {
@@ -358,6 +350,14 @@ fn is_label(label: &str) -> bool {
 
 fn items(text: &str) -> impl Iterator<Item = &str> {
     text.split(|c: char| c == ',' || c.is_whitespace()).filter(|item| !item.is_empty())
+}
+
+/// What else there is for a name that is no wildcard.
+fn otherwise(name: &str) -> &'static str {
+    match name.starts_with("*.") {
+        true => "",
+        false => ", or annotate the Ingress signet.dev/acme-challenge: http-01",
+    }
 }
 
 fn list(items: &[String]) -> impl fmt::Display {

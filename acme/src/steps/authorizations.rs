@@ -45,7 +45,7 @@ pub(super) async fn read_authorizations(
     while let Some(authorization) = authorizations.next().await {
         let name = name_of(&*authorization?);
         let shown = bounded(&name);
-        if !names.iter().any(|ours| ours == name) {
+        if !names.contains(&name) {
             return Err(Fault::refused(format!("the CA wants {shown:?} proven, which was not ordered")));
         }
         if seen.contains(&name) {

@@ -83,7 +83,7 @@ impl Page {
         };
         // The one that has the host by its own name, else by a wildcard.
         let covering: Vec<(&String, &Asked)> = wanted.covering(&host).collect();
-        let own = covering.iter().find(|(_, asked)| asked.names.iter().any(|name| name == host));
+        let own = covering.iter().find(|(_, asked)| asked.names.contains(&host));
         let Some((id, _)) = own.or(covering.first()) else {
             return Err(NoRenewal::NotFound(format!(
                 "nobody asks for a certificate of an authority for {host}: signet hosts {host} says what it has"

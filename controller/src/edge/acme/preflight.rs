@@ -140,8 +140,8 @@ async fn one(
 ) -> Verdict {
     let issuer = &asked.issuer;
     // One that cannot be asked now says so when it is ordered of.
-    let identities =
-        timeout(IDENTITIES, web.identities(issuer)).await.unwrap_or(Ok(Vec::new())).unwrap_or_default();
+    let identities = timeout(IDENTITIES, web.identities(issuer)).await.ok();
+    let identities = identities.and_then(Result::ok).unwrap_or_default();
     let account = accounts.get(&account::id(&issuer.directory, issuer.email.as_deref()));
     let ca = || Ca {
         public: issuer.roots.is_none(),

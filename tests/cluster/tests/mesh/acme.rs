@@ -115,6 +115,13 @@ async fn opens(namespace: &Namespace, web: &Web, host: &str) -> Result<()> {
     namespace.within(ORDERED).eventually(&what, async || answered(web, &url).await).await
 }
 
+/// The certificate that a new connection is shown, DER.
+async fn leaf(web: &Web, host: &str) -> Result<Vec<u8>> {
+    let tls = web.handshake(host, &[]).await?;
+    let chain = tls.get_ref().1.peer_certificates().context("a chain")?;
+    Ok(chain.first().context("a leaf")?.to_vec())
+}
+
 async fn answered(web: &Web, url: &str) -> Result<()> {
     let answer = web.get(url).await?;
     ensure!(answer.status == 200 && answer.body.starts_with("nginx on app for "), "{url}: {answer:?}");
@@ -160,6 +167,8 @@ spec:
 }
 
 const DNS: &str = include_str!("acme/dns.yaml");
+/// The annotation that asks for a certificate.
+const ASKS: &str = "kubernetes.io/tls-acme: \"true\"";
 /// Images are pulled.
 const STARTS: Duration = Duration::from_secs(180);
 /// An order takes seconds. One that failed because a gateway was away is followed by another after a minute, give or take a tenth.

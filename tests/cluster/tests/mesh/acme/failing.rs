@@ -11,9 +11,9 @@ use anyhow::{Context as _, Result, ensure};
 use tokio::time::sleep;
 
 use super::{
-    Outside, Setting,
+    ASKS, Outside, Setting,
     between::{Between, PORT, Trick},
-    certified, ingress, list, of, opens, why,
+    certified, ingress, leaf, list, of, opens, why,
 };
 use crate::{edge::web::Web, installed::Mesh};
 
@@ -46,9 +46,7 @@ async fn with_nine_of_ten_nonces_refused_and_certificates_of_a_minute_no_request
 async fn under_load(web: &Web) -> Result<usize> {
     let (begun, mut leaves, mut asked) = (Instant::now(), BTreeSet::new(), 0);
     while begun.elapsed() < LASTS {
-        let tls = web.handshake(GOOD, &[]).await.with_context(|| format!("handshake {asked}"))?;
-        let chain = tls.get_ref().1.peer_certificates().context("a chain")?;
-        leaves.insert(chain.first().context("a leaf")?.to_vec());
+        leaves.insert(leaf(web, GOOD).await.with_context(|| format!("handshake {asked}"))?);
         super::answered(web, &format!("https://{GOOD}/"))
             .await
             .with_context(|| format!("request {asked}"))?;
@@ -85,7 +83,6 @@ async fn sick_is_told(mesh: &Mesh, outside: &Outside, addresses: &[IpAddr]) -> R
 const GOOD: &str = "good.acme.test";
 /// Its address is a node's, where nobody listens.
 const SICK: &str = "sick.acme.test";
-const ASKS: &str = "kubernetes.io/tls-acme: \"true\"";
 const LASTS: Duration = Duration::from_secs(150);
 const EVERY: Duration = Duration::from_millis(100);
 /// Each is renewed before half of its minute is over; a step of an order may take ten calls here.

@@ -6,9 +6,9 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 
 use super::{
-    Setting, answered,
+    ASKS, Setting, answered,
     between::{Between, PORT, Trick},
-    certified, ingress, opens, why,
+    certified, ingress, leaf, opens, why,
 };
 use crate::{edge::web::Web, installed::Mesh};
 
@@ -18,7 +18,7 @@ async fn whatever_the_ca_answers_the_old_certificate_is_served_why_says_what_cam
     let setting = Setting { nonces: 5, port: PORT, ..Setting::default() };
     certified(setting, async |mesh, outside, addresses| {
         let between = Between::start(&mesh.namespace.cluster, outside).await?;
-        mesh.namespace.apply(&ingress("held", HOST, "kubernetes.io/tls-acme: \"true\"")).await?;
+        mesh.namespace.apply(&ingress("held", HOST, ASKS)).await?;
         let web = outside.web(mesh, *addresses.first().context("an address")?).await?;
         opens(&mesh.namespace, &web, HOST).await?;
         for (trick, words) in TRICKS {
@@ -30,12 +30,12 @@ async fn whatever_the_ca_answers_the_old_certificate_is_served_why_says_what_cam
 }
 
 async fn one(mesh: &Mesh, web: &Web, between: &Between, trick: Trick, words: &str) -> Result<()> {
-    let held = leaf(web).await?;
+    let held = leaf(web, HOST).await?;
     between.play(trick);
     let (status, said) = renew(mesh).await?;
     ensure!(status == 0, "{status}: {said}");
     let told = async || {
-        ensure!(leaf(web).await? == held, "another certificate is served");
+        ensure!(leaf(web, HOST).await? == held, "another certificate is served");
         answered(web, &format!("https://{HOST}/")).await?;
         let (_, said) = why(mesh, HOST).await?;
         ensure!(said.contains(words), "{words} is not in {said}");
@@ -45,7 +45,7 @@ async fn one(mesh: &Mesh, web: &Web, between: &Between, trick: Trick, words: &st
     between.play(Trick::None);
     let honest = async || {
         renew(mesh).await?; // refused while an order is under way
-        ensure!(leaf(web).await? != held, "the old one is still served");
+        ensure!(leaf(web, HOST).await? != held, "the old one is still served");
         answered(web, &format!("https://{HOST}/")).await
     };
     mesh.namespace.within(TOLD).eventually("the next certificate", honest).await
@@ -53,12 +53,6 @@ async fn one(mesh: &Mesh, web: &Web, between: &Between, trick: Trick, words: &st
 
 async fn renew(mesh: &Mesh) -> Result<(i32, String)> {
     mesh.signet_said(&["cert", "renew", HOST], "").await
-}
-
-async fn leaf(web: &Web) -> Result<Vec<u8>> {
-    let tls = web.handshake(HOST, &[]).await?;
-    let chain = tls.get_ref().1.peer_certificates().context("a chain")?;
-    Ok(chain.first().context("a leaf")?.to_vec())
 }
 
 const HOST: &str = "held.acme.test";

@@ -14,7 +14,7 @@ use signet_core::clock;
 use tokio::time::{MissedTickBehavior, interval};
 use x509_parser::parse_x509_certificate;
 
-use super::{Setting, answered, certified, ingress, list, opens, outside::Outside};
+use super::{ASKS, Setting, answered, certified, ingress, leaf, list, opens, outside::Outside};
 use crate::{edge::web::Web, installed::Mesh, record::Record};
 
 #[tokio::test]
@@ -80,9 +80,7 @@ async fn hour(mesh: &Mesh, web: &Web, hosts: &[String]) -> Result<Met> {
         if begun.elapsed() >= LASTS {
             break;
         }
-        let tls =
-            web.handshake(host, &[]).await.with_context(|| format!("{host} at {:?}", begun.elapsed()))?;
-        let leaf = tls.get_ref().1.peer_certificates().and_then(<[_]>::first).context("a leaf")?.to_vec();
+        let leaf = leaf(web, host).await.with_context(|| format!("{host} at {:?}", begun.elapsed()))?;
         met.least_left = met.least_left.min(not_after(&leaf)? - clock::unix_now());
         met.certificates.insert(leaf);
         answered(web, &format!("https://{host}/"))
@@ -164,4 +162,3 @@ const IN_TIME: i64 = 100;
 const SETTLES: Duration = Duration::from_secs(600);
 const SAMPLED: Duration = Duration::from_secs(60);
 const GROWS: f64 = 0.05;
-const ASKS: &str = "kubernetes.io/tls-acme: \"true\"";

@@ -11,7 +11,7 @@ use serde_json::Value;
 use signet_cluster::Namespace;
 use tokio::time::sleep;
 
-use super::{STARTS, Setting, certified, gateways, ingress, list, of, opens};
+use super::{ASKS, STARTS, Setting, certified, gateways, ingress, list, of, opens};
 use crate::installed::Mesh;
 
 #[tokio::test]
@@ -88,4 +88,3 @@ fn host(name: &str) -> String {
 const KILLS: usize = 20;
 /// An order takes three to five seconds with half of all nonces refused; some are killed before it and some after.
 const LONGEST_MS: u64 = 6000;
-const ASKS: &str = "kubernetes.io/tls-acme: \"true\"";

@@ -5,7 +5,7 @@ use k8s_openapi::{ByteString, api::core::v1::Secret};
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::Value;
 
-use super::{STARTS, Setting, certified, ingress, list, of, opens};
+use super::{ASKS, STARTS, Setting, certified, ingress, list, of, opens};
 use crate::{installed::Mesh, outage::scale};
 
 #[tokio::test]
@@ -51,5 +51,3 @@ async fn account(mesh: &Mesh) -> Result<Secret> {
 fn of_acme(labels: &str) -> ListParams {
     ListParams::default().labels(labels)
 }
-
-const ASKS: &str = "kubernetes.io/tls-acme: \"true\"";

@@ -8,7 +8,7 @@ use k8s_openapi::api::{core::v1::Event, networking::v1::Ingress};
 use kube::api::ListParams;
 use signet_cluster::Namespace;
 
-use super::{Outside, Setting, app, certified, ingress, list, of, opens, why, zone};
+use super::{ASKS, Outside, Setting, app, certified, ingress, list, of, opens, why, zone};
 use crate::{edge::addresses as published, installed::Mesh};
 
 #[tokio::test]
@@ -53,7 +53,7 @@ async fn a_namespace_that_does_not_own_a_host_gets_no_certificate_for_it_by_any_
         zone(mesh, &[&owner.name, &thief.name]).await?;
         app(&thief).await?;
         let web = outside.web(mesh, addresses[0]).await?;
-        owner.apply(&ingress("shop", HOST, "kubernetes.io/tls-acme: \"true\"")).await?;
+        owner.apply(&ingress("shop", HOST, ASKS)).await?;
         opens(owner, &web, HOST).await?;
         let before = outside.orders()?;
 
@@ -65,10 +65,9 @@ async fn a_namespace_that_does_not_own_a_host_gets_no_certificate_for_it_by_any_
         ] {
             thief.apply(&ingress(name, HOST, annotations)).await?;
         }
-        let path = ingress("path", HOST, "kubernetes.io/tls-acme: \"true\"")
-            .replace("path: /,", "path: /.well-known/acme-challenge/,");
+        let path = ingress("path", HOST, ASKS).replace("path: /,", "path: /.well-known/acme-challenge/,");
         thief.apply(&path).await?;
-        let both = ingress("both", "thief.acme.test", "kubernetes.io/tls-acme: \"true\"")
+        let both = ingress("both", "thief.acme.test", ASKS)
             .replace("hosts: [\"thief.acme.test\"]", &format!("hosts: [\"thief.acme.test\", {HOST}]"));
         thief.apply(&both).await?;
         for name in ["http", "alpn", "dns", "path"] {

@@ -8,7 +8,7 @@ use k8s_openapi::api::{core::v1::Secret, networking::v1::Ingress};
 use kube::{ResourceExt as _, api::ListParams};
 use serde_json::Value;
 
-use super::{Outside, Setting, answered, certified, list, of, opens, why, zone};
+use super::{Outside, Setting, answered, certified, leaf, list, of, opens, why, zone};
 use crate::{edge::web::Web, installed::Mesh};
 
 const THEN: &str = include_str!("2019.yaml");
@@ -105,16 +105,11 @@ async fn nothing_is_in_the_teams_namespace(mesh: &Mesh) -> Result<()> {
 async fn one_is_renewed(mesh: &Mesh, outside: &Outside, addresses: &[IpAddr]) -> Result<()> {
     let host = "lab.now.acme.test";
     let web = outside.web(mesh, *addresses.first().context("an address")?).await?;
-    let leaf = async || {
-        let tls = web.handshake(host, &[]).await?;
-        let chain = tls.get_ref().1.peer_certificates().map(<[_]>::to_vec);
-        chain.and_then(|chain| chain.into_iter().next()).context("a leaf")
-    };
-    let before = leaf().await?;
+    let before = leaf(&web, host).await?;
     let (status, said) = mesh.signet_said(&["cert", "renew", host, "--wait", "--timeout", "2m"], "").await?;
     ensure!(status == 0 && said.contains("has a new certificate"), "{status}: {said}");
     let replaced = async || {
-        ensure!(leaf().await? != before, "the old one is still served");
+        ensure!(leaf(&web, host).await? != before, "the old one is still served");
         answered(&web, &format!("https://{host}/")).await
     };
     mesh.namespace.eventually("the new certificate to be served", replaced).await?;
